@@ -1,0 +1,49 @@
+# Everything a user runs. STACK chooses the OpenMMLab line, PYTHON the interpreter to build from.
+STACK ?= onedl
+TASK ?= det
+PYTHON ?=
+PYTEST_ARGS ?=
+
+VENV := $(if $(filter onedl,$(STACK)),.venv,.venv-$(STACK))
+RUN := $(VENV)/bin/python
+
+# Tests are many small tensors: one thread each is fastest, and steady beside other work.
+test: export OMP_NUM_THREADS ?= 1
+
+.DEFAULT_GOAL := help
+.PHONY: help env demo test lint clean lock
+
+help:
+	@echo 'make env    make or repair the environment ($(VENV))'
+	@echo 'make demo   train, test and draw a pruned detector on demo data (TASK=det)'
+	@echo 'make test   lint, type-check and run the whole test suite'
+	@echo 'make lint   ruff and mypy only'
+	@echo 'make clean  remove environments, caches, demo data and runs'
+	@echo 'Options: STACK=onedl|openmmlab  PYTHON=/path/to/python  PYTEST_ARGS="-k name"'
+
+env:
+	@PYTHON='$(PYTHON)' sh tools/env.sh $(STACK)
+
+demo: env
+ifeq ($(TASK),det)
+	@$(RUN) tools/demo.py
+else
+	@echo 'make demo: TASK=$(TASK) is not available; available: det' >&2; exit 2
+endif
+
+test: env $(if $(filter onedl,$(STACK)),lint)
+	$(RUN) -m pytest $(PYTEST_ARGS)
+
+lint: env
+	$(RUN) -m ruff check .
+	$(RUN) -m ruff format --check .
+	$(RUN) -m mypy cropr_mm tools
+
+clean:
+	rm -rf .venv .venv-* .venv*.lock build dist *.egg-info data/demo work_dirs
+	rm -rf .mypy_cache .pytest_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# Re-resolve the pins of both stacks from requirements/*.in (see requirements/README.md).
+lock: env
+	sh requirements/lock.sh $(VENV)/bin/uv

@@ -1,0 +1,45 @@
+"""Package metadata: `pip install -e .` adds this plug-in and leaves the host libraries alone."""
+
+import re
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+ROOT = Path(__file__).parent
+VERSION = re.search(
+    r'^__version__ = "(.+)"$', (ROOT / "cropr_mm/version.py").read_text(), flags=re.MULTILINE
+)
+assert VERSION is not None, "cropr_mm/version.py holds no line __version__ = '...'"
+
+setup(
+    name="cropr_mm",
+    version=VERSION[1],
+    description="Token-pruned Vision Transformers for dense prediction, as an OpenMMLab plug-in",
+    long_description=(ROOT / "README.md").read_text(),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    python_requires=">=3.10",
+    packages=find_packages(include=["cropr_mm", "cropr_mm.*"]),
+    package_data={"cropr_mm": ["py.typed"]},
+    # torch, torchvision, numpy, opencv, mmcv and mmengine come under two sets of distribution
+    # names and versions: they are the user's choice (see README), so none of them is named here.
+    install_requires=["timm>=1.0"],
+    extras_require={
+        # The maintained line; existing OpenMMLab installations need none of these three.
+        "det": ["onedl-mmdetection>=3.5", "pycocotools"],
+        "seg": ["onedl-mmsegmentation>=1.4"],
+        "cls": ["onedl-mmpretrain>=1.3"],
+        "demo": ["scikit-learn", "matplotlib", "rich"],
+        "dev": ["pytest", "ruff", "mypy", "pre-commit", "scikit-learn", "matplotlib"],
+    },
+    classifiers=[
+        "Development Status :: 3 - Alpha",
+        "Intended Audience :: Science/Research",
+        "License :: OSI Approved :: Apache Software License",
+        "Programming Language :: Python :: 3",
+        "Programming Language :: Python :: 3.10",
+        "Programming Language :: Python :: 3.11",
+        "Programming Language :: Python :: 3.12",
+        "Topic :: Scientific/Engineering :: Image Recognition",
+    ],
+)
