@@ -1,0 +1,40 @@
+"""Registries of the plug-in: children of mmengine's, found by the scope prefix ``cropr_mm.``."""
+
+from mmengine.registry import DATASETS as MMENGINE_DATASETS
+from mmengine.registry import HOOKS as MMENGINE_HOOKS
+from mmengine.registry import MODELS as MMENGINE_MODELS
+from mmengine.registry import OPTIM_WRAPPER_CONSTRUCTORS as MMENGINE_OPTIM_WRAPPER_CONSTRUCTORS
+from mmengine.registry import OPTIM_WRAPPERS as MMENGINE_OPTIM_WRAPPERS
+from mmengine.registry import TASK_UTILS as MMENGINE_TASK_UTILS
+from mmengine.registry import Registry
+
+MODELS = Registry(
+    "model",
+    parent=MMENGINE_MODELS,
+    scope="cropr_mm",
+    locations=[
+        "cropr_mm.reducers",
+        "cropr_mm.fusion",
+        "cropr_mm.backbones",
+        "cropr_mm.necks",
+    ],
+)
+TASK_UTILS = Registry(
+    "task util",
+    parent=MMENGINE_TASK_UTILS,
+    scope="cropr_mm",
+    locations=["cropr_mm.schedules", "cropr_mm.targets"],
+)
+HOOKS = Registry("hook", parent=MMENGINE_HOOKS, scope="cropr_mm", locations=["cropr_mm.hooks"])
+OPTIM_WRAPPERS = Registry(
+    "optim_wrapper", parent=MMENGINE_OPTIM_WRAPPERS, scope="cropr_mm", locations=["cropr_mm.optim"]
+)
+OPTIM_WRAPPER_CONSTRUCTORS = Registry(
+    "optimizer wrapper constructor",
+    parent=MMENGINE_OPTIM_WRAPPER_CONSTRUCTORS,
+    scope="cropr_mm",
+    locations=["cropr_mm.optim"],
+)
+DATASETS = Registry(
+    "dataset", parent=MMENGINE_DATASETS, scope="cropr_mm", locations=["cropr_mm.datasets"]
+)

@@ -1,0 +1,83 @@
+"""Records that travel between the parts of the model.
+
+B batch, P prefix tokens (class and register tokens), N live patch tokens, C channels, h x w patch grid.
+NamedTuples, because they pass through compile, export and FSDP as plain tuples of tensors.
+"""
+
+from typing import NamedTuple
+
+from torch import Tensor
+
+
+class Tokens(NamedTuple):
+    """Live tokens of one batch: features and the grid cell that each one came from.
+
+    Attributes:
+        x: Features, prefix first, shape (B, P + N, C).
+        index: Raster id of each patch token in the h x w grid, shape (B, N), int64; -1 marks a token
+            that belongs to no cell.
+        grid: Patch grid (h, w) of the whole image, also after tokens were dropped.
+        num_prefix: P.
+        size: Number of cells that each token stands for, shape (B, N), float32; None means one each.
+        policy: True where a token is live, shape (B, N), bool; None means all.
+    """
+
+    x: Tensor
+    index: Tensor
+    grid: tuple[int, int]
+    num_prefix: int = 0
+    size: Tensor | None = None
+    policy: Tensor | None = None
+
+    @property
+    def prefix(self) -> Tensor:
+        """Prefix tokens, shape (B, P, C)."""
+        return self.x[:, : self.num_prefix]
+
+    @property
+    def patches(self) -> Tensor:
+        """Patch tokens, shape (B, N, C)."""
+        return self.x[:, self.num_prefix :]
+
+    @property
+    def num_patches(self) -> int:
+        """N, the number of live patch tokens."""
+        return self.index.shape[1]
+
+
+class Signals(NamedTuple):
+    """What a reducer may look at besides the tokens; the backbone fills what ``needs`` names.
+
+    Every tensor is aligned with the live patch tokens.
+
+    Attributes:
+        variance: Pixel variance inside each patch, mean over the image channels, shape (B, N), float32.
+        cls_row: Attention of the class token on each patch, mean over heads, shape (B, N), float32.
+        column_mean: Attention that each patch receives, mean over heads and queries (in a window block:
+            the queries of its window), shape (B, N), float32.
+        keys: Keys of the block's attention before RoPE, mean over heads, shape (B, N, C / heads).
+        values: Values of the block's attention, heads concatenated, shape (B, N, C).
+        noise: Uniform numbers in [0, 1), shape (B, N), float32.
+    """
+
+    variance: Tensor | None = None
+    cls_row: Tensor | None = None
+    column_mean: Tensor | None = None
+    keys: Tensor | None = None
+    values: Tensor | None = None
+    noise: Tensor | None = None
+
+
+class Reduction(NamedTuple):
+    """Result of one reduction step.
+
+    Attributes:
+        kept: Tokens that go on, prefix first.
+        dropped: Tokens that leave, without prefix, in token order; None where a method merges them away.
+        assignment: Slot in ``kept.index`` that each input patch went to, shape (B, N), int64; None for
+            methods that only drop.
+    """
+
+    kept: Tokens
+    dropped: Tokens | None = None
+    assignment: Tensor | None = None
