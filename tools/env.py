@@ -1,0 +1,325 @@
+"""Make, check or repair the environment of one stack, from the pins in requirements/.
+
+Started by tools/env.sh with an interpreter that the stack supports. ``--check`` only says, by its
+exit status and within milliseconds, whether the environment is whole.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from itertools import chain
+from pathlib import Path
+from typing import NamedTuple, NoReturn
+
+import mmcv_wheel
+from mmcv_wheel import BuildError
+
+ROOT = Path(__file__).resolve().parent.parent
+
+# Run by the new environment's interpreter: the imports that everything else rests on.
+SMOKE_TEST = """
+import os, sys, warnings
+warnings.filterwarnings("ignore")
+import cv2, numpy, timm, torch, torchvision
+import mmcv, mmdet, mmengine, mmpretrain, mmseg
+from mmcv.ops import nms
+boxes, scores = torch.tensor([[0.0, 0, 9, 9], [1, 0, 9, 9]]), torch.tensor([0.5, 0.9])
+for device in ["cpu", "cuda"] if sys.argv[1] else ["cpu"]:
+    assert nms(boxes.to(device), scores.to(device), 0.5)[1].tolist() == [1]
+names = (torch, mmcv, mmengine, mmdet, mmseg, mmpretrain, timm)
+print(", ".join(f"{module.__name__} {module.__version__}" for module in names))
+"""
+
+
+class Stack(NamedTuple):
+    """One line of host libraries and the folder of its environment."""
+
+    name: str
+    venv: Path
+
+    @property
+    def python(self) -> Path:
+        return self.venv / "bin" / "python"
+
+    @property
+    def uv(self) -> Path:
+        return self.venv / "bin" / "uv"
+
+    @property
+    def stamp(self) -> Path:
+        return self.venv / "cropr_env.json"
+
+    @property
+    def pins(self) -> Path:
+        return ROOT / "requirements" / f"{self.name}.txt"
+
+    @property
+    def mmcv(self) -> str:
+        return (ROOT / "requirements" / f"{self.name}.mmcv.txt").read_text().strip()
+
+    @property
+    def site_packages(self) -> Path:
+        return next(iter(self.venv.glob("lib/python3.*/site-packages")), self.venv / "missing")
+
+
+def stack_named(name: str) -> Stack:
+    """Return the stack called ``name``."""
+    return Stack(name, ROOT / (".venv" if name == "onedl" else f".venv-{name}"))
+
+
+def fingerprint(stack: Stack) -> str:
+    """Hash what the environment depends on besides its own files."""
+    digest = hashlib.sha256(str(ROOT).encode())
+    sources = [stack.pins, ROOT / "setup.py", ROOT / "cropr_mm/version.py", Path(__file__)]
+    for path in [*sources, Path(mmcv_wheel.__file__)]:
+        digest.update(path.read_bytes())
+    digest.update(stack.mmcv.encode())
+    return digest.hexdigest()
+
+
+def accelerator() -> str:
+    """Describe what decides about mmcv's CUDA ops, without importing torch; empty if no GPU."""
+    wishes = [os.environ.get(n, "") for n in ("FORCE_CUDA", "CUDA_HOME", "TORCH_CUDA_ARCH_LIST")]
+    nodes = (Path("/dev/nvidia0"), Path("/dev/dxg"))
+    if not (wishes[0] or any(node.exists() for node in nodes)):
+        return ""
+    return json.dumps([*wishes, shutil.which("nvcc")])
+
+
+def fault(stack: Stack) -> str:
+    """Say what is wrong with the environment; empty if it is whole."""
+    if not stack.venv.exists():
+        return "no environment yet"
+    if not os.access(stack.python, os.X_OK):
+        return f"{stack.python} does not run"
+    try:
+        stamp = json.loads(stack.stamp.read_text())
+    except (OSError, ValueError):
+        return "the environment was never finished"
+    if stamp["fingerprint"] != fingerprint(stack):
+        return "pins, set-up scripts or the checkout's folder have changed"
+    # A GPU that came asks for other ops; one that went (a login node) leaves them alone.
+    if accelerator() not in ("", stamp["accelerator"]):
+        return "the GPU or its toolkit has changed"
+    site = str(stack.site_packages)
+    for name in stamp["files"]:
+        if not os.path.exists(f"{site}/{name}"):
+            return f"{name} is missing"
+    return ""
+
+
+def installed_files(site: Path) -> dict[str, list[str]]:
+    """Map each dist-info folder in ``site`` to the files that its RECORD lists, bytecode aside.
+
+    A distribution without a RECORD was installed halfway; it maps to its missing RECORD.
+    """
+    files = {}
+    for info in sorted(site.glob("*.dist-info")):
+        record = info / "RECORD"
+        lines = record.read_text().splitlines() if record.exists() else [f"{info.name}/RECORD,,"]
+        names = [re.sub(r",[^,]*,[^,]*$", "", line).strip('"') for line in lines]
+        files[info.name] = [n for n in names if not n.endswith(".pyc")]
+    return files
+
+
+def broken_distributions(site: Path) -> list[str]:
+    """Name the distributions in ``site`` that lack a file."""
+    return [
+        info.split("-")[0]
+        for info, names in installed_files(site).items()
+        if not all(os.path.exists(f"{site}/{name}") for name in names)
+    ]
+
+
+class Builder:
+    """The stages of one run; each prints one line with its time."""
+
+    def __init__(self, stack: Stack) -> None:
+        self.stack = stack
+        self.environ = {**os.environ, "VIRTUAL_ENV": str(stack.venv)}
+        self.uses_cuda = False
+        self.environ.setdefault("UV_HTTP_TIMEOUT", "300")  # torch is large, networks are slow
+
+    def build(self, reason: str) -> None:
+        """Run all stages; the stamp comes last, so an interrupted run is seen as unfinished."""
+        version = ".".join(map(str, sys.version_info[:3]))
+        print(f"env {self.stack.name}: {self.stack.venv.name}, Python {version}: {reason}")
+        if not mmcv_wheel.might_be_cached(self.stack.mmcv):
+            mmcv_wheel.require_compiler()
+        self.stack.stamp.unlink(missing_ok=True)
+        start = time.monotonic()
+        for stage in (self.venv, self.packages, self.mmcv, self.project, self.imports):
+            began = time.monotonic()
+            result = stage()
+            self.tell(stage.__name__, result, time.monotonic() - began)
+        stamp = {
+            "fingerprint": fingerprint(self.stack),
+            "accelerator": accelerator(),
+            "files": [*chain(*installed_files(self.stack.site_packages).values())],
+        }
+        temporary = self.stack.stamp.with_suffix(".tmp")
+        temporary.write_text(json.dumps(stamp))
+        temporary.replace(self.stack.stamp)
+        self.tell("ready", str(self.stack.python), time.monotonic() - start)
+
+    def tell(self, stage: str, text: str, seconds: float | None = None) -> None:
+        """Print one aligned line; a stage that has ended says how long it took."""
+        duration = "" if seconds is None else f"{seconds:.1f} s"
+        print(f"  {stage:<10}{duration:>9}  {text}", flush=True)
+
+    def run(self, *command: str | Path) -> str:
+        """Run a command and return what it printed.
+
+        Raises:
+            BuildError: If it fails; holds its error output.
+        """
+        process = subprocess.Popen(
+            [str(part) for part in command],
+            env=self.environ,
+            cwd=ROOT,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        try:
+            out, error = process.communicate()
+        except BaseException:
+            process.terminate()
+            process.wait()
+            raise
+        if process.returncode:
+            line = " ".join(str(part) for part in command)
+            raise BuildError(f"{line}\nfailed with exit code {process.returncode}:\n{error}{out}")
+        return out
+
+    def install(self, *arguments: str | Path) -> None:
+        """Install exactly what is named, without what it asks for: the pins are complete."""
+        self.run(self.stack.uv, "pip", "install", "-q", "--no-deps", "-p", self.stack.python,
+                 *arguments)  # fmt: skip
+
+    def venv(self) -> str:
+        """Create the virtual environment with uv in it, or keep a working one."""
+        if self._venv_works():
+            return "kept"
+        uv = re.search(r"^uv==\S+", self.stack.pins.read_text(), flags=re.M)
+        assert uv is not None, f"{self.stack.pins} pins no uv"
+        shutil.rmtree(self.stack.venv, ignore_errors=True)
+        try:
+            self.run(sys.executable, "-m", "venv", self.stack.venv)
+        except BuildError as error:
+            raise BuildError(f"{error}\nOn Debian and Ubuntu: install python3-venv.") from None
+        python = self.stack.python
+        self._use_index()
+        self.run(python, "-m", "pip", "install", "-q", "--disable-pip-version-check", uv[0])
+        return f"created, {uv[0]}"
+
+    def _venv_works(self) -> bool:
+        """Tell whether the environment belongs here, runs, and has the asked-for Python."""
+        try:
+            script = "import sys; print(sys.prefix, *sys.version_info[:2], sep='\\n')"
+            prefix, *version = self.run(self.stack.python, "-c", script).split("\n")[:3]
+            self.run(self.stack.python, "-m", "pip", "--version")
+            self.run(self.stack.uv, "--version")
+            # Scripts name the folder that the environment was created in.
+            created_here = str(self.stack.venv) in (self.stack.venv / "bin/pip").read_text()
+        except (BuildError, OSError):
+            return False
+        return (
+            created_here
+            and Path(prefix) == self.stack.venv
+            and version == [str(n) for n in sys.version_info[:2]]
+        )
+
+    def _use_index(self) -> None:
+        """Give uv the mirror that pip is configured with, if any."""
+        settings = self.run(self.stack.python, "-m", "pip", "config", "list")
+        mirror = re.search(r"^(?::env:|global|install)\.index-url='(.+)'$", settings, flags=re.M)
+        if mirror:
+            self.uses_cuda = False
+        self.environ.setdefault("UV_DEFAULT_INDEX", mirror[1])
+
+    def packages(self) -> str:
+        """Install the pins and repair what is there and not whole."""
+        site = self.stack.site_packages
+        self._use_index()
+        for info in site.glob("*.dist-info"):
+            if not ((info / "RECORD").exists() and (info / "METADATA").exists()):
+                shutil.rmtree(info)
+        broken = [b for b in broken_distributions(site) if b not in ("cropr_mm",)]
+        repairs = [part for name in broken for part in ("--reinstall-package", name)]
+        self.install("-r", self.stack.pins, *repairs)
+        count = len(list(site.glob("*.dist-info")))
+        return f"{count} installed" + (f", repaired: {', '.join(broken)}" if broken else "")
+
+    def mmcv(self) -> str:
+        """Install the wheel of mmcv that fits this machine."""
+        target = mmcv_wheel.find_target(self.stack.python)
+        if target.reason:
+            self.tell("mmcv", f"a GPU is there, but only CPU ops can be built: {target.reason}")
+        wheel = mmcv_wheel.wheel(
+            self.stack.python, self.stack.mmcv, target, lambda text: self.tell("mmcv", text)
+        )
+        name = self.stack.mmcv.split("==")[0]
+        self.install("--reinstall-package", name, wheel)
+        self.uses_cuda = bool(target.cuda)
+        return f"{self.stack.mmcv}, {target.ops}"
+
+    def project(self) -> str:
+        """Install this checkout in editable form."""
+        self.install("--no-build-isolation", "--reinstall-package", "cropr_mm", "-e", ROOT)
+        return "cropr_mm, editable"
+
+    def imports(self) -> str:
+        """Import the host libraries and run one compiled op."""
+        site = self.stack.site_packages
+        broken = broken_distributions(site)
+        if broken:
+            raise BuildError(f"files are missing after installation: {', '.join(broken)}")
+        cuda = "cuda" if self.uses_cuda else ""
+        return self.run(self.stack.python, "-c", SMOKE_TEST, cuda).strip().splitlines()[-1]
+
+
+def stop(*_: object) -> NoReturn:
+    """Turn a request to terminate into an exception, so that everything cleans up."""
+    raise KeyboardInterrupt
+
+
+def main() -> int:
+    """Return 0 if the environment is whole at the end."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("stack", choices=("onedl", "openmmlab"))
+    parser.add_argument("--check", action="store_true", help="only say whether it is whole")
+    arguments = parser.parse_args()
+    stack = stack_named(arguments.stack)
+    if arguments.check:
+        return bool(fault(stack))
+    signal.signal(signal.SIGTERM, stop)
+
+    def waiting() -> None:
+        print(f"env {stack.name}: another call is at work: waiting", flush=True)
+
+    try:
+        with mmcv_wheel.locked(ROOT / f"{stack.venv.name}.lock", waiting):
+            reason = fault(stack)
+            if reason:
+                Builder(stack).build(reason)
+    except BuildError as error:
+        print(f"env {stack.name}: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print(f"env {stack.name}: interrupted; the next call goes on", file=sys.stderr)
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
