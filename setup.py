@@ -7,9 +7,9 @@ from setuptools import find_packages, setup
 
 ROOT = Path(__file__).parent
 VERSION = re.search(
-    r'^__version__ = "(.+)"$', (ROOT / "cropr_mm/version.py").read_text(), flags=re.MULTILINE
+    r'^__version__ = "(.+)"$', (ROOT / "cropr_mm/__init__.py").read_text(), flags=re.MULTILINE
 )
-assert VERSION is not None, "cropr_mm/version.py holds no line __version__ = '...'"
+assert VERSION is not None, "cropr_mm/__init__.py holds no line __version__ = '...'"
 
 setup(
     name="cropr_mm",

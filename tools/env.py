@@ -79,8 +79,7 @@ def stack_named(name: str) -> Stack:
 def fingerprint(stack: Stack) -> str:
     """Hash what the environment depends on besides its own files."""
     digest = hashlib.sha256(str(ROOT).encode())
-    sources = [stack.pins, ROOT / "setup.py", ROOT / "cropr_mm/version.py", Path(__file__)]
-    for path in [*sources, Path(mmcv_wheel.__file__)]:
+    for path in (stack.pins, ROOT / "setup.py", Path(__file__), Path(mmcv_wheel.__file__)):
         digest.update(path.read_bytes())
     digest.update(stack.mmcv.encode())
     return digest.hexdigest()
@@ -244,8 +243,7 @@ class Builder:
         settings = self.run(self.stack.python, "-m", "pip", "config", "list")
         mirror = re.search(r"^(?::env:|global|install)\.index-url='(.+)'$", settings, flags=re.M)
         if mirror:
-            self.uses_cuda = False
-        self.environ.setdefault("UV_DEFAULT_INDEX", mirror[1])
+            self.environ.setdefault("UV_DEFAULT_INDEX", mirror[1])
 
     def packages(self) -> str:
         """Install the pins and repair what is there and not whole."""
