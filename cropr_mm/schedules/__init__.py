@@ -1,0 +1,17 @@
+"""Schedules: how many patch tokens remain after each block."""
+
+from cropr_mm.schedules.base import Schedule
+from cropr_mm.schedules.constant_rate import ConstantRate
+from cropr_mm.schedules.explicit_tokens import ExplicitTokens
+from cropr_mm.schedules.keep_ratios import KeepRatios
+from cropr_mm.schedules.stages import Stages
+from cropr_mm.schedules.window_stages import WindowStages
+
+__all__ = [
+    "ConstantRate",
+    "ExplicitTokens",
+    "KeepRatios",
+    "Schedule",
+    "Stages",
+    "WindowStages",
+]

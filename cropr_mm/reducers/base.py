@@ -1,0 +1,129 @@
+"""What every token reduction method shares: the contract and the bookkeeping.
+
+B batch, P prefix tokens, N live patch tokens, K tokens left, C channels.
+"""
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from cropr_mm.ops.gather import take_tokens
+from cropr_mm.ops.merge import merge_tokens
+from cropr_mm.ops.select import select_topk
+from cropr_mm.structures import Reduction, Signals, Tokens
+
+Site = Literal["before", "between", "after"]
+
+
+class TokenReducer(nn.Module):
+    """One reduction step: N patch tokens in, ``num_keep`` out; prefix tokens are never touched.
+
+    Attributes:
+        needs: Fields of :class:`Signals` that the method reads; the backbone fills only these.
+        site: Where in its block the method acts: ``before`` it, ``between`` attention and MLP, or
+            ``after`` it.
+
+    Args:
+        embed_dim: C, given by the backbone.
+    """
+
+    needs: frozenset[str] = frozenset()
+    site: Site = "after"
+
+    def __init__(self, embed_dim: int) -> None:
+        super().__init__()
+        if embed_dim < 1:
+            raise ValueError(f"expected embed_dim >= 1, got {embed_dim}")
+        self.embed_dim = embed_dim
+
+    def forward(self, tokens: Tokens, num_keep: int, signals: Signals) -> Reduction:
+        """Reduce the patch tokens.
+
+        Args:
+            tokens: Live tokens.
+            num_keep: Patch tokens to leave, at least 1; N or more changes nothing.
+            signals: Side information, filled where ``needs`` says so.
+
+        Returns:
+            The tokens that go on, in token order, and what became of the others.
+
+        Raises:
+            ValueError: If ``num_keep`` is below 1, or a needed signal is missing or misaligned.
+        """
+        if num_keep < 1:
+            raise ValueError(f"expected num_keep >= 1, got {num_keep}")
+        if num_keep >= tokens.num_patches:
+            return self.keep_all(tokens)
+        for name in sorted(self.needs):
+            signal = getattr(signals, name)
+            if signal is None or signal.shape[:2] != tokens.index.shape:
+                got = None if signal is None else tuple(signal.shape)
+                raise ValueError(
+                    f"{type(self).__name__} expected signal '{name}' for (B, N) = "
+                    f"{tuple(tokens.index.shape)} patch tokens, got {got}"
+                )
+        return self.reduce(tokens, num_keep, signals)
+
+    def switch_to_deploy(self) -> None:
+        """Strip what only training needs; by default there is nothing to strip."""
+
+    def keep_all(self, tokens: Tokens) -> Reduction:
+        """Result of a step that changes nothing."""
+        raise NotImplementedError
+
+    def reduce(self, tokens: Tokens, num_keep: int, signals: Signals) -> Reduction:
+        """Reduce to ``num_keep`` < N patch tokens; arguments are checked already."""
+        raise NotImplementedError
+
+
+class TokenPruner(TokenReducer):
+    """Keep the tokens of highest score; a method gives the scores only.
+
+    Selection has a total order (see :func:`select_topk`), passes no gradient, and leaves kept and
+    dropped tokens in token order. Tokens masked out by ``policy`` rank lowest.
+    """
+
+    def score(self, tokens: Tokens, signals: Signals) -> Tensor:
+        """Score of each patch token, shape (B, N), float32; runs without gradient."""
+        raise NotImplementedError
+
+    def keep_all(self, tokens: Tokens) -> Reduction:
+        none = tokens.index[:, :0]
+        return Reduction(tokens, take_tokens(tokens, none, with_prefix=False))
+
+    def reduce(self, tokens: Tokens, num_keep: int, signals: Signals) -> Reduction:
+        with torch.no_grad():
+            scores = self.score(tokens, signals)
+            if scores.shape != tokens.index.shape:
+                raise ValueError(
+                    f"{type(self).__name__}.score expected to return shape "
+                    f"{tuple(tokens.index.shape)}, got {tuple(scores.shape)}"
+                )
+            if tokens.policy is not None:
+                scores = scores.masked_fill(~tokens.policy, float("nan"))
+            kept, dropped = select_topk(scores, num_keep)
+        return Reduction(
+            kept=take_tokens(tokens, kept, with_prefix=True),
+            dropped=take_tokens(tokens, dropped, with_prefix=False),
+        )
+
+
+class TokenMerger(TokenReducer):
+    """Average tokens that belong together; a method gives the matching only.
+
+    Merged tokens have ``index`` -1: they stand for no single cell (see :func:`merge_tokens`).
+    """
+
+    def match(self, tokens: Tokens, num_keep: int, signals: Signals) -> Tensor:
+        """Slot of each patch token, (B, N), int64, onto [0, num_keep); runs without gradient."""
+        raise NotImplementedError
+
+    def keep_all(self, tokens: Tokens) -> Reduction:
+        slots = torch.arange(tokens.num_patches, device=tokens.index.device)
+        return Reduction(tokens, assignment=slots.expand_as(tokens.index).contiguous())
+
+    def reduce(self, tokens: Tokens, num_keep: int, signals: Signals) -> Reduction:
+        with torch.no_grad():
+            assignment = self.match(tokens, num_keep, signals)
+        return Reduction(merge_tokens(tokens, assignment, num_keep), assignment=assignment)

@@ -1,0 +1,92 @@
+"""What every schedule shares: the setting it is asked about and the checks on its answer."""
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import NamedTuple
+
+
+class Setting(NamedTuple):
+    """The model and image that a schedule is asked about.
+
+    Attributes:
+        num_patches: Patch tokens of the whole image.
+        num_prefix: Prefix tokens (class token, registers), never reduced.
+        depth: Blocks of the model.
+        window_size: Side of an attention window in patches; None without windows.
+        last_site: Last block (0-based) after which a reduction saves anything.
+        progress: Part of the reduction in force, in [0, 1]; grown by a curriculum.
+    """
+
+    num_patches: int
+    num_prefix: int
+    depth: int
+    window_size: int | None
+    last_site: int
+    progress: float
+
+
+class Schedule(ABC):
+    """Decides how many patch tokens remain after each block; a pure function of its setting."""
+
+    def __call__(
+        self,
+        *,
+        num_patches: int,
+        num_prefix: int,
+        depth: int,
+        window_size: int | None,
+        last_site: int,
+        progress: float = 1.0,
+    ) -> dict[int, int]:
+        """Plan the reduction; arguments are the fields of :class:`Setting`.
+
+        Returns:
+            ``{block: patch tokens kept}``, 0-based blocks in ascending order, strictly decreasing
+            counts. Steps that keep everything are left out.
+
+        Raises:
+            ValueError: If the plan does not fit the setting; the message has the numbers.
+        """
+        if not 0.0 <= progress <= 1.0:
+            raise ValueError(f"expected progress in [0, 1], got {progress}")
+        setting = Setting(num_patches, num_prefix, depth, window_size, last_site, progress)
+        plan: dict[int, int] = {}
+        left = num_patches
+        for block, count in sorted(self.plan(setting).items()):
+            if not 0 <= block <= last_site:
+                raise ValueError(
+                    f"{self}: expected blocks in [0, {last_site}] (0-based) for a model of {depth} "
+                    f"blocks, got block {block}"
+                )
+            if not 1 <= count <= left:
+                raise ValueError(
+                    f"{self}: expected to keep between 1 and {left} of {num_patches} patch tokens "
+                    f"after block {block}, got {count}"
+                )
+            if count < left:
+                plan[block] = left = count
+        return plan
+
+    @abstractmethod
+    def plan(self, setting: Setting) -> dict[int, int]:
+        """Patch tokens to keep after each block, unchecked."""
+
+
+def scaled(removal: int, progress: float) -> int:
+    """The part of a removal in force: scaled and floored, as in the published curriculum."""
+    return math.floor(removal * progress + 1e-9)  # 0.29 * 100 is 28.999...
+
+
+def check_blocks(blocks: Sequence[int]) -> tuple[int, ...]:
+    """Blocks as a tuple.
+
+    Raises:
+        ValueError: If there are none, one is negative, or they do not ascend.
+    """
+    result = tuple(blocks)
+    ascending = all(a < b for a, b in pairwise(result))
+    if not result or result[0] < 0 or not ascending:
+        raise ValueError(f"expected ascending 0-based blocks, got {list(blocks)}")
+    return result

@@ -1,0 +1,35 @@
+"""Keep the same share of the tokens at each of a few blocks."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from cropr_mm.registry import TASK_UTILS
+from cropr_mm.schedules.base import Schedule, Setting, check_blocks, scaled
+
+
+@TASK_UTILS.register_module()
+@dataclass(frozen=True)
+class KeepRatios(Schedule):
+    """Keep ``floor(num_patches * ratio ** stage)`` patch tokens at stages 1, 2, ...
+
+    Attributes:
+        ratio: Share kept per stage, in (0, 1].
+        blocks: 0-based blocks of the stages.
+    """
+
+    ratio: float
+    blocks: Sequence[int]
+
+    def __post_init__(self) -> None:
+        if not 0.0 < self.ratio <= 1.0:
+            raise ValueError(f"expected ratio in (0, 1], got {self.ratio}")
+        object.__setattr__(self, "blocks", check_blocks(self.blocks))
+
+    def plan(self, setting: Setting) -> dict[int, int]:
+        total = setting.num_patches
+        plan = {}
+        for stage, block in enumerate(self.blocks, start=1):
+            keep = math.floor(total * self.ratio**stage + 1e-9)
+            plan[block] = total - scaled(total - keep, setting.progress)
+        return plan

@@ -1,0 +1,46 @@
+"""A few large steps at chosen blocks."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from cropr_mm.registry import TASK_UTILS
+from cropr_mm.schedules.base import Schedule, Setting, check_blocks, scaled
+
+
+@TASK_UTILS.register_module()
+@dataclass(frozen=True)
+class Stages(Schedule):
+    """Remove ``rate`` patch tokens after each of the given blocks.
+
+    Attributes:
+        rate: Tokens removed per stage: one number, or one for each stage.
+        blocks: 0-based blocks after which the stages act.
+        absorb_prefix: The first stage also removes as many patch tokens as there are prefix tokens.
+    """
+
+    rate: int | Sequence[int]
+    blocks: Sequence[int]
+    absorb_prefix: bool = True
+
+    def __post_init__(self) -> None:
+        blocks = check_blocks(self.blocks)
+        object.__setattr__(self, "blocks", blocks)
+        rates = self._rates()
+        if len(rates) != len(blocks) or min(rates) < 1:
+            raise ValueError(
+                f"expected one rate >= 1, or one for each of {len(blocks)} blocks, got {self.rate}"
+            )
+
+    def _rates(self) -> list[int]:
+        """Rate of each stage."""
+        if isinstance(self.rate, int):
+            return [self.rate] * len(self.blocks)
+        return list(self.rate)
+
+    def plan(self, setting: Setting) -> dict[int, int]:
+        left = setting.num_patches - (setting.num_prefix if self.absorb_prefix else 0)
+        plan = {}
+        for block, rate in zip(self.blocks, self._rates(), strict=True):
+            left -= scaled(rate, setting.progress)
+            plan[block] = left
+        return plan
