@@ -1,0 +1,430 @@
+"""Vision Transformer that drops tokens on the way and gives all of them back.
+
+B batch, P prefix tokens, N patch tokens of the h x w grid, C channels.
+"""
+
+import copy
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from mmengine.model import BaseModule
+from timm.layers import PatchEmbed, resample_abs_pos_embed, to_2tuple
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from cropr_mm.backbones.plan import Plan, make_plan
+from cropr_mm.layers.arch import resolve_arch
+from cropr_mm.layers.attention import Geometry
+from cropr_mm.layers.block import Block
+from cropr_mm.layers.positions import GridTables, Positions
+from cropr_mm.ops.gather import take_tokens
+from cropr_mm.ops.restore import restore_tokens
+from cropr_mm.ops.variance import patch_variance
+from cropr_mm.ops.window import window_major_order
+from cropr_mm.registry import MODELS, TASK_UTILS
+from cropr_mm.structures import Signals, Tokens
+
+_OUT_TYPES = ("featmap", "raw", "avg_featmap", "avg_all", "cls_token")
+_ATTENTION_SIGNALS = frozenset({"cls_row", "column_mean", "keys", "values"})
+_NOTHING: frozenset[str] = frozenset()
+
+
+@MODELS.register_module()
+class CroprViT(BaseModule):
+    """Plain, EVA-02, DINOv2 or DINOv3 encoder with token reduction and fusion.
+
+    Without ``reducer`` it is the dense encoder of the same weights.
+
+    Args:
+        arch: timm model name, or dimensions as a dict (see :class:`cropr_mm.layers.arch.Arch`).
+        img_size: Native image side or (height, width), in pixels; other sizes work in forward too.
+            Default: the architecture's.
+        patch_size: In pixels. Default: the architecture's.
+        in_channels: Image channels.
+        with_cls_token: False drops the class token (windows need that). Default: the architecture's.
+        drop_path_rate: Of the last block, rising linearly from 0; with fusion the last block has 0, or
+            parked tokens would sometimes skip it.
+        window_size: Side of attention windows, in patches. Default: global attention everywhere.
+        global_block_indexes: Blocks (0-based) with global attention where there are windows.
+        survivor_order: How survivors form windows: 'window' keeps window-major order, 'raster' lays
+            ascending raster ids out as the smaller rectangle nearest the grid's aspect.
+        window_rope: Coordinates in windows: 'origin' (the tokens' own) or 'slot' (their places).
+        use_rel_pos: Decomposed relative position bias (ViTDet); in windows it needs 'slot'.
+        reducer: Config of the reducer, built once per block of the schedule.
+        schedule: Config of the schedule, block -> patch tokens kept.
+        fusion: Config of the fusion before the last block, or None for none.
+        out_indices: Block or blocks (0-based, negative from the end) whose output is returned.
+        out_type: 'featmap' (B, C, h, w) and 'raw' (B, P + N, C) hold every token, dropped ones with the
+            features they had; 'avg_featmap' and 'avg_all' (B, C) average the live patch tokens,
+            without and with prefix; 'cls_token' (B, C).
+        final_norm: Whether the last block's output is normalised (off for EVA-02-det and ViTDet).
+        frozen_stages: -1 nothing, 0 the embedding, n >= 1 also the first n blocks.
+        with_cp: Activation checkpointing of blocks; reducers run outside of it.
+        deploy: Build reducers in their stripped inference form.
+        init_cfg: None or dict(type='Pretrained', checkpoint=path, prefix='').
+
+    Raises:
+        ValueError: If arguments or the schedule do not fit together, with the numbers.
+    """
+
+    def __init__(
+        self,
+        arch: str | dict[str, Any],
+        img_size: int | tuple[int, int] | None = None,
+        patch_size: int | None = None,
+        in_channels: int = 3,
+        with_cls_token: bool | None = None,
+        drop_path_rate: float = 0.0,
+        window_size: int | None = None,
+        global_block_indexes: Sequence[int] = (),
+        survivor_order: str = "window",
+        window_rope: str = "origin",
+        use_rel_pos: bool = False,
+        reducer: dict[str, Any] | None = None,
+        schedule: dict[str, Any] | None = None,
+        fusion: dict[str, Any] | None = None,
+        out_indices: int | Sequence[int] = -1,
+        out_type: str = "featmap",
+        final_norm: bool = True,
+        frozen_stages: int = -1,
+        with_cp: bool = False,
+        deploy: bool = False,
+        init_cfg: dict[str, Any] | None = None,
+    ) -> None:
+        super().__init__(init_cfg)
+        self.arch = resolve_arch(arch)
+        self.embed_dim = self.arch.embed_dim
+        self.depth = self.arch.depth
+        self.num_heads = self.arch.num_heads
+        self.patch_size = self.arch.patch_size if patch_size is None else patch_size
+        self.img_size: tuple[int, int] = to_2tuple(
+            self.arch.img_size if img_size is None else img_size
+        )
+        self.grid = self._grid(self.img_size)
+        has_cls = self.arch.cls_token if with_cls_token is None else with_cls_token
+        self.num_prefix = int(has_cls) + self.arch.num_registers
+        self.window_size = window_size
+        self.global_block_indexes = frozenset(global_block_indexes)
+        self.survivor_order = survivor_order
+        taps = (out_indices,) if isinstance(out_indices, int) else tuple(out_indices)
+        self.out_indices = tuple(i + self.depth if i < 0 else i for i in taps)
+        self.out_type = out_type
+        self.frozen_stages = frozen_stages
+        self.with_cp = with_cp
+        self.progress = 1.0
+        self._check(global_block_indexes, window_rope, use_rel_pos, has_cls, init_cfg)
+        if (reducer is None) != (schedule is None) or (reducer is None and fusion is not None):
+            raise ValueError(
+                "reducer and schedule go together, and fusion needs both; "
+                f"got reducer={reducer}, schedule={schedule}, fusion={fusion}"
+            )
+        self.schedule = None if schedule is None else TASK_UTILS.build(schedule)
+        self.fusion = None if fusion is None else MODELS.build(fusion)
+
+        dim, eps = self.embed_dim, self.arch.norm_eps
+        self.patch_embed = PatchEmbed(
+            img_size=None, patch_size=self.patch_size, in_chans=in_channels, embed_dim=dim
+        )
+        self.cls_token = nn.Parameter(torch.empty(1, 1, dim)) if has_cls else None
+        registers = self.arch.num_registers
+        self.reg_token = nn.Parameter(torch.empty(1, registers, dim)) if registers else None
+        self.pos_embed = None
+        if self.arch.pos_embed:
+            rows = self.grid[0] * self.grid[1] + self._num_embedded_prefix()
+            self.pos_embed = nn.Parameter(torch.empty(1, rows, dim))
+        self.positions = Positions(
+            self.arch, self.grid, self.num_prefix, window_size, window_rope, use_rel_pos
+        )
+        rates = torch.linspace(0, drop_path_rate, self.depth, device="cpu").tolist()
+        if self.fusion is not None:
+            rates[-1] = 0.0
+        self.blocks = nn.ModuleList(
+            Block(self.arch, rate, self._rel_pos_extent(i) if use_rel_pos else None)
+            for i, rate in enumerate(rates)
+        )
+        self.norm = nn.LayerNorm(dim, eps=eps) if final_norm else nn.Identity()
+        self._reset_parameters()
+
+        self.reducers = nn.ModuleDict()
+        if reducer is not None:
+            for block in self.num_keep():
+                self.reducers[str(block)] = MODELS.build({**reducer, "embed_dim": dim})
+            self.num_keep()  # again, now that the reducers' site is known
+        if deploy:
+            self.switch_to_deploy()
+        self._freeze()
+
+    def forward(self, img: Tensor) -> tuple[Tensor, ...]:
+        """Encode images.
+
+        Args:
+            img: Images, shape (B, in_channels, H, W); H and W are multiples of the patch size.
+
+        Returns:
+            One tensor per entry of ``out_indices``, of the shape that ``out_type`` says.
+
+        Raises:
+            ValueError: If the image size does not fit the patch size or the schedule.
+        """
+        grid = self._grid(tuple(img.shape[-2:]))
+        plan = self._plan(grid)
+        tables = self.positions.tables(grid, img.device)
+        tokens = self._embed(img, grid, tables)
+        variance = None
+        if any("variance" in reducer.needs for reducer in self.reducers.values()):
+            variance = patch_variance(img, self.patch_size)
+        parked: list[Tokens] = []
+        geometries: dict[bool, Geometry] = {}  # by windowed; of the tokens that are alive
+        outputs = []
+        for i, block in enumerate(self.blocks):
+            if parked and self.fusion is not None and i == self.depth - 1:
+                tokens = self.fusion(tokens, parked, tables.order)
+                parked, geometries = [], {}
+            reducer = self.reducers[str(i)] if i in plan.num_keep else None
+            site = None if reducer is None else reducer.site
+            needs = _NOTHING if reducer is None else reducer.needs & _ATTENTION_SIGNALS
+            signals: dict[str, Tensor] = {}
+            if site == "before":
+                tokens = self._reduce(i, tokens, plan, signals, variance, parked)
+                geometries = {}
+            windowed = self._is_windowed(i)
+            if windowed not in geometries:
+                geometries[windowed] = self.positions.geometry(
+                    tokens, tables, windowed, bool(parked)
+                )
+            if site == "between":
+                x, signals = self._run(block.attend, tokens.x, geometries[windowed], needs)
+                tokens = tokens._replace(x=x)
+                tokens = self._reduce(i, tokens, plan, signals, variance, parked)
+                geometries = {}
+                tokens = tokens._replace(x=self._run(block.feed, tokens.x))
+            else:
+                x, signals = self._run(block, tokens.x, geometries[windowed], needs)
+                tokens = tokens._replace(x=x)
+            if site == "after":
+                tokens = self._reduce(i, tokens, plan, signals, variance, parked)
+                geometries = {}
+            if i in self.out_indices:
+                outputs.append(self._output(tokens, parked, last=i == self.depth - 1))
+        return tuple(outputs)
+
+    def num_keep(self, grid: tuple[int, int] | None = None) -> dict[int, int]:
+        """Patch tokens kept at each reducing block (0-based), for a grid (default: the native one)."""
+        return self._plan(self.grid if grid is None else grid).num_keep
+
+    def tokens_per_block(self, grid: tuple[int, int] | None = None) -> list[int]:
+        """Tokens that enter each block, prefix included; in the block of a reducer: its attention."""
+        grid = self.grid if grid is None else grid
+        keep = self.num_keep(grid)
+        total = alive = grid[0] * grid[1]
+        counts = []
+        for i in range(self.depth):
+            before = i in keep and self.reducers[str(i)].site == "before"
+            if before:
+                alive = keep[i]
+            if self.fusion is not None and i == self.depth - 1:
+                alive = total
+            counts.append(alive + self.num_prefix)
+            if i in keep and not before:
+                alive = keep[i]
+        return counts
+
+    def unpruned(self) -> "CroprViT":
+        """Dense twin that shares every parameter and reduces nothing."""
+        twin = copy.copy(self)
+        twin._modules = dict(self._modules)
+        twin.reducers = nn.ModuleDict()
+        twin.schedule = twin.fusion = None
+        return twin
+
+    def switch_to_deploy(self) -> None:
+        """Strip every reducer to what inference needs."""
+        for reducer in self.reducers.values():
+            reducer.switch_to_deploy()
+
+    def init_weights(self) -> None:
+        """Load the checkpoint of ``init_cfg``; parameters were initialised on construction."""
+        from cropr_mm.checkpoints.load import load_backbone
+
+        if self.init_cfg is not None:
+            load_backbone(self, self.init_cfg["checkpoint"], self.init_cfg.get("prefix", ""))
+
+    def train(self, mode: bool = True) -> "CroprViT":
+        """Switch training mode; frozen parts stay in evaluation mode."""
+        super().train(mode)
+        for module in self._frozen_modules():
+            module.eval()
+        return self
+
+    def _embed(self, img: Tensor, grid: tuple[int, int], tables: GridTables) -> Tokens:
+        """Patches with positions, in token order, behind the prefix."""
+        x = self.patch_embed(img)
+        prefix = [t for t in (self.cls_token, self.reg_token) if t is not None]
+        if self.pos_embed is not None:
+            rows = self._num_embedded_prefix()
+            pos = resample_abs_pos_embed(
+                self.pos_embed, new_size=grid, old_size=self.grid, num_prefix_tokens=rows
+            )
+            x = x + pos[:, rows:]
+            if rows:
+                prefix = [torch.cat(prefix, dim=1) + pos[:, :rows]]
+        if self.window_size is not None:
+            x = x.index_select(1, tables.order)
+        x = torch.cat([t.expand(x.shape[0], -1, -1).to(x.dtype) for t in prefix] + [x], dim=1)
+        return Tokens(x, tables.order.expand(x.shape[0], -1), grid, self.num_prefix)
+
+    def _run(self, function: Any, *args: Any) -> Any:
+        """Call a block or half of one, with activation checkpointing where that is on."""
+        if self.with_cp and self.training:
+            return checkpoint(function, *args, use_reentrant=False)
+        return function(*args)
+
+    def _reduce(
+        self,
+        block: int,
+        tokens: Tokens,
+        plan: Plan,
+        attention: dict[str, Tensor],
+        variance: Tensor | None,
+        parked: list[Tokens],
+    ) -> Tokens:
+        """One reduction step; what leaves is appended to ``parked``."""
+        reducer = self.reducers[str(block)]
+        values = {name: signal[:, self.num_prefix :] for name, signal in attention.items()}
+        if "variance" in reducer.needs:
+            values["variance"] = variance.gather(1, tokens.index)
+        if "noise" in reducer.needs:
+            values["noise"] = torch.rand(tokens.index.shape, device=tokens.x.device)
+        kept, dropped, _ = reducer(tokens, plan.num_keep[block], Signals(**values))
+        if dropped is not None:
+            parked.append(dropped)
+        rectangle = plan.rectangles.get(block)
+        if rectangle is None:
+            return kept
+        layout = window_major_order(rectangle, self.window_size, kept.index.device)
+        return take_tokens(kept, kept.index.argsort(dim=1)[:, layout], with_prefix=True)
+
+    def _output(self, tokens: Tokens, parked: list[Tokens], last: bool) -> Tensor:
+        norm = self.norm if last else nn.Identity()
+        if self.out_type == "cls_token":
+            return norm(tokens.x[:, 0])
+        if self.out_type in ("avg_featmap", "avg_all"):
+            x = tokens.patches if self.out_type == "avg_featmap" else tokens.x
+            if self.arch.norm_after_pool:
+                return norm(x.mean(dim=1))
+            return norm(x).mean(dim=1)
+        full = restore_tokens(tokens, parked, None)
+        if self.out_type == "raw":
+            return norm(full.x)
+        return norm(full.patches).transpose(1, 2).unflatten(2, full.grid).contiguous()
+
+    def _plan(self, grid: tuple[int, int]) -> Plan:
+        return make_plan(
+            self.schedule,
+            grid=grid,
+            num_prefix=self.num_prefix,
+            windowed=tuple(self._is_windowed(i) for i in range(self.depth)),
+            window_size=self.window_size,
+            survivor_order=self.survivor_order,
+            before=any(reducer.site == "before" for reducer in self.reducers.values()),
+            fused=self.fusion is not None,
+            progress=self.progress,
+        )
+
+    def _is_windowed(self, block: int) -> bool:
+        return self.window_size is not None and block not in self.global_block_indexes
+
+    def _rel_pos_extent(self, block: int) -> tuple[int, int]:
+        return to_2tuple(self.window_size) if self._is_windowed(block) else self.grid
+
+    def _num_embedded_prefix(self) -> int:
+        """Rows of ``pos_embed`` that belong to prefix tokens."""
+        return self.num_prefix if self.arch.pos_embed_prefix else 0
+
+    def _grid(self, img_size: tuple[int, ...]) -> tuple[int, int]:
+        height, width = img_size
+        if height % self.patch_size or width % self.patch_size:
+            raise ValueError(
+                f"image height and width must be multiples of the patch size {self.patch_size}, "
+                f"got {height}x{width} pixels (set pad_size_divisor in the data preprocessor)"
+            )
+        return height // self.patch_size, width // self.patch_size
+
+    def _check(
+        self,
+        global_block_indexes: Sequence[int],
+        window_rope: str,
+        use_rel_pos: bool,
+        has_cls: bool,
+        init_cfg: dict[str, Any] | None,
+    ) -> None:
+        for name, value, allowed in (
+            ("out_type", self.out_type, _OUT_TYPES),
+            ("survivor_order", self.survivor_order, ("window", "raster")),
+            ("window_rope", window_rope, ("origin", "slot")),
+        ):
+            if value not in allowed:
+                raise ValueError(f"{name} must be one of {allowed}, got {value!r}")
+        for name, blocks in (
+            ("out_indices", self.out_indices),
+            ("global_block_indexes", global_block_indexes),
+        ):
+            if list(blocks) != sorted(set(blocks) & set(range(self.depth))):
+                raise ValueError(
+                    f"{name} must be ascending blocks of 0..{self.depth - 1}, got {list(blocks)}"
+                )
+        if not self.out_indices:
+            raise ValueError("out_indices must name at least one block, got none")
+        if self.window_size is not None and self.window_size < 1:
+            raise ValueError(f"window_size must be at least 1 patch, got {self.window_size}")
+        if self.window_size is not None and self.num_prefix:
+            raise ValueError(
+                f"window attention has no place for prefix tokens, got {self.num_prefix}; "
+                "set with_cls_token=False and choose an architecture without registers"
+            )
+        if self.window_size is None and global_block_indexes:
+            raise ValueError(
+                f"global_block_indexes={list(global_block_indexes)} needs window_size, got None"
+            )
+        if self.window_size is not None and use_rel_pos and window_rope != "slot":
+            raise ValueError(
+                "relative position bias in windows uses the places in the window: "
+                f"use_rel_pos with window_size needs window_rope='slot', got {window_rope!r}"
+            )
+        if self.out_type == "cls_token" and not has_cls:
+            raise ValueError("out_type='cls_token' needs a class token, got with_cls_token=False")
+        if not -1 <= self.frozen_stages <= self.depth:
+            raise ValueError(f"frozen_stages must be in -1..{self.depth}, got {self.frozen_stages}")
+        if init_cfg is not None and (
+            init_cfg.get("type") != "Pretrained"
+            or not {"checkpoint"} <= set(init_cfg) - {"type"} <= {"checkpoint", "prefix"}
+        ):
+            raise ValueError(
+                "init_cfg must be dict(type='Pretrained', checkpoint=..., prefix=''), "
+                f"got {init_cfg}"
+            )
+
+    def _frozen_modules(self) -> list[nn.Module]:
+        if self.frozen_stages < 0:
+            return []
+        return [self.patch_embed, *self.blocks[: self.frozen_stages]]
+
+    def _freeze(self) -> None:
+        for module in self._frozen_modules():
+            module.requires_grad_(False)
+        if self.frozen_stages >= 0:
+            for parameter in (self.cls_token, self.reg_token, self.pos_embed):
+                if parameter is not None:
+                    parameter.requires_grad_(False)
+
+    def _reset_parameters(self) -> None:
+        """Truncated normal of std 0.02 for weights and positions, zero for biases, as in timm's ViT."""
+        for parameter in (self.cls_token, self.reg_token, self.pos_embed):
+            if parameter is not None:
+                nn.init.trunc_normal_(parameter, std=0.02)
+        for module in self.blocks.modules():
+            if isinstance(module, nn.Linear):
+                nn.init.trunc_normal_(module.weight, std=0.02)
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)

@@ -1,0 +1,37 @@
+"""Find Cropr backbones and their auxiliary modules inside any model."""
+
+from torch import nn
+
+from cropr_mm.backbones.cropr_vit import CroprViT
+
+
+def find_backbones(model: nn.Module) -> dict[str, CroprViT]:
+    """Every CroprViT inside a model, the model itself included.
+
+    Args:
+        model: Any module; wrappers of data parallelism may stand outside or inside.
+
+    Returns:
+        Module path in ``model`` (empty for the model itself) to backbone, in module order.
+    """
+    return {path: m for path, m in model.named_modules() if isinstance(m, CroprViT)}
+
+
+def auxiliary_reducers(backbone: CroprViT) -> dict[int, nn.Module]:
+    """Reducers of a backbone that train by an auxiliary loss of their own.
+
+    These are the reducers with a child ``auxiliary``: all their parameters sit behind a
+    stop-gradient, so the auxiliary loss alone moves them and never reaches the backbone.
+
+    Args:
+        backbone: The backbone; in deploy mode it has no such reducer.
+
+    Returns:
+        Block (0-based) to reducer, ascending.
+    """
+    found = {
+        int(block): reducer
+        for block, reducer in backbone.reducers.items()
+        if "auxiliary" in dict(reducer.named_children())
+    }
+    return dict(sorted(found.items()))

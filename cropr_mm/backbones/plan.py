@@ -1,0 +1,95 @@
+"""What a schedule means for one grid: tokens kept per block and how survivors form windows."""
+
+from typing import NamedTuple, Protocol
+
+from cropr_mm.ops.window import window_rectangle
+
+
+class Schedule(Protocol):
+    """A schedule, see ``cropr_mm.schedules``."""
+
+    def __call__(
+        self,
+        *,
+        num_patches: int,
+        num_prefix: int,
+        depth: int,
+        window_size: int | None,
+        last_site: int,
+        progress: float,
+    ) -> dict[int, int]:
+        """Patch tokens kept at each reducing block."""
+
+
+class Plan(NamedTuple):
+    """Reduction plan for one grid.
+
+    Attributes:
+        num_keep: Patch tokens kept at each reducing block (0-based).
+        rectangles: With survivor_order='raster': rows and columns into which the survivors of a block
+            are laid out, where windows follow.
+    """
+
+    num_keep: dict[int, int]
+    rectangles: dict[int, tuple[int, int]]
+
+
+def make_plan(
+    schedule: Schedule | None,
+    *,
+    grid: tuple[int, int],
+    num_prefix: int,
+    windowed: tuple[bool, ...],
+    window_size: int | None,
+    survivor_order: str,
+    before: bool,
+    fused: bool,
+    progress: float,
+) -> Plan:
+    """Ask the schedule and check that what it says can run.
+
+    Args:
+        schedule: Schedule, or None for the dense model.
+        grid: Patch grid (h, w).
+        num_prefix: Prefix tokens.
+        windowed: Whether each block attends in windows.
+        window_size: Side of a window, in patches, or None.
+        survivor_order: 'window' or 'raster'.
+        before: Whether reducers act before their block, not inside or after it.
+        fused: Whether the last block sees all tokens again.
+        progress: Share of the full reduction, in [0, 1].
+
+    Raises:
+        ValueError: If counts are impossible, or survivors do not fill whole windows.
+    """
+    if schedule is None:
+        return Plan({}, {})
+    depth = len(windowed)
+    num_keep = schedule(
+        num_patches=grid[0] * grid[1],
+        num_prefix=num_prefix,
+        depth=depth,
+        window_size=window_size,
+        last_site=depth - (3 if fused else 2),
+        progress=progress,
+    )
+    rectangles: dict[int, tuple[int, int]] = {}
+    if window_size is None:
+        return Plan(num_keep, rectangles)
+    shift = 0 if before else 1
+    starts = [block + shift for block in sorted(num_keep)]
+    ends = [*starts[1:], depth - 1 if fused else depth]
+    for block, start, end in zip(sorted(num_keep), starts, ends, strict=True):
+        count = num_keep[block]
+        in_windows = [i for i in range(start, end) if windowed[i]]
+        if not in_windows:
+            continue
+        if count % window_size**2:
+            raise ValueError(
+                f"{count} tokens kept at block {block} enter window attention in block "
+                f"{in_windows[0]}, which needs a multiple of {window_size}**2 = {window_size**2}; "
+                "keep another number or make that block global"
+            )
+        if survivor_order == "raster":
+            rectangles[block] = window_rectangle(count, window_size, grid)
+    return Plan(num_keep, rectangles)

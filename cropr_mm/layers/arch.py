@@ -1,0 +1,213 @@
+"""Dimensions and layer choices of the supported families, under timm's model names.
+
+Sources: timm's model definitions (``vision_transformer.py``, ``deit.py``, ``eva.py``), from which the names
+and numbers are; tests compare the features of these models with timm's own.
+"""
+
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Arch:
+    """Everything that decides the parameters of an encoder, except positions in windows.
+
+    Attributes:
+        embed_dim: Width C.
+        depth: Number of blocks.
+        num_heads: Attention heads; embed_dim / num_heads must be a multiple of 4 where RoPE is used.
+        hidden_dim: Width inside the MLP (of one of the two halves of SwiGLU); None means 4 C.
+        patch_size: Side of a patch, in pixels.
+        img_size: Native image side, in pixels.
+        mlp: 'gelu' or 'swiglu'.
+        mlp_norm: LayerNorm inside the MLP (EVA-02 base and large).
+        attn_bias: 'qkv', 'qv' (EVA: keys have none) or 'none'.
+        attn_norm: LayerNorm before the attention's output projection (EVA-02 CLIP).
+        layer_scale: Initial value of LayerScale, or None for none.
+        norm_eps: Epsilon of every LayerNorm.
+        cls_token: Whether there is a class token.
+        num_registers: Register tokens after the class token.
+        pos_embed: Learned absolute positions.
+        pos_embed_prefix: Whether these have rows for the prefix tokens too.
+        rope: None, 'eva' or 'dinov3', see ``cropr_mm.ops.rope``.
+        rope_temperature: Its temperature.
+        rope_ref_grid: Its reference grid side, in patches.
+        norm_after_pool: Average pooling comes before the final norm (timm's ``fc_norm``).
+    """
+
+    embed_dim: int
+    depth: int
+    num_heads: int
+    hidden_dim: int | None = None
+    patch_size: int = 16
+    img_size: int = 224
+    mlp: str = "gelu"
+    mlp_norm: bool = False
+    attn_bias: str = "qkv"
+    attn_norm: bool = False
+    layer_scale: float | None = None
+    norm_eps: float = 1e-6
+    cls_token: bool = True
+    num_registers: int = 0
+    pos_embed: bool = True
+    pos_embed_prefix: bool = True
+    rope: str | None = None
+    rope_temperature: float = 10000.0
+    rope_ref_grid: int = 16
+    norm_after_pool: bool = True
+
+    def __post_init__(self) -> None:
+        if self.hidden_dim is None:
+            object.__setattr__(self, "hidden_dim", 4 * self.embed_dim)
+        choices: dict[str, tuple[Any, ...]] = {
+            "mlp": ("gelu", "swiglu"),
+            "attn_bias": ("qkv", "qv", "none"),
+            "rope": (None, "eva", "dinov3"),
+        }
+        for name, allowed in choices.items():
+            if getattr(self, name) not in allowed:
+                raise ValueError(f"arch: {name} must be one of {allowed}, got {getattr(self, name)!r}")
+        for name in ("embed_dim", "depth", "num_heads", "hidden_dim", "patch_size", "img_size"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"arch: {name} must be at least 1, got {getattr(self, name)}")
+        if self.embed_dim % self.num_heads:
+            raise ValueError(
+                f"arch: embed_dim must be a multiple of num_heads, "
+                f"got {self.embed_dim} and {self.num_heads}"
+            )
+        if self.rope is not None and self.head_dim % 4:
+            raise ValueError(
+                f"arch: RoPE over two axes needs embed_dim / num_heads to be a multiple of 4, "
+                f"got {self.embed_dim} / {self.num_heads} = {self.head_dim}"
+            )
+
+    @property
+    def head_dim(self) -> int:
+        """Channels per head."""
+        return self.embed_dim // self.num_heads
+
+    @property
+    def num_prefix(self) -> int:
+        """Class token and registers."""
+        return int(self.cls_token) + self.num_registers
+
+
+# Width, depth, heads.
+_TINY, _SMALL, _MEDIUM, _BASE = (192, 12, 3), (384, 12, 6), (512, 12, 8), (768, 12, 12)
+_LARGE, _HUGE = (1024, 24, 16), (1280, 32, 16)
+
+
+def _names(stem: str, sizes: tuple[int, ...], arch: Arch) -> dict[str, Arch]:
+    """One entry per native image size."""
+    return {f"{stem}_{size}": replace(arch, img_size=size) for size in sizes}
+
+
+def _eva02(dims: tuple[int, int, int], sub_norm: bool, **changes: Any) -> Arch:
+    hidden = int(dims[0] * 4 * 2 / 3)
+    base = Arch(
+        *dims, hidden, patch_size=14, mlp="swiglu", mlp_norm=sub_norm, attn_bias="qv", rope="eva"
+    )
+    return replace(base, **changes)
+
+
+def _deit3(dims: tuple[int, int, int], patch_size: int = 16) -> Arch:
+    return Arch(*dims, patch_size=patch_size, layer_scale=1e-6, pos_embed_prefix=False)
+
+
+def _dinov2(dims: tuple[int, int, int], hidden_dim: int | None = None) -> dict[str, Arch]:
+    """Without and with registers, keyed by the infix of the name."""
+    plain = Arch(
+        *dims,
+        hidden_dim,
+        patch_size=14,
+        img_size=518,
+        mlp="gelu" if hidden_dim is None else "swiglu",
+        layer_scale=1e-5,
+    )
+    return {"": plain, "_reg4": replace(plain, num_registers=4, pos_embed_prefix=False)}
+
+
+def _dinov3(dims: tuple[int, int, int], swiglu: bool = False) -> dict[str, Arch]:
+    """Without and with biases of queries and values, keyed by the suffix of the name."""
+    plain = Arch(
+        *dims,
+        img_size=256,
+        mlp="swiglu" if swiglu else "gelu",
+        attn_bias="none",
+        layer_scale=1e-5,
+        norm_eps=1e-5,
+        num_registers=4,
+        pos_embed=False,
+        rope="dinov3",
+        rope_temperature=100.0,
+        norm_after_pool=False,
+    )
+    return {"": plain, "_qkvb": replace(plain, attn_bias="qv")}
+
+
+ARCHS: dict[str, Arch] = {
+    # Plain ViT: AugReg, MAE, original
+    **_names("vit_tiny_patch16", (224, 384), Arch(*_TINY)),
+    **_names("vit_small_patch32", (224, 384), Arch(*_SMALL, patch_size=32)),
+    **_names("vit_small_patch16", (224, 384), Arch(*_SMALL)),
+    **_names("vit_small_patch8", (224,), Arch(*_SMALL, patch_size=8)),
+    **_names("vit_base_patch32", (224, 384), Arch(*_BASE, patch_size=32)),
+    **_names("vit_base_patch16", (224, 384), Arch(*_BASE)),
+    **_names("vit_base_patch8", (224,), Arch(*_BASE, patch_size=8)),
+    **_names("vit_large_patch32", (224, 384), Arch(*_LARGE, patch_size=32)),
+    **_names("vit_large_patch16", (224, 384), Arch(*_LARGE)),
+    **_names("vit_large_patch14", (224,), Arch(*_LARGE, patch_size=14)),
+    **_names("vit_huge_patch14", (224,), Arch(*_HUGE, patch_size=14)),
+    # DeiT and DeiT-III
+    **_names("deit_tiny_patch16", (224,), Arch(*_TINY)),
+    **_names("deit_small_patch16", (224,), Arch(*_SMALL)),
+    **_names("deit_base_patch16", (224, 384), Arch(*_BASE)),
+    **_names("deit3_small_patch16", (224, 384), _deit3(_SMALL)),
+    **_names("deit3_medium_patch16", (224,), _deit3(_MEDIUM)),
+    **_names("deit3_base_patch16", (224, 384), _deit3(_BASE)),
+    **_names("deit3_large_patch16", (224, 384), _deit3(_LARGE)),
+    **_names("deit3_huge_patch14", (224,), _deit3(_HUGE, patch_size=14)),
+    # DINOv2
+    **{f"vit_small_patch14{k}_dinov2": a for k, a in _dinov2(_SMALL).items()},
+    **{f"vit_base_patch14{k}_dinov2": a for k, a in _dinov2(_BASE).items()},
+    **{f"vit_large_patch14{k}_dinov2": a for k, a in _dinov2(_LARGE).items()},
+    **{f"vit_giant_patch14{k}_dinov2": a for k, a in _dinov2((1536, 40, 24), 4096).items()},
+    # DINOv3
+    **{f"vit_small_patch16_dinov3{k}": a for k, a in _dinov3(_SMALL).items()},
+    **{f"vit_small_plus_patch16_dinov3{k}": a for k, a in _dinov3(_SMALL, swiglu=True).items()},
+    **{f"vit_base_patch16_dinov3{k}": a for k, a in _dinov3(_BASE).items()},
+    **{f"vit_large_patch16_dinov3{k}": a for k, a in _dinov3(_LARGE).items()},
+    **{f"vit_huge_plus_patch16_dinov3{k}": a for k, a in _dinov3((1280, 32, 20), True).items()},
+    # EVA-02
+    **_names("eva02_tiny_patch14", (224, 336), _eva02(_TINY, sub_norm=False)),
+    **_names("eva02_small_patch14", (224, 336), _eva02(_SMALL, sub_norm=False)),
+    **_names("eva02_base_patch14", (224, 448), _eva02(_BASE, sub_norm=True)),
+    **_names("eva02_large_patch14", (224, 448), _eva02(_LARGE, sub_norm=True)),
+    **_names(
+        "eva02_base_patch16_clip",
+        (224,),
+        _eva02(_BASE, sub_norm=True, patch_size=16, attn_norm=True),
+    ),
+    **_names("eva02_large_patch14_clip", (224, 336), _eva02(_LARGE, sub_norm=True, attn_norm=True)),
+}
+
+
+def resolve_arch(arch: str | dict[str, Any]) -> Arch:
+    """Look up a timm model name (a tag after a dot is ignored) or build from explicit dimensions.
+
+    Raises:
+        ValueError: If the name or a key is unknown, with what is known.
+    """
+    if isinstance(arch, str):
+        name = arch.split(".", 1)[0]
+        if name not in ARCHS:
+            raise ValueError(f"arch must be one of\n  {chr(10).join(sorted(ARCHS))}\ngot {arch!r}")
+        return ARCHS[name]
+    known = [f.name for f in fields(Arch)]
+    unknown = sorted(set(arch) - set(known))
+    missing = sorted({"embed_dim", "depth", "num_heads"} - set(arch))
+    if unknown or missing:
+        raise ValueError(
+            f"arch as a dict takes {', '.join(known)}; got unknown {unknown}, missing {missing}"
+        )
+    return Arch(**arch)

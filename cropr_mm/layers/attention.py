@@ -1,0 +1,130 @@
+"""Multi-head self-attention with one packed projection, over all tokens or inside windows.
+
+B batch, N tokens of an image (window attention: filled up to whole windows), C channels, H heads.
+"""
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from cropr_mm.ops.attention import (
+    attention_rows,
+    column_mean,
+    relative_position_bias,
+    resize_relative_table,
+)
+from cropr_mm.ops.rope import Rope, apply_rope
+
+
+class Geometry(NamedTuple):
+    """Where the tokens of one attention call lie.
+
+    Attributes:
+        window_tokens: Tokens per window; each run of so many tokens is a window. None: global attention.
+        rope: Rotation of every token, prefix included, or None.
+        coordinates: Row and column for the relative position bias, each of shape (1 or B, N) for global
+            attention and (1, window_tokens) for windows, or None.
+        extent: Rows and columns that relative positions span, or None.
+        slots: Slot of each token in the filled-up window layout, or None where windows are full.
+        num_slots: Length of that layout.
+    """
+
+    window_tokens: int | None = None
+    rope: Rope | None = None
+    coordinates: tuple[Tensor, Tensor] | None = None
+    extent: tuple[int, int] | None = None
+    slots: Tensor | None = None
+    num_slots: int = 0
+
+
+class Attention(nn.Module):
+    """Self-attention on fused kernels that reports what a reducer asks for.
+
+    Args:
+        embed_dim: C.
+        num_heads: H.
+        bias: 'qkv' (plain ViT), 'qv' (EVA: keys have no bias) or 'none'.
+        norm: LayerNorm before the output projection (EVA-02 CLIP).
+        norm_eps: Its epsilon.
+        rope_half: Pairing of channels under RoPE, see ``apply_rope``.
+        rel_pos_extent: Rows and columns of the relative position tables, or None for no such bias.
+    """
+
+    def __init__(
+        self,
+        embed_dim: int,
+        num_heads: int,
+        bias: str = "qkv",
+        norm: bool = False,
+        norm_eps: float = 1e-6,
+        rope_half: bool = False,
+        rel_pos_extent: tuple[int, int] | None = None,
+    ) -> None:
+        super().__init__()
+        self.num_heads = num_heads
+        self.rope_half = rope_half
+        self.qkv = nn.Linear(embed_dim, 3 * embed_dim, bias=bias == "qkv")
+        self.q_bias = nn.Parameter(torch.zeros(embed_dim)) if bias == "qv" else None
+        self.v_bias = nn.Parameter(torch.zeros(embed_dim)) if bias == "qv" else None
+        self.norm = nn.LayerNorm(embed_dim, eps=norm_eps) if norm else nn.Identity()
+        self.proj = nn.Linear(embed_dim, embed_dim)
+        self.rel_pos_h: nn.Parameter | None = None
+        self.rel_pos_w: nn.Parameter | None = None
+        if rel_pos_extent is not None:
+            head_dim = embed_dim // num_heads
+            self.rel_pos_h = nn.Parameter(torch.zeros(2 * rel_pos_extent[0] - 1, head_dim))
+            self.rel_pos_w = nn.Parameter(torch.zeros(2 * rel_pos_extent[1] - 1, head_dim))
+
+    def forward(
+        self, x: Tensor, geometry: Geometry, needs: frozenset[str] = frozenset()
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Attend.
+
+        Args:
+            x: Normalised tokens, shape (B, N, C).
+            geometry: Positions and windows of these tokens.
+            needs: Names of attention signals to compute (fields of ``Signals``).
+
+        Returns:
+            Output, shape (B, N, C), and the signals over all N tokens.
+        """
+        batch, num_tokens, _ = x.shape
+        qkv = self._project(x).unflatten(-1, (3, self.num_heads, -1))  # (B, N, 3, H, d)
+        qk, v = qkv[:, :, :2], qkv[:, :, 2]
+        signals = {}
+        if "keys" in needs:
+            signals["keys"] = qk[:, :, 1].mean(dim=2)
+        if "values" in needs:
+            signals["values"] = v.flatten(2)
+        if geometry.rope is not None:
+            qk = apply_rope(qk, geometry.rope, self.rope_half)
+        length = geometry.window_tokens or num_tokens
+        q, k, v = (
+            t.reshape(-1, length, *t.shape[2:]).transpose(1, 2) for t in (qk[:, :, 0], qk[:, :, 1], v)
+        )  # (B * windows, H, length, d)
+        bias = self._relative_bias(q, geometry)
+        if "cls_row" in needs:
+            signals["cls_row"] = attention_rows(
+                q[:, :, :1], k, None if bias is None else bias[:, :, :1]
+            ).mean(dim=1)[:, 0]
+        if "column_mean" in needs:
+            signals["column_mean"] = column_mean(q, k, bias).view(batch, num_tokens)
+        out = F.scaled_dot_product_attention(q, k, v, attn_mask=bias)
+        return self.proj(self.norm(out.transpose(1, 2).reshape(batch, num_tokens, -1))), signals
+
+    def _project(self, x: Tensor) -> Tensor:
+        if self.q_bias is None:
+            return self.qkv(x)
+        bias = torch.cat([self.q_bias, torch.zeros_like(self.q_bias), self.v_bias])
+        return F.linear(x, self.qkv.weight, bias)
+
+    def _relative_bias(self, q: Tensor, geometry: Geometry) -> Tensor | None:
+        if self.rel_pos_h is None:
+            return None
+        tables = (
+            resize_relative_table(self.rel_pos_h, geometry.extent[0]),
+            resize_relative_table(self.rel_pos_w, geometry.extent[1]),
+        )
+        return relative_position_bias(q, tables, geometry.coordinates)

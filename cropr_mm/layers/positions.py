@@ -1,0 +1,178 @@
+"""Position tables of a grid and the geometry of the tokens that are alive.
+
+N cells of an h x w grid, s the side of a window, d channels of a head. Everything positional is a table that
+is looked up by token index; nothing of it is in a checkpoint.
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from cropr_mm.layers.arch import Arch
+from cropr_mm.layers.attention import Geometry
+from cropr_mm.ops.rope import Rope, RopeSpec, rope_table
+from cropr_mm.ops.window import window_grid, window_slots
+from cropr_mm.structures import Tokens
+
+
+class GridTables(NamedTuple):
+    """Tables of one grid.
+
+    Attributes:
+        order: Raster ids in token order (window-major where there are windows), shape (N,), int64.
+        slots: Slot of each cell in the filled-up window layout, by raster id, shape (N,), int64.
+        rope: Rotation in global blocks, by raster id, N rows.
+        window_rope: Rotation in window blocks, one row per slot of the layout.
+    """
+
+    order: Tensor
+    slots: Tensor | None
+    rope: Rope | None
+    window_rope: Rope | None
+
+
+class Positions(nn.Module):
+    """Answers where tokens lie, for whole and for pruned grids of any size.
+
+    Tables of the native grid are made once and kept as buffers outside the state dict; those of other grids
+    are computed when such an image comes.
+
+    Args:
+        arch: Head width and kind of RoPE.
+        grid: Native grid (h, w), in patches.
+        num_prefix: Prefix tokens, which are not rotated.
+        window_size: s, in patches, or None.
+        window_rope: 'origin': tokens keep their own coordinates, at the scale of a window; 'slot': a token
+            takes the coordinates of its place in the window.
+        rel_pos: Whether attention adds a relative position bias (windows always use slots for it).
+    """
+
+    def __init__(
+        self,
+        arch: Arch,
+        grid: tuple[int, int],
+        num_prefix: int,
+        window_size: int | None,
+        window_rope: str,
+        rel_pos: bool,
+    ) -> None:
+        super().__init__()
+        self.head_dim = arch.head_dim
+        self.spec = None
+        if arch.rope is not None:
+            self.spec = RopeSpec(arch.rope, arch.rope_temperature, arch.rope_ref_grid)
+        self.grid = grid
+        self.num_prefix = num_prefix
+        self.window_size = window_size
+        self.window_rope = window_rope
+        self.rel_pos = rel_pos
+        for name, table in self._flatten(self._compute(grid, None)).items():
+            self.register_buffer(name, table, persistent=False)
+
+    def tables(self, grid: tuple[int, int], device: torch.device) -> GridTables:
+        """Tables of a grid, on the given device."""
+        if grid != self.grid:
+            return self._compute(grid, device)
+        rope = window_rope = None
+        if self.spec is not None:
+            rope = Rope(self.rope_cos, self.rope_sin)
+            if self.window_size is not None:
+                window_rope = Rope(self.window_rope_cos, self.window_rope_sin)
+        return GridTables(
+            self.order, self.slots if self.window_size is not None else None, rope, window_rope
+        )
+
+    def geometry(
+        self, tokens: Tokens, tables: GridTables, windowed: bool, pruned: bool
+    ) -> Geometry:
+        """Geometry for one kind of block.
+
+        Args:
+            tokens: Live tokens.
+            tables: Tables of their grid.
+            windowed: Window or global attention.
+            pruned: Whether some cells are missing; otherwise ``tokens.index`` is ``tables.order``.
+        """
+        if windowed:
+            return self._window_geometry(tokens, tables, pruned)
+        ids = tokens.index if pruned else tables.order[None]
+        rope = coordinates = None
+        if tables.rope is not None:
+            rope = self._with_prefix(_rows(tables.rope, ids))
+        if self.rel_pos:
+            coordinates = (ids // tokens.grid[1], ids % tokens.grid[1])
+        return Geometry(rope=rope, coordinates=coordinates, extent=tokens.grid)
+
+    def _window_geometry(self, tokens: Tokens, tables: GridTables, pruned: bool) -> Geometry:
+        side = self.window_size
+        windows = window_grid(tokens.grid, side)
+        num_slots = windows[0] * windows[1] * side**2
+        length = tokens.num_patches if pruned else num_slots
+        rope = coordinates = None
+        if tables.window_rope is not None and self.window_rope == "slot":
+            repeats = length // side**2
+            rope = Rope(*(t.repeat(repeats, 1)[None] for t in tables.window_rope))
+        elif tables.window_rope is not None:
+            rope = Rope(*(t[None] for t in tables.window_rope))
+            if pruned:
+                rope = _rows(tables.window_rope, tables.slots[tokens.index])
+        if self.rel_pos:
+            place = torch.arange(side**2, device=tokens.x.device)[None]
+            coordinates = (place // side, place % side)
+        filled = not pruned and num_slots != tokens.num_patches
+        return Geometry(
+            window_tokens=side**2,
+            rope=rope,
+            coordinates=coordinates,
+            extent=(side, side),
+            slots=tables.slots[tables.order] if filled else None,
+            num_slots=num_slots,
+        )
+
+    def _with_prefix(self, rope: Rope) -> Rope:
+        """Rows that rotate nothing, in front."""
+        if self.num_prefix == 0:
+            return rope
+        shape = (rope.cos.shape[0], self.num_prefix, rope.cos.shape[2])
+        cos = torch.cat([rope.cos.new_ones(shape), rope.cos], dim=1)
+        return Rope(cos, torch.cat([rope.sin.new_zeros(shape), rope.sin], dim=1))
+
+    def _compute(self, grid: tuple[int, int], device: torch.device | None) -> GridTables:
+        raster = torch.arange(grid[0] * grid[1], device=device)
+        rope = window_rope = slots = None
+        order = raster
+        if self.spec is not None:
+            span = (float(grid[0]), float(grid[1]))
+            y, x = raster // grid[1], raster % grid[1]
+            rope = rope_table(y, x, span, self.head_dim, self.spec)
+        if self.window_size is not None:
+            slots = window_slots(grid, self.window_size, device)
+            order = slots.argsort()
+            if self.spec is not None:
+                window_rope = self._window_table(grid, raster.device)
+        return GridTables(order, slots, rope, window_rope)
+
+    def _window_table(self, grid: tuple[int, int], device: torch.device) -> Rope:
+        side = self.window_size
+        place = torch.arange(side**2, device=device)
+        y, x = place // side, place % side
+        if self.window_rope == "origin":
+            rows, columns = window_grid(grid, side)
+            window = torch.arange(rows * columns, device=device)[:, None]
+            y = ((window // columns) * side + y).flatten()
+            x = ((window % columns) * side + x).flatten()
+        return rope_table(y, x, (float(side), float(side)), self.head_dim, self.spec)
+
+    @staticmethod
+    def _flatten(tables: GridTables) -> dict[str, Tensor]:
+        named = {"order": tables.order, "slots": tables.slots}
+        for name, rope in (("rope", tables.rope), ("window_rope", tables.window_rope)):
+            if rope is not None:
+                named |= {f"{name}_cos": rope.cos, f"{name}_sin": rope.sin}
+        return {name: table for name, table in named.items() if table is not None}
+
+
+def _rows(rope: Rope, index: Tensor) -> Rope:
+    """Rows of a table by token, shape (1 or B, N, d / 2)."""
+    return Rope(rope.cos[index], rope.sin[index])

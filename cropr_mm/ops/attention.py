@@ -1,0 +1,90 @@
+"""Attention signals and biases: what reducers and relative positions add to fused attention.
+
+B batch (or batch times windows), H heads, N tokens, d channels of a head.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+_ROWS_AT_ONCE = 1024  # bounds the attention matrix that the column mean builds
+
+
+def attention_rows(q_BHMd: Tensor, k_BHNd: Tensor, bias: Tensor | None) -> Tensor:
+    """Softmax attention of the given queries, float32.
+
+    Args:
+        q_BHMd: Queries, shape (B, H, M, d).
+        k_BHNd: Keys, shape (B, H, N, d).
+        bias: Added to the scaled logits, shape broadcastable to (B, H, M, N), or None.
+
+    Returns:
+        Attention, shape (B, H, M, N), float32.
+    """
+    logits = (q_BHMd @ k_BHNd.transpose(-2, -1)).float() * q_BHMd.shape[-1] ** -0.5
+    if bias is not None:
+        logits = logits + bias
+    return logits.softmax(dim=-1)
+
+
+def column_mean(q_BHNd: Tensor, k_BHNd: Tensor, bias: Tensor | None) -> Tensor:
+    """Attention that each token receives, mean over heads and queries.
+
+    The attention matrix is built in strips of queries, so memory grows with N, not N**2.
+
+    Args:
+        q_BHNd: Queries, shape (B, H, N, d).
+        k_BHNd: Keys, shape (B, H, N, d).
+        bias: Added to the scaled logits, shape (B, H, N, N), or None.
+
+    Returns:
+        Mean attention, shape (B, N), float32; each row sums to one.
+    """
+    num_tokens = q_BHNd.shape[2]
+    total = q_BHNd.new_zeros(q_BHNd.shape[0], num_tokens, dtype=torch.float32)
+    for start in range(0, num_tokens, _ROWS_AT_ONCE):
+        rows = slice(start, start + _ROWS_AT_ONCE)
+        strip = attention_rows(q_BHNd[:, :, rows], k_BHNd, None if bias is None else bias[:, :, rows])
+        total = total + strip.sum(dim=2).mean(dim=1)
+    return total / num_tokens
+
+
+def relative_position_bias(
+    q_BHNd: Tensor, tables: tuple[Tensor, Tensor], coordinates: tuple[Tensor, Tensor]
+) -> Tensor:
+    """Decomposed relative position bias for tokens at any coordinates.
+
+    Args:
+        q_BHNd: Queries, not scaled, shape (B, H, N, d).
+        tables: For rows and for columns, shape (2 * extent - 1, d): entry ``extent - 1 + dy`` belongs to
+            a query that lies dy below the key.
+        coordinates: Row and column of each token, in patches, each of shape (1 or B, N), int64.
+
+    Returns:
+        Bias, shape (B, H, N, N), dtype of the queries.
+
+    Source: ViTDet (arXiv 2203.16527) after MViTv2; here for any subset of the grid's tokens.
+    """
+    bias = 0
+    for table, position in zip(tables, coordinates, strict=True):
+        offset = position[:, :, None] - position[:, None, :] + table.shape[0] // 2  # (1 or B, N, N)
+        products = q_BHNd @ table.to(q_BHNd.dtype).t()  # (B, H, N, 2 * extent - 1)
+        index = offset[:, None].expand(*q_BHNd.shape[:2], -1, -1)
+        bias = bias + products.gather(-1, index)
+    return bias
+
+
+def resize_relative_table(table: Tensor, extent: int) -> Tensor:
+    """Linear interpolation of a relative position table to another extent.
+
+    Args:
+        table: Shape (2 * old extent - 1, d).
+        extent: Rows or columns of the new grid, in patches.
+
+    Returns:
+        Table of shape (2 * extent - 1, d).
+    """
+    if table.shape[0] == 2 * extent - 1:
+        return table
+    resized = F.interpolate(table.t()[None].float(), size=2 * extent - 1, mode="linear")
+    return resized[0].t().to(table.dtype)

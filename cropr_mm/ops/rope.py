@@ -1,0 +1,85 @@
+"""Rotary position embedding over two axes, as tables of cosines and sines.
+
+N positions, d channels of a head. A table has d / 2 columns: the first half turns with the row (y), the
+second with the column (x) of a token.
+
+Source: EVA-02 (arXiv 2303.11331) rescales positions to a reference grid; DINOv3 (arXiv 2508.10104) takes
+cell centres in [-1, 1]. Tables are looked up by token index, so pruned tokens keep their coordinates.
+"""
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+
+class Rope(NamedTuple):
+    """Cosines and sines of the rotation angles, each of shape (N, d / 2) or (B, N, d / 2)."""
+
+    cos: Tensor
+    sin: Tensor
+
+
+class RopeSpec(NamedTuple):
+    """How coordinates become angles.
+
+    Attributes:
+        kind: 'eva' (position * ref_grid / span, frequencies 1 / t**k) or 'dinov3' (centres in [-1, 1],
+            2 pi / t**k).
+        temperature: t.
+        ref_grid: Side of the reference grid of 'eva', in patches.
+    """
+
+    kind: str
+    temperature: float
+    ref_grid: int
+
+
+def rope_table(
+    y: Tensor, x: Tensor, span: tuple[float, float], head_dim: int, spec: RopeSpec
+) -> Rope:
+    """Rotation table for tokens at the given coordinates.
+
+    Args:
+        y: Row of each token, shape (N,), in patches.
+        x: Column of each token, shape (N,), in patches.
+        span: Extent (height, width) that is mapped onto the reference, in patches: the grid for global
+            attention, the window for window attention.
+        head_dim: d, a multiple of 4.
+        spec: Kind and constants.
+
+    Returns:
+        Table with N rows, float32.
+    """
+    quarter = head_dim // 4
+    exponent = torch.arange(quarter, device=y.device, dtype=torch.float32) / quarter
+    if spec.kind == "eva":
+        scale = [spec.ref_grid / s for s in span]
+        bands = spec.temperature**-exponent
+        axes = [c.float() * s for c, s in zip((y, x), scale, strict=True)]
+    else:
+        bands = 2 * math.pi * spec.temperature**-exponent
+        axes = [(c.float() + 0.5) * (2 / s) - 1 for c, s in zip((y, x), span, strict=True)]
+    angles = torch.cat([axis[:, None] * bands for axis in axes], dim=1)
+    return Rope(angles.cos(), angles.sin())
+
+
+def apply_rope(x: Tensor, rope: Rope, half: bool) -> Tensor:
+    """Rotate pairs of channels; computed in the wider of both dtypes, returned in that of ``x``.
+
+    Args:
+        x: Queries or keys, shape (B, N, ..., d).
+        rope: Table of shape (1 or B, N, d / 2), broadcast over the axes between N and d.
+        half: Pair channel i with i + d / 2 (DINOv3) instead of 2 i with 2 i + 1 (EVA).
+
+    Returns:
+        Rotated ``x``.
+    """
+    shape = rope.cos.shape[:2] + (1,) * (x.dim() - 3) + rope.cos.shape[-1:]
+    cos, sin = rope.cos.view(shape), rope.sin.view(shape)
+    if half:
+        a, b = x.chunk(2, dim=-1)
+        return torch.cat([a * cos - b * sin, b * cos + a * sin], dim=-1).to(x.dtype)
+    a, b = x.unflatten(-1, (-1, 2)).unbind(-1)
+    return torch.stack([a * cos - b * sin, b * cos + a * sin], dim=-1).flatten(-2).to(x.dtype)
