@@ -3,6 +3,8 @@
 B batch, P prefix tokens, N live patch tokens, M queries, C channels.
 """
 
+from contextlib import nullcontext
+
 import torch
 from torch import Tensor, nn
 
@@ -70,8 +72,9 @@ class Cropr(TokenPruner):
 
     def score(self, tokens: Tokens, signals: Signals) -> Tensor:
         query = self.query.float() if self.deploy else self.queries.float().sum(dim=(0, 1))  # (C,)
-        # Half precision would tie scores that differ.
-        with torch.autocast(tokens.x.device.type, enabled=False):
+        # Half precision would tie scores that differ. Autocast does not know the meta device.
+        device = tokens.x.device.type
+        with nullcontext() if device == "meta" else torch.autocast(device, enabled=False):
             # The whole sequence, then a slice: a slice of x would be copied first.
             return (tokens.x.float() @ query)[:, tokens.num_prefix :]
 
