@@ -1,0 +1,5 @@
+"""Hooks for mmengine's runner."""
+
+from cropr_mm.hooks.aux_loss import CroprAuxLossHook
+
+__all__ = ["CroprAuxLossHook"]

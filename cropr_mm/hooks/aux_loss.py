@@ -1,0 +1,229 @@
+"""Auxiliary losses of Cropr modules, added to the losses of an unmodified model."""
+
+import inspect
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
+
+import torch
+from mmengine.hooks import Hook
+from mmengine.model import is_model_wrapper
+from mmengine.runner import Runner
+from torch import Tensor, nn
+
+from cropr_mm.backbones.lookup import auxiliary_reducers, find_backbones
+from cropr_mm.registry import HOOKS, TASK_UTILS
+from cropr_mm.targets.base import AuxiliaryTarget
+
+
+@HOOKS.register_module()
+class CroprAuxLossHook(Hook):
+    """Trains the Cropr modules of any mmengine model; without it they raise in training.
+
+    From ``before_train`` to ``after_train`` the model returns one more loss per Cropr module for
+    ``mode='loss'``: ``loss_cropr_b05`` for the module after block 5 (0-based, as in configs and in
+    ``backbone.reducers``). Validation, testing and ``mode='predict'`` stay as they are. A copy of
+    the model made before training starts (EMAHook's) is a plain model.
+
+    A module that the schedule leaves idle for an image size yields a zero loss with zero
+    gradients: under data parallelism every process then reduces the same parameters, whatever the
+    size of its images, and ``find_unused_parameters`` is not needed.
+
+    Args:
+        target: Config of an AuxiliaryTarget, e.g. ``dict(type='cropr_mm.MultiLabelTarget',
+            num_classes=80)``.
+        loss_weight: Factor of every auxiliary loss, positive. The losses reach the Cropr modules
+            only, so it acts like a learning-rate factor of theirs.
+
+    Raises:
+        ValueError: If ``loss_weight`` is not positive; before training, if the model has no Cropr
+            module, or the classes of target, modules and dataset differ.
+    """
+
+    def __init__(self, target: dict, loss_weight: float = 1.0) -> None:
+        if not loss_weight > 0:
+            raise ValueError(f"loss_weight must be positive, got {loss_weight}")
+        self.target: AuxiliaryTarget = TASK_UTILS.build(target)
+        self.loss_weight = loss_weight
+        self._listener: AuxiliaryListener | None = None
+
+    def before_train(self, runner: Runner) -> None:
+        model = runner.model
+        while is_model_wrapper(model):
+            model = model.module
+        self.after_train(runner)
+        _check_dataset(runner.train_dataloader.dataset, self.target)
+        self._listener = AuxiliaryListener(model, self.target, self.loss_weight)
+
+    def after_train(self, runner: Runner) -> None:
+        if self._listener is not None:
+            self._listener.remove()
+            self._listener = None
+
+
+class AuxiliaryListener:
+    """Listens to the auxiliary heads during a forward pass and adds their losses to its result.
+
+    Everything hangs on forward hooks, so model and backbone keep their class and methods; copies
+    and pickles of a model that is being listened to carry their own listener.
+
+    Args:
+        model: Unwrapped model whose ``forward`` takes ``data_samples`` and ``mode``.
+        target: What the heads learn.
+        loss_weight: Factor of every auxiliary loss.
+
+    Raises:
+        ValueError: If the model has another ``forward``, no module to listen to, or heads with
+            other classes than the target.
+    """
+
+    def __init__(self, model: nn.Module, target: AuxiliaryTarget, loss_weight: float) -> None:
+        self.target = target
+        self.loss_weight = loss_weight
+        self.reducers = _named_reducers(model)
+        _check_classes(self.reducers, target)
+        self._arguments = _argument_defaults(model)
+        self._listening = False
+        self._logits: dict[str, Tensor] = {}
+        self._handles = [
+            model.register_forward_pre_hook(self._open, with_kwargs=True),
+            model.register_forward_hook(self._close, with_kwargs=True),
+        ]
+        for name, reducer in self.reducers.items():
+            hook = partial(self._collect, name)
+            self._handles.append(reducer.auxiliary.register_forward_hook(hook))
+
+    def remove(self) -> None:
+        """Leave the model as it was."""
+        for handle in self._handles:
+            handle.remove()
+        self._handles.clear()
+
+    def _open(self, model: nn.Module, args: tuple, kwargs: dict[str, Any]) -> None:
+        # Also forgets what a forward pass that ended in an exception left behind.
+        self._logits = {}
+        self._listening = model.training and self._given(args, kwargs)["mode"] == "loss"
+
+    def _collect(self, name: str, auxiliary: nn.Module, args: tuple, logits: Tensor) -> None:
+        # Calls outside of a listened pass are none of our business: recomputation in the
+        # backward pass, or somebody running the backbone alone.
+        if not self._listening:
+            return
+        if name in self._logits:
+            raise RuntimeError(
+                f"the Cropr module of {name} ran twice in one forward pass; expected one call of "
+                "the backbone per pass, since one list of data samples belongs to it"
+            )
+        self._logits[name] = logits
+
+    def _close(
+        self, model: nn.Module, args: tuple, kwargs: dict[str, Any], output: Any
+    ) -> dict[str, Any] | None:
+        if not self._listening:
+            return None
+        self._listening = False
+        logits, self._logits = self._logits, {}
+        if not isinstance(output, Mapping):
+            raise ValueError(
+                f"{type(model).__name__} must return a dict of losses for mode='loss', got "
+                f"{type(output).__name__}"
+            )
+        return {**output, **self._losses(logits, self._given(args, kwargs)["data_samples"])}
+
+    def _given(self, args: tuple, kwargs: dict[str, Any]) -> dict[str, Any]:
+        """Arguments of the model's forward by name, however they were passed."""
+        return {**self._arguments, **dict(zip(self._arguments, args, strict=False)), **kwargs}
+
+    def _losses(self, logits: dict[str, Tensor], data_samples: Any) -> dict[str, Tensor]:
+        """One loss per Cropr module, active or not, in block order."""
+        target = None
+        losses = {}
+        for name, reducer in self.reducers.items():
+            if name not in logits:
+                losses[name] = _zero_loss(reducer)
+                continue
+            _check_gradient(name, reducer, logits[name])
+            if target is None:
+                target = self._encode(data_samples, logits[name].device)
+            losses[name] = self.loss_weight * self.target.loss(logits[name], target)
+        return losses
+
+    def _encode(self, data_samples: Any, device: torch.device) -> Tensor:
+        if not isinstance(data_samples, (list, tuple)):
+            raise ValueError(
+                "auxiliary losses need data_samples, a list with one sample per image, got "
+                f"{type(data_samples).__name__}"
+            )
+        return self.target.encode(data_samples, device)
+
+
+def _argument_defaults(model: nn.Module) -> dict[str, Any]:
+    """Arguments of ``model.forward`` in order, with their defaults (None where there is none)."""
+    parameters = inspect.signature(model.forward).parameters
+    missing = {"data_samples", "mode"} - set(parameters)
+    if missing:
+        raise ValueError(
+            f"expected a model with forward(inputs, data_samples, mode), as mmengine's; "
+            f"{type(model).__name__}.forward has no {sorted(missing)}, only {list(parameters)}"
+        )
+    return {
+        name: None if p.default is inspect.Parameter.empty else p.default
+        for name, p in parameters.items()
+    }
+
+
+def _named_reducers(model: nn.Module) -> dict[str, nn.Module]:
+    """Reducers with an auxiliary head, by the name of their loss."""
+    backbones = find_backbones(model)
+    found = {}
+    for path, backbone in backbones.items():
+        middle = f"_{path.replace('.', '_')}" if len(backbones) > 1 else ""
+        for block, reducer in auxiliary_reducers(backbone).items():
+            found[f"loss_cropr{middle}_b{block:02d}"] = reducer
+    if not found:
+        reducers = {
+            path or "model": sorted({type(r).__name__ for r in b.reducers.values()}) or "none"
+            for path, b in backbones.items()
+        }
+        got = f"reducers {reducers}" if backbones else "no CroprViT at all"
+        raise ValueError(
+            "CroprAuxLossHook needs a model with a cropr_mm.CroprViT that has "
+            "reducer=dict(type='cropr_mm.Cropr', ...), a schedule and deploy=False; "
+            f"{type(model).__name__} has {got}"
+        )
+    return found
+
+
+def _check_classes(reducers: dict[str, nn.Module], target: AuxiliaryTarget) -> None:
+    for name, reducer in reducers.items():
+        num_classes = reducer.auxiliary.head.out_features
+        if num_classes != target.num_classes:
+            raise ValueError(
+                f"the auxiliary head of {name} has num_classes={num_classes}, but "
+                f"{type(target).__name__} of CroprAuxLossHook has {target.num_classes}; "
+                "both must be the classes of the dataset"
+            )
+
+
+def _check_dataset(dataset: Any, target: AuxiliaryTarget) -> None:
+    """Compare with the dataset's classes where it names them."""
+    classes = (getattr(dataset, "metainfo", None) or {}).get("classes")
+    if isinstance(classes, (list, tuple)) and len(classes) != target.num_classes:
+        raise ValueError(
+            f"{type(target).__name__} of CroprAuxLossHook has num_classes={target.num_classes}, "
+            f"but the training dataset has {len(classes)} classes: {', '.join(classes[:5])}, ..."
+        )
+
+
+def _check_gradient(name: str, reducer: nn.Module, logits: Tensor) -> None:
+    trainable = any(p.requires_grad for p in reducer.parameters())
+    if trainable and torch.is_grad_enabled() and not logits.requires_grad:
+        raise RuntimeError(
+            f"the logits of {name} carry no gradient: the backbone runs under no_grad or inside "
+            "a reentrant activation checkpoint; use CroprViT(with_cp=True) to checkpoint its blocks"
+        )
+
+
+def _zero_loss(reducer: nn.Module) -> Tensor:
+    """Zero whose gradient is zero, not missing, for each trainable parameter; float32."""
+    return torch.stack([p.flatten()[:0].sum() for p in reducer.parameters()]).sum()
