@@ -1,0 +1,208 @@
+"""The one door through which every checkpoint comes in: tensors and plain data, never code.
+
+A pickle may name any Python function and have it called while it loads. Here only names from an
+explicit list are resolved: torch's own for tensors, and what mmengine's training checkpoints hold
+besides (log histories, numpy values, configuration dicts, one-cycle schedulers). There is no
+fallback.
+"""
+
+import hashlib
+import pickletools
+import re
+import tarfile
+import zipfile
+from collections.abc import Callable, Iterator
+from functools import lru_cache
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import Any, TypeAlias
+from urllib.parse import urlparse
+
+import numpy as np
+import safetensors.torch
+import torch
+from mmengine.config import ConfigDict
+from mmengine.dist import barrier, get_local_rank
+from mmengine.logging import HistoryBuffer
+from mmengine.optim.scheduler.param_scheduler import OneCycleParamScheduler
+from mmengine.utils import digit_version
+
+from cropr_mm.checkpoints import restricted
+
+MapLocation: TypeAlias = str | torch.device | dict[str, str] | Callable[..., Any] | None
+
+# From here on torch's own unpickler accepts further names, under any spelling of their module.
+HAS_SAFE_GLOBALS = digit_version(torch.__version__) >= digit_version("2.6.0")
+
+
+def safe_load(path: str | Path, map_location: MapLocation = "cpu") -> dict[str, Any]:
+    """Load a checkpoint file without running any code that it may carry.
+
+    Args:
+        path: File written by ``torch.save`` or by safetensors (suffix ``.safetensors``), or an
+            http(s) address, which is downloaded once into torch's hub cache.
+        map_location: As for ``torch.load``; safetensors files understand a device only.
+
+    Returns:
+        What the file holds: a state dict, or a dict that has one inside.
+
+    Raises:
+        FileNotFoundError: If there is no file at ``path``.
+        ValueError: If ``path`` is a folder, if the file is damaged or holds something else than a
+            dict, or if it asks for Python objects beyond tensors and plain data; they are named.
+    """
+    file = download(str(path)) if is_url(path) else Path(path).expanduser()
+    if file.is_dir():
+        raise ValueError(f"expected a checkpoint file, got the folder {file}")
+    if not file.is_file():
+        raise FileNotFoundError(f"no checkpoint file at {file}")
+    checkpoint = (
+        _load_safetensors(file, map_location)
+        if file.suffix == ".safetensors"
+        else _load_pickle(file, map_location)
+    )
+    if not isinstance(checkpoint, dict):
+        raise ValueError(f"{file}: expected a dict of tensors, got {type(checkpoint).__name__}")
+    return checkpoint
+
+
+def is_url(path: str | Path) -> bool:
+    """Whether ``path`` is an http(s) address."""
+    return str(path).startswith(("http://", "https://"))
+
+
+def download(url: str) -> Path:
+    """Fetch a file into torch's hub cache, once per machine, and return where it is.
+
+    A file name that ends in ``-<hash>`` is checked against it, as torch does. Other names get a
+    folder of their own per address, because many addresses end in the same ``model.safetensors``.
+    """
+    name = Path(urlparse(url).path).name
+    digest = re.search(r"-([0-9a-f]{8,})\.", name)
+    folder = Path(torch.hub.get_dir(), "checkpoints")
+    if digest is None:
+        folder /= hashlib.sha256(url.encode()).hexdigest()[:12]
+    file = folder / name
+    if get_local_rank() == 0 and not file.is_file():
+        folder.mkdir(parents=True, exist_ok=True)
+        torch.hub.download_url_to_file(
+            url, str(file), hash_prefix=digest and digest.group(1), progress=False
+        )
+    barrier()
+    return file
+
+
+@lru_cache(maxsize=1)
+def allowed_globals() -> dict[str, Any]:
+    """Python objects that a checkpoint may name besides torch's own, by dotted name."""
+    allowed = {
+        "mmengine.logging.history_buffer.HistoryBuffer": HistoryBuffer,
+        "mmengine.config.config.ConfigDict": ConfigDict,
+        "mmengine.optim.scheduler.param_scheduler.OneCycleParamScheduler": OneCycleParamScheduler,
+        "builtins.getattr": _listed_method,
+        "builtins.slice": slice,
+        "numpy.ndarray": np.ndarray,
+        "numpy.dtype": np.dtype,
+    }
+    for package in ("numpy.core", "numpy._core"):  # numpy 1 and 2 write different names
+        allowed[f"{package}.multiarray._reconstruct"] = np.zeros(1).__reduce__()[0]
+        allowed[f"{package}.multiarray.scalar"] = np.float64(1).__reduce__()[0]
+    for code in "?bhilqBHILQefdFDSU":  # numbers and strings; no object arrays
+        kind = type(np.dtype(code))
+        allowed[f"numpy.dtypes.{kind.__name__}"] = kind
+    return allowed
+
+
+def _listed_method(owner: Any, name: Any) -> Callable[..., Any]:
+    """Stand in for ``getattr``, by which pickle stores functions that these classes keep."""
+    listed = {
+        HistoryBuffer: ("min", "max", "current", "mean"),
+        OneCycleParamScheduler: ("_annealing_cos", "_annealing_linear"),
+    }
+    if not isinstance(owner, type) or name not in listed.get(owner, ()):
+        raise UnpicklingError(f"getattr({owner!r}, {name!r}) is not allowed")
+    return getattr(owner, name)
+
+
+def _load_safetensors(file: Path, map_location: MapLocation) -> dict[str, Any]:
+    device = str(map_location) if isinstance(map_location, str | torch.device) else "cpu"
+    try:
+        return safetensors.torch.load_file(file, device=device)
+    except safetensors.SafetensorError as error:
+        raise ValueError(f"{file}: not a readable safetensors file: {error}") from error
+
+
+def _load_pickle(file: Path, map_location: MapLocation) -> Any:
+    kind = _other_archive(file)
+    if kind is not None:
+        raise ValueError(f"{file}: expected a checkpoint, got a {kind}")
+    load = _load_with_safe_globals if HAS_SAFE_GLOBALS else _load_restricted
+    try:
+        return load(file, map_location)
+    except Exception as error:  # damaged files fail in many ways
+        known = allowed_globals().keys() | restricted.torch_globals().keys()
+        forbidden = sorted(set(_globals_in(file)) - known)
+        if forbidden:
+            raise ValueError(
+                f"{file}: refused, since loading it could run code: it asks for "
+                f"{', '.join(forbidden)}; expected tensors and plain data only"
+            ) from error
+        reason = str(error).split("WeightsUnpickler error:")[-1].split("Check the documentation")[0]
+        raise ValueError(f"{file}: not a readable checkpoint: {reason.strip()}") from error
+
+
+def _load_with_safe_globals(file: Path, map_location: MapLocation) -> Any:
+    names = [(value, name) for name, value in allowed_globals().items()]
+    with torch.serialization.safe_globals(names):
+        return torch.load(file, map_location=map_location, weights_only=True)
+
+
+def _load_restricted(file: Path, map_location: MapLocation) -> Any:
+    """The same for older torch, whose own ``weights_only`` list cannot be extended."""
+    module = restricted.pickle_module(allowed_globals())
+    return torch.load(file, map_location=map_location, weights_only=False, pickle_module=module)
+
+
+def _other_archive(file: Path) -> str | None:
+    """Name the kind of an archive that torch opens by other code than its unpickler."""
+    if not _is_torch_zip(file):
+        return "tar archive" if tarfile.is_tarfile(file) else None
+    try:
+        records = torch._C.PyTorchFileReader(str(file)).get_all_records()
+    except RuntimeError:  # damaged: loading reports it
+        return None
+    return "TorchScript program" if "constants.pkl" in records else None
+
+
+def _is_torch_zip(file: Path) -> bool:
+    """Whether torch takes the file for a zip archive: it looks at the first bytes only."""
+    with file.open("rb") as stream:
+        return stream.read(4) == b"PK\x03\x04"
+
+
+def _globals_in(file: Path) -> Iterator[str]:
+    """Names of the Python objects that a checkpoint asks for, found without loading it."""
+    try:
+        if _is_torch_zip(file):
+            with zipfile.ZipFile(file) as archive:
+                for name in archive.namelist():
+                    if Path(name).name == "data.pkl":
+                        with archive.open(name) as stream:
+                            yield from _globals_in_pickle(stream)
+        else:
+            with file.open("rb") as stream:
+                for _ in range(4):  # older files: magic number, protocol, system, data
+                    yield from _globals_in_pickle(stream)
+    except (ValueError, EOFError, zipfile.BadZipFile):  # not a pickle from here on
+        return
+
+
+def _globals_in_pickle(stream: Any) -> Iterator[str]:
+    strings: list[str] = []
+    for opcode, argument, _ in pickletools.genops(stream):
+        if opcode.name in ("GLOBAL", "INST"):
+            yield restricted.dotted_name(*argument.split(" ", 1))
+        elif opcode.name == "STACK_GLOBAL" and len(strings) >= 2:
+            yield restricted.dotted_name(*strings[-2:])
+        elif isinstance(argument, str):
+            strings.append(argument)

@@ -1,0 +1,302 @@
+"""Loading runs no code, and still reads everything that mmengine's training writes."""
+
+import os
+import tarfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import pytest
+import safetensors.torch
+import torch
+from mmengine.config import ConfigDict
+from mmengine.dataset import BaseDataset
+from mmengine.logging import HistoryBuffer
+from mmengine.model import BaseModel
+from mmengine.runner import CheckpointLoader, Runner
+from torch import Tensor, nn
+
+from cropr_mm.checkpoints import register_safe_loader, safe, safe_load
+
+DOORS = [safe._load_restricted]
+if safe.HAS_SAFE_GLOBALS:
+    DOORS.append(safe._load_with_safe_globals)
+
+
+@pytest.fixture(params=DOORS, ids=lambda door: door.__name__)
+def door(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Run a test with each way of unpickling that this torch offers."""
+    monkeypatch.setattr(safe, "HAS_SAFE_GLOBALS", request.param is not safe._load_restricted)
+
+
+@pytest.fixture
+def schemes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Register our loader for one test only."""
+    monkeypatch.setattr(CheckpointLoader, "_schemes", dict(CheckpointLoader._schemes))
+    register_safe_loader()
+
+
+class Toy(BaseModel):
+    """One linear layer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(4, 2)
+
+    def forward(self, x: Tensor, mode: str = "tensor") -> Any:
+        y = self.linear(torch.stack(x) if isinstance(x, list) else x)
+        return dict(loss=y.square().sum()) if mode == "loss" else y
+
+
+class ToyData(BaseDataset):
+    """Eight fixed rows."""
+
+    METAINFO: ClassVar[dict[str, Any]] = dict(
+        classes=("a", "b"), palette=[(1, 2, 3)], weights=np.ones(2, np.float32)
+    )
+
+    def load_data_list(self) -> list[dict]:
+        return [dict(row=i) for i in range(8)]
+
+    def __getitem__(self, index: int) -> dict:
+        return dict(x=torch.arange(4.0).roll(index) / 8)
+
+
+def make_runner(folder: Path, name: str, iters: int, scheduler: dict, **options: Any) -> Runner:
+    torch.manual_seed(0)
+    return Runner(
+        Toy(),
+        work_dir=str(folder),
+        experiment_name=name,
+        train_dataloader=dict(
+            batch_size=2,
+            sampler=dict(type="DefaultSampler", shuffle=False),
+            dataset=ToyData(metainfo=ConfigDict(extra=dict(nested=[1, dict(deep=2)]))),
+            collate_fn=dict(type="default_collate"),
+        ),
+        train_cfg=dict(by_epoch=False, max_iters=iters),
+        optim_wrapper=dict(optimizer=dict(type="AdamW", lr=0.1)),
+        param_scheduler=dict(by_epoch=False, end=100, **scheduler),
+        default_hooks=dict(checkpoint=dict(type="CheckpointHook", interval=1, by_epoch=False)),
+        custom_hooks=[dict(type="EMAHook", momentum=0.1)],
+        default_scope="mmengine",
+        log_level="WARNING",
+        **options,
+    )
+
+
+SCHEDULERS = [
+    dict(type="MultiStepLR", milestones=[1, 3]),
+    dict(type="OneCycleLR", eta_max=0.1, total_steps=10),
+]
+
+
+@pytest.mark.usefixtures("door", "schemes")
+@pytest.mark.parametrize("scheduler", SCHEDULERS, ids=lambda s: s["type"])
+def test_training_checkpoint_resumes_exactly(
+    tmp_path: Path, scheduler: dict, request: pytest.FixtureRequest
+) -> None:
+    name = request.node.name
+    whole = make_runner(tmp_path / "whole", f"{name}-whole", 4, scheduler)
+    whole.train()
+    first = make_runner(tmp_path / "part", f"{name}-first", 2, scheduler)
+    first.train()
+    second = make_runner(
+        tmp_path / "part",
+        f"{name}-second",
+        4,
+        scheduler,
+        resume=True,
+        load_from=str(tmp_path / "part/iter_2.pth"),
+    )
+    second.train()
+    assert second.iter == 4
+    assert not torch.equal(first.model.linear.weight, whole.model.linear.weight)
+    assert torch.equal(second.model.linear.weight, whole.model.linear.weight)
+    ours, theirs = (safe_load(tmp_path / run / "iter_4.pth") for run in ("part", "whole"))
+    assert ours["param_schedulers"] == theirs["param_schedulers"]
+    assert ours["meta"]["dataset_meta"]["extra"]["nested"][1] == dict(deep=2)
+    losses = [ckpt["message_hub"]["log_scalars"]["train/loss"].data[0] for ckpt in (ours, theirs)]
+    assert losses[0].shape == (4,)
+    np.testing.assert_array_equal(*losses)
+
+
+@pytest.mark.usefixtures("door")
+def test_training_values_survive(tmp_path: Path) -> None:
+    saved = dict(
+        state_dict=dict(w=torch.randn(3).half(), p=nn.Parameter(torch.ones(2))),
+        history=HistoryBuffer([1.0, 2.0], [1, 1]),
+        numbers=[np.float32(1.5), np.float64(2.5), np.int64(3), np.bool_(True)],
+        arrays=[np.arange(3, dtype=code) for code in "bhilqBHILQefd"] + [np.array(["a", "bc"])],
+        dtypes=[np.dtype("int16"), np.dtype("<f8")],
+        config=ConfigDict(a=dict(b=[ConfigDict(c=1)])),
+        plain={1: None, "s": {True}, "t": (1.5, b"bytes", torch.float16, torch.Size([1]))},
+    )
+    torch.save(saved, tmp_path / "x.pth")
+    loaded = safe_load(tmp_path / "x.pth")
+    assert torch.equal(loaded["state_dict"]["w"], saved["state_dict"]["w"])
+    assert torch.equal(loaded["state_dict"]["p"], saved["state_dict"]["p"])
+    assert loaded["history"].mean() == 1.5
+    assert loaded["numbers"] == saved["numbers"]
+    assert [type(n) for n in loaded["numbers"]] == [type(n) for n in saved["numbers"]]
+    for ours, theirs in zip(loaded["arrays"], saved["arrays"], strict=True):
+        assert ours.dtype == theirs.dtype
+        np.testing.assert_array_equal(ours, theirs)
+    assert loaded["dtypes"] == saved["dtypes"]
+    assert loaded["config"].a.b[0].c == 1
+    assert loaded["plain"] == saved["plain"]
+
+
+@pytest.mark.usefixtures("door")
+def test_files_in_the_older_layout_load(tmp_path: Path) -> None:
+    torch.save(dict(w=torch.ones(3)), tmp_path / "x.pth", _use_new_zipfile_serialization=False)
+    assert torch.equal(safe_load(tmp_path / "x.pth")["w"], torch.ones(3))
+
+
+@pytest.mark.parametrize("module", ["numpy.core", "numpy._core"])
+@pytest.mark.usefixtures("door")
+def test_numpy_names_of_both_generations_load(tmp_path: Path, module: str) -> None:
+    torch.save(dict(n=np.arange(3)), tmp_path / "x.pth", _use_new_zipfile_serialization=False)
+    data = (tmp_path / "x.pth").read_bytes()
+    for name in (b"cnumpy._core.multiarray", b"cnumpy.core.multiarray"):
+        data = data.replace(name, f"c{module}.multiarray".encode())
+    (tmp_path / "x.pth").write_bytes(data)
+    np.testing.assert_array_equal(safe_load(tmp_path / "x.pth")["n"], np.arange(3))
+
+
+class Attack:
+    """Pickles as a call of ``function``."""
+
+    def __init__(self, function: Callable[..., Any], *args: Any) -> None:
+        self.call = (function, args)
+
+    def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
+        return self.call
+
+
+ATTACKS = {
+    "system": (os.system, "posix.system"),
+    "eval": (eval, "builtins.eval"),
+    "import": (__import__, "builtins.__import__"),
+}
+
+
+@pytest.mark.parametrize("protocol", [2, 4])
+@pytest.mark.parametrize("zipped", [True, False])
+@pytest.mark.parametrize("attack", ATTACKS)
+@pytest.mark.usefixtures("door", "schemes")
+def test_pickled_code_does_not_run(
+    tmp_path: Path, attack: str, zipped: bool, protocol: int
+) -> None:
+    function, name = ATTACKS[attack]
+    mark, file = tmp_path / "mark", tmp_path / "x.pth"
+    command = f"touch {mark}" if attack == "system" else f"open({str(mark)!r}, 'w')"
+    torch.save(
+        dict(state_dict=dict(w=torch.ones(1)), bad=Attack(function, command)),
+        file,
+        pickle_protocol=protocol,
+        _use_new_zipfile_serialization=zipped,
+    )
+    for load in (safe_load, CheckpointLoader.load_checkpoint):
+        with pytest.raises(ValueError, match=name) as error:
+            load(str(file))
+        assert str(file) in str(error.value)
+        assert not mark.exists()
+    if attack != "import":  # the file is a real attack
+        torch.load(file, weights_only=False)
+        assert mark.exists()
+
+
+@pytest.mark.usefixtures("door")
+def test_only_listed_methods_are_reached_through_getattr(tmp_path: Path) -> None:
+    torch.save(dict(bad=Attack(getattr, HistoryBuffer, "update")), tmp_path / "x.pth")
+    with pytest.raises(ValueError, match=r"x\.pth.*getattr"):
+        safe_load(tmp_path / "x.pth")
+
+
+@pytest.mark.usefixtures("door")
+def test_classes_of_the_program_cannot_be_changed(tmp_path: Path) -> None:
+    file = tmp_path / "x.pth"
+    torch.save(dict(a=HistoryBuffer), file, _use_new_zipfile_serialization=False)
+    data = file.read_bytes()
+    name = b"cmmengine.logging.history_buffer\nHistoryBuffer\n"
+    assert name in data
+    state = b"N}X\x04\x00\x00\x00hurtK\x01s\x86b"  # (None, {"hurt": 1}), then BUILD
+    file.write_bytes(data.replace(name, name + state))
+    with pytest.raises(ValueError, match=r"x\.pth"):
+        safe_load(file)
+    assert not hasattr(HistoryBuffer, "hurt")
+
+
+def test_safetensors_load(tmp_path: Path) -> None:
+    safetensors.torch.save_file(dict(w=torch.ones(3)), tmp_path / "x.safetensors")
+    assert torch.equal(safe_load(tmp_path / "x.safetensors")["w"], torch.ones(3))
+    (tmp_path / "bad.safetensors").write_bytes(b"no tensors here")
+    with pytest.raises(ValueError, match=r"bad\.safetensors"):
+        safe_load(tmp_path / "bad.safetensors")
+
+
+@pytest.mark.usefixtures("door")
+def test_bad_files_are_named(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"no\.pth"):
+        safe_load(tmp_path / "no.pth")
+    with pytest.raises(ValueError, match="folder"):
+        safe_load(tmp_path)
+    torch.save(torch.ones(2), tmp_path / "tensor.pth")
+    with pytest.raises(ValueError, match="expected a dict of tensors, got Tensor"):
+        safe_load(tmp_path / "tensor.pth")
+    torch.save(dict(w=torch.ones(100)), tmp_path / "cut.pth")
+    data = (tmp_path / "cut.pth").read_bytes()
+    for size in (0, 10, len(data) // 2):
+        (tmp_path / "cut.pth").write_bytes(data[:size])
+        with pytest.raises(ValueError, match=r"cut\.pth: not a readable checkpoint"):
+            safe_load(tmp_path / "cut.pth")
+    torch.jit.script(nn.Linear(1, 1)).save(str(tmp_path / "script.pth"))
+    with pytest.raises(ValueError, match="TorchScript"):
+        safe_load(tmp_path / "script.pth")
+    with tarfile.open(tmp_path / "tar.pth", "w") as archive:
+        archive.add(tmp_path / "tensor.pth")
+    with pytest.raises(ValueError, match="tar archive"):
+        safe_load(tmp_path / "tar.pth")
+
+
+@pytest.mark.usefixtures("schemes")
+def test_addresses_are_fetched_once_and_pass_the_same_door(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fetched = []
+
+    def fetch(url: str, target: str, hash_prefix: str | None, progress: bool) -> None:
+        fetched.append((url, hash_prefix))
+        torch.save(dict(url=url, w=torch.ones(1)), target)
+
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+    monkeypatch.setattr(torch.hub, "download_url_to_file", fetch)
+    for name in ("a/model.pth", "b/model.pth", "a/model.pth", "c/vit-0123abcd.pth"):
+        url = f"https://host/{name}?download=1"
+        assert safe_load(url)["url"] == url
+        assert CheckpointLoader.load_checkpoint(url)["url"] == url
+    assert [url.rsplit("/", 2)[1] for url, _ in fetched] == ["a", "b", "c"]
+    assert [digest for _, digest in fetched] == [None, None, "0123abcd"]
+
+
+@pytest.mark.usefixtures("schemes")
+def test_named_model_zoos_pass_the_same_door(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+
+    def record(path: str, map_location: Any = "cpu") -> dict:
+        asked.append(path)
+        return dict(state_dict={"backbone.w": torch.ones(1), "head.w": torch.ones(1)})
+
+    monkeypatch.setattr("cropr_mm.checkpoints.schemes.safe_load", record)
+    load = CheckpointLoader.load_checkpoint
+    load("torchvision://resnet50")
+    load("open-mmlab://detectron2/resnet50_caffe")
+    assert set(load("mmcls://vgg11")["state_dict"]) == {"w"}
+    assert all(url.startswith("http") for url in asked)
+    assert len(asked) == 3
+    with pytest.raises(ValueError, match="torchvision://resnet0"):
+        load("torchvision://resnet0")
+    with pytest.raises(ValueError, match="pavi"):
+        load("pavi://model")
