@@ -1,5 +1,6 @@
 """Hooks for mmengine's runner."""
 
 from cropr_mm.hooks.aux_loss import CroprAuxLossHook
+from cropr_mm.hooks.benchmark import CroprBenchmarkHook
 
-__all__ = ["CroprAuxLossHook"]
+__all__ = ["CroprAuxLossHook", "CroprBenchmarkHook"]

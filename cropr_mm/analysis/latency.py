@@ -1,0 +1,205 @@
+"""Interleaved timing of several functions in one process.
+
+One round calls every function once, A B C A B C ..., so that a change of clock, temperature or load
+meets all of them alike. What is compared is the ratio of medians, with a bootstrap interval over
+rounds; absolute times of two separate runs do not compare.
+"""
+
+import os
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+
+MAX_LOAD = 0.3
+"""Busy cores by other processes above which a timing does not count."""
+
+
+class Ratio(NamedTuple):
+    """How many times faster one function is than another, with its 95 % interval."""
+
+    value: float
+    low: float
+    high: float
+
+    def __str__(self) -> str:
+        return f"{self.value:.2f}x ({self.low:.2f}-{self.high:.2f})"
+
+
+@dataclass(frozen=True)
+class Latencies:
+    """Times of one interleaved run.
+
+    Attributes:
+        times: Milliseconds of each call by function name, in order of rounds; equal lengths.
+        items: Images that one call processes.
+        load: Mean number of cores that other processes kept busy meanwhile; where the system does
+            not tell, its load average of the last minute before the run.
+        threads: Threads that torch used on the CPU.
+        device: Device that was synchronised before each clock reading.
+    """
+
+    times: Mapping[str, tuple[float, ...]]
+    items: int
+    load: float
+    threads: int
+    device: str
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether the machine was idle enough for the times to count."""
+        return self.load <= MAX_LOAD
+
+    def quantile(self, name: str, q: float) -> float:
+        """Quantile ``q`` in [0, 1] of the times of one function, in milliseconds."""
+        return float(np.quantile(self.times[name], q))
+
+    def median(self, name: str) -> float:
+        """Median time of one function, in milliseconds."""
+        return self.quantile(name, 0.5)
+
+    def throughput(self, name: str) -> float:
+        """Images per second at the median time."""
+        return 1e3 * self.items / self.median(name)
+
+    def speedup(self, name: str, base: str, samples: int = 2000) -> Ratio:
+        """How many times faster ``name`` is than ``base``.
+
+        Args:
+            name: Function that is judged.
+            base: Function that it is compared with.
+            samples: Bootstrap samples of rounds; both functions use the same rounds of a sample.
+        """
+        pair = np.array([self.times[base], self.times[name]])
+        rounds = np.random.default_rng(0).integers(pair.shape[1], size=(samples, pair.shape[1]))
+        medians = np.median(pair[:, rounds], axis=-1)  # (2, samples)
+        low, high = np.quantile(medians[0] / medians[1], [0.025, 0.975])
+        return Ratio(self.median(base) / self.median(name), float(low), float(high))
+
+    def table(self, base: str | None = None) -> str:
+        """Aligned text table; with ``base``, speed-ups against that function."""
+        head = ["", "im/s", "median ms", "p10-p90 ms", *(["speed-up (95 %)"] if base else [])]
+        rows = [head]
+        for name in self.times:
+            spread = f"{self.quantile(name, 0.1):.1f}-{self.quantile(name, 0.9):.1f}"
+            row = [name, f"{self.throughput(name):.2f}", f"{self.median(name):.1f}", spread]
+            rows.append([*row, *([str(self.speedup(name, base))] if base else [])])
+        return format_table(rows)
+
+    def as_dict(self, base: str | None = None) -> dict[str, Any]:
+        """Everything in plain types for JSON; with ``base``, speed-ups against that function."""
+        functions = {}
+        for name, times in self.times.items():
+            functions[name] = {
+                "images_per_s": self.throughput(name),
+                "median_ms": self.median(name),
+                "p10_ms": self.quantile(name, 0.1),
+                "p90_ms": self.quantile(name, 0.9),
+                "times_ms": list(times),
+            }
+            if base is not None:
+                functions[name]["speedup"] = self.speedup(name, base)._asdict()
+        return {
+            "functions": functions,
+            "base": base,
+            "images_per_call": self.items,
+            "load": self.load,
+            "idle": self.is_idle,
+            "threads": self.threads,
+            "device": self.device,
+        }
+
+
+def measure(
+    functions: Mapping[str, Callable[[], object]],
+    *,
+    rounds: int = 10,
+    warmup: int = 2,
+    items: int = 1,
+    device: str | torch.device = "cpu",
+) -> Latencies:
+    """Time functions in turn.
+
+    Args:
+        functions: Calls without arguments, by name.
+        rounds: Timed calls of each function.
+        warmup: Calls of each function before that, in the same order.
+        items: Images that one call processes.
+        device: Device that the functions compute on; CUDA is synchronised around each call.
+
+    Raises:
+        ValueError: If there is nothing to time, or a count is too small.
+    """
+    if not functions:
+        raise ValueError("measure needs at least one function, got none")
+    if rounds < 1 or warmup < 0 or items < 1:
+        raise ValueError(
+            f"expected rounds >= 1, warmup >= 0 and items >= 1, got {rounds}, {warmup} and {items}"
+        )
+    device = torch.device(device)
+    for _ in range(warmup):
+        for function in functions.values():
+            _milliseconds(function, device)
+    load = _LoadMeter()
+    times: dict[str, list[float]] = {name: [] for name in functions}
+    for _ in range(rounds):
+        for name, function in functions.items():
+            times[name].append(_milliseconds(function, device))
+    return Latencies(
+        times={name: tuple(values) for name, values in times.items()},
+        items=items,
+        load=load.read(),
+        threads=torch.get_num_threads(),
+        device=str(device),
+    )
+
+
+def format_table(rows: list[list[str]]) -> str:
+    """Align columns: the first to the left, the others to the right."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = []
+    for first, *rest in rows:
+        cells = [cell.rjust(width) for cell, width in zip(rest, widths[1:], strict=True)]
+        lines.append("  ".join([first.ljust(widths[0]), *cells]).rstrip())
+    return "\n".join(lines)
+
+
+def _milliseconds(function: Callable[[], object], device: torch.device) -> float:
+    """Wall time of one call, the device's queue empty before and after."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    start = time.perf_counter()
+    function()
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return 1e3 * (time.perf_counter() - start)
+
+
+class _LoadMeter:
+    """Cores kept busy by other processes since construction."""
+
+    def __init__(self) -> None:
+        self.load_average = os.getloadavg()[0]
+        self.start = _busy_seconds(), time.process_time(), time.perf_counter()
+
+    def read(self) -> float:
+        busy, own, wall = _busy_seconds(), time.process_time(), time.perf_counter()
+        if busy is None or self.start[0] is None:
+            return self.load_average
+        others = (busy - self.start[0]) - (own - self.start[1])
+        return max(0.0, others) / (wall - self.start[2])
+
+
+def _busy_seconds() -> float | None:
+    """CPU seconds that all processes together have used; None where the system does not tell."""
+    try:
+        fields = Path("/proc/stat").read_text().splitlines()[0].split()
+    except (OSError, IndexError):
+        return None
+    user, nice, system, _idle, _iowait, irq, softirq, steal = map(int, fields[1:9])
+    busy = user + nice + system + irq + softirq + steal
+    return busy / os.sysconf("SC_CLK_TCK") if busy else None

@@ -1,0 +1,231 @@
+"""Checks of a config's data before anything expensive starts.
+
+Host libraries meet many mistakes in silence or deep inside a data loader: mmdet drops categories
+that it cannot match, mmseg lists a folder where its split file is missing.
+"""
+
+import inspect
+import json
+import os
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from logging import WARNING
+from pathlib import Path
+from typing import Any
+
+from mmengine.dataset import BaseDataset
+from mmengine.logging import print_log
+from mmengine.registry import DATASETS
+from torch import nn
+
+_CLASSIFIERS = (
+    "bbox_head",
+    "mask_head",
+    "decode_head",
+    "head",
+    "roi_head.bbox_head",
+    "roi_head.mask_head",
+)
+
+
+class SetupError(ValueError):
+    """A mistake in the user's config, files or arguments; its message needs no traceback."""
+
+
+def check_data(cfg: Mapping[str, Any], splits: Iterable[str]) -> None:
+    """Check the files behind a config's data loaders and evaluators.
+
+    Args:
+        cfg: Config with ``<split>_dataloader`` and ``<split>_evaluator``; the default scope is set.
+        splits: Of 'train', 'val' and 'test'; a split without data loader is skipped.
+
+    Raises:
+        SetupError: If an annotation file is missing, empty or damaged, an image folder is missing,
+            there is no image, or the classes of a COCO json are not those of the dataset.
+    """
+    for split in splits:
+        loader = cfg.get(f"{split}_dataloader")
+        if not loader:
+            continue
+        for dataset in _leaves(loader["dataset"]):
+            _check_dataset(dataset, f"{split}_dataloader")
+        evaluators = cfg.get(f"{split}_evaluator") or []
+        for evaluator in [evaluators] if isinstance(evaluators, Mapping) else evaluators:
+            if isinstance(evaluator, Mapping) and _is_local(evaluator):
+                _check_file(evaluator.get("ann_file"), f"{split}_evaluator")
+
+
+def check_classes(model: nn.Module, dataset: Any, where: str) -> None:
+    """Compare the number of classes of a model's heads with its dataset.
+
+    Args:
+        model: Built model; only heads at the usual places are looked at.
+        dataset: Built dataset with ``metainfo['classes']``; without them nothing is compared.
+        where: Name of the dataset for the message.
+
+    Raises:
+        SetupError: If they differ.
+    """
+    metainfo = getattr(dataset, "metainfo", None) or {}
+    classes = metainfo.get("classes")
+    if not isinstance(classes, Sequence) or isinstance(classes, str) or "thing_classes" in metainfo:
+        return
+    for path in _CLASSIFIERS:
+        for name, head in _at(model, path):
+            count = getattr(head, "num_classes", None)
+            if isinstance(count, int) and count != len(classes):
+                raise SetupError(
+                    f"{name} has num_classes={count}, but the dataset of {where} has "
+                    f"{len(classes)} classes ({_some(classes)}); set num_classes={len(classes)}"
+                )
+
+
+@contextmanager
+def loading(cfg: Mapping[str, Any], split: str) -> Iterator[None]:
+    """Turn the obscure failure of an empty dataset while it is built into a clear one.
+
+    Args:
+        cfg: Config whose data loader is built inside the block.
+        split: 'train', 'val' or 'test'.
+
+    Raises:
+        SetupError: If no image is left after filtering.
+    """
+    try:
+        yield
+    except ValueError as error:
+        # numpy's complaint when mmengine serialises an empty list.
+        if "at least one array" not in str(error):
+            raise
+        raise SetupError(_no_image(cfg, split)) from error
+
+
+def check_length(dataset: Any, cfg: Mapping[str, Any], split: str) -> None:
+    """Raise SetupError if a built dataset holds no image."""
+    if hasattr(dataset, "__len__") and len(dataset) == 0:
+        raise SetupError(_no_image(cfg, split))
+
+
+def _no_image(cfg: Mapping[str, Any], split: str) -> str:
+    sources = [
+        f"ann_file={leaf.get('ann_file', '')!r}, data_prefix={leaf.get('data_prefix')}, "
+        f"filter_cfg={leaf.get('filter_cfg')}"
+        for leaf in _leaves(cfg[f"{split}_dataloader"]["dataset"])
+    ]
+    return f"{split}_dataloader: expected at least one image after filtering, got none from " + (
+        "; ".join(sources)
+    )
+
+
+def _leaves(dataset: Any) -> Iterator[Mapping[str, Any]]:
+    """Configs of datasets inside wrappers such as ConcatDataset and RepeatDataset."""
+    if isinstance(dataset, Mapping) and "dataset" in dataset:
+        yield from _leaves(dataset["dataset"])
+    elif isinstance(dataset, Mapping) and "datasets" in dataset:
+        for part in dataset["datasets"]:
+            yield from _leaves(part)
+    elif isinstance(dataset, Mapping):
+        yield dataset
+
+
+def _check_dataset(cfg: Mapping[str, Any], where: str) -> None:
+    kind = cfg["type"]
+    if isinstance(kind, str):
+        with DATASETS.switch_scope_and_registry(None) as registry:
+            kind = registry.get(kind)
+    if not inspect.isclass(kind) or not issubclass(kind, BaseDataset) or not _is_local(cfg):
+        return
+    # The library's own rules join its paths; the pipeline is not needed for that.
+    dataset = DATASETS.build({**cfg, "lazy_init": True, "pipeline": []})
+    _check_file(dataset.ann_file, where)
+    for key, folder in (dataset.data_prefix or {}).items():
+        given = cfg.get("data_prefix")
+        named = bool(given.get(key)) if isinstance(given, Mapping) else bool(given)
+        if named and not os.path.exists(folder):
+            raise SetupError(
+                f"{where}: expected a folder for data_prefix {key!r}, found none at {folder}"
+            )
+    # Subclasses that read their files in another way have their own rules.
+    if dataset.load_data_list.__qualname__ == "CocoDataset.load_data_list":
+        _check_coco(dataset, where)
+
+
+def _is_local(cfg: Mapping[str, Any]) -> bool:
+    return (cfg.get("backend_args") or {}).get("backend", "local") == "local"
+
+
+def _check_file(path: Any, where: str) -> None:
+    if not isinstance(path, str) or not path or "://" in path:
+        return
+    if not os.path.isfile(path):
+        raise SetupError(f"{where}: expected an annotation file, found none at {path}")
+    if os.path.getsize(path) == 0:
+        raise SetupError(f"{where}: expected annotations, but {path} is empty (0 bytes)")
+
+
+def _check_coco(dataset: Any, where: str) -> None:
+    """Check what mmdet takes from a COCO json by name, without a word where names do not match."""
+    file, classes = dataset.ann_file, list(dataset.metainfo["classes"])
+    content = _read_coco(file, where)
+    names = [category["name"] for category in content["categories"]]
+    missing = [name for name in classes if name not in names]
+    if missing:
+        raise SetupError(
+            f"{where}: {file} lacks {len(missing)} of the dataset's {len(classes)} classes "
+            f"({_some(missing)}); it has {_some(names)}; set metainfo=dict(classes=...)"
+        )
+    order = [name for name in names if name in classes]
+    if order != classes:
+        raise SetupError(
+            f"{where}: metainfo must list the classes in the order of the json's categories, since "
+            f"labels follow the json; expected {_some(order)}; got {_some(classes)}"
+        )
+    if not content["images"]:
+        raise SetupError(f"{where}: expected at least one image, but {file} lists none")
+    ids = {category["id"]: category["name"] for category in content["categories"]}
+    boxes = Counter(ids.get(box["category_id"]) for box in content.get("annotations", []))
+    if not dataset.test_mode and not sum(boxes[name] for name in classes):
+        raise SetupError(
+            f"{where}: expected annotations of {_some(classes)}, but {file} has none of them "
+            f"({sum(boxes.values())} annotations in all)"
+        )
+    others = {name: count for name, count in boxes.items() if name not in classes}
+    if others:
+        print_log(
+            f"{where}: {sum(others.values())} annotations of {len(others)} categories that are not "
+            f"among the dataset's classes are left out ({_some(sorted(map(str, others)))})",
+            logger="current",
+            level=WARNING,
+        )
+    first = Path(dataset.data_prefix.get("img", ""), content["images"][0]["file_name"])
+    if not first.is_file():
+        raise SetupError(f"{where}: expected the images of {file}, found none at {first}")
+
+
+def _read_coco(file: str, where: str) -> dict[str, Any]:
+    try:
+        content = json.loads(Path(file).read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise SetupError(f"{where}: {file} is not valid json: {error}") from error
+    keys = ("images", "categories")
+    if not isinstance(content, dict) or not all(isinstance(content.get(key), list) for key in keys):
+        got = sorted(content) if isinstance(content, dict) else type(content).__name__
+        raise SetupError(f"{where}: expected lists 'images' and 'categories' in {file}, got {got}")
+    return content
+
+
+def _at(model: nn.Module, path: str) -> Iterator[tuple[str, nn.Module]]:
+    """Module at a path, or each of its stages."""
+    module: Any = model
+    for name in path.split("."):
+        module = getattr(module, name, None)
+    if isinstance(module, nn.ModuleList):
+        yield from ((f"{path}.{i}", stage) for i, stage in enumerate(module))
+    elif module is not None:
+        yield path, module
+
+
+def _some(names: Sequence[str], most: int = 8) -> str:
+    more = f", ... {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(map(str, names[:most])) + more if names else "none"

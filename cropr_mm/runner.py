@@ -1,0 +1,312 @@
+"""What the command-line tools share: config, checks, training and testing with any host library."""
+
+import importlib
+import json
+import logging
+import os
+import traceback
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from mmengine.config import Config
+from mmengine.device import get_device
+from mmengine.dist import is_main_process
+from mmengine.logging import MMLogger
+from mmengine.registry import init_default_scope
+from mmengine.runner import Runner, find_latest_checkpoint
+
+import cropr_mm.compat  # noqa: F401 - lets configs inherit from mmseg on both lines
+from cropr_mm.checkpoints import register_safe_loader
+from cropr_mm.preflight import SetupError, check_classes, check_data, check_length, loading
+
+_HOST_SCOPES = ("mmdet", "mmseg", "mmpretrain")
+_FILE_ONLY = (
+    "System environment:",
+    "Config:\n",
+    "Hooks will be executed in the following order",
+    "paramwise_options -- ",
+)
+_AMP_WRAPPERS = {
+    "OptimWrapper": "AmpOptimWrapper",
+    "mmengine.OptimWrapper": "mmengine.AmpOptimWrapper",
+    "cropr_mm.CroprOptimWrapper": "cropr_mm.CroprAmpOptimWrapper",
+}
+_NOISE = (
+    r".*pkg_resources.*",
+    r".*torch\.meshgrid.*",
+    r".*`torch\.cuda\.amp\..*` is deprecated.*",
+    r".*The draw is False.*",
+    r".*lr_scheduler\.step\(\).*",
+)
+
+
+class ToolRunner(Runner):
+    """Runner that keeps its console short and takes complete checkpoints only.
+
+    Environment, config and lists of settings go to the log file alone. Checkpoints that are tested
+    or resumed must have every parameter of the model and no other.
+    """
+
+    strict = False
+
+    def build_logger(self, *args: Any, **kwargs: Any) -> MMLogger:
+        logger = super().build_logger(*args, **kwargs)
+        for handler in logger.handlers:
+            if not isinstance(handler, logging.FileHandler):
+                handler.addFilter(_is_for_console)
+        return logger
+
+    def load_checkpoint(
+        self,
+        filename: str,
+        map_location: str | Callable = "cpu",
+        strict: bool = False,
+        revise_keys: list = [(r"^module.", "")],  # noqa: B006 - the signature of the base class
+    ) -> dict:
+        strict = strict or self.strict
+        try:
+            return super().load_checkpoint(filename, map_location, strict, revise_keys)
+        except RuntimeError as error:
+            if not strict:
+                raise
+            raise SetupError(f"{filename} is not a checkpoint of this config: {error}") from error
+
+
+def load_config(
+    path: str,
+    work_dir: str | None = None,
+    launcher: str = "none",
+    options: Mapping[str, Any] | None = None,
+) -> Config:
+    """Read a config for a tool and prepare the process for it.
+
+    Args:
+        path: Config file of mmdet, mmseg or mmpretrain; ``default_scope`` in it says of which.
+        work_dir: Folder for all output. Default: the config's, or ``work_dirs/<config name>``.
+        launcher: How processes were started: 'none', 'pytorch', 'slurm' or 'mpi'.
+        options: Values that replace entries of the config, by dotted key.
+
+    Raises:
+        SetupError: If there is no such file or it cannot be read, or its host library is missing.
+    """
+    for message in _NOISE:
+        warnings.filterwarnings("ignore", message=message)
+    if not os.path.isfile(path):
+        raise SetupError(f"expected a config file, found none at {path}")
+    register_safe_loader()
+    cfg = Config.fromfile(path)
+    cfg.merge_from_dict(dict(options or {}))
+    cfg.launcher = launcher
+    cfg.work_dir = work_dir or cfg.get("work_dir") or str(Path("work_dirs", Path(path).stem))
+    scope = cfg.get("default_scope")
+    if scope in _HOST_SCOPES:
+        try:
+            importlib.import_module(scope)
+        except ImportError as error:
+            raise SetupError(
+                f"{path} has default_scope={scope!r}, but {scope} cannot be imported: {error}"
+            ) from error
+    init_default_scope(scope or "mmengine")
+    return cfg
+
+
+def train(cfg: Config, resume: str | None = None, amp: bool = False) -> None:
+    """Check, then train.
+
+    Args:
+        cfg: Config from :func:`load_config`; changed in place.
+        resume: Checkpoint to go on from, or 'auto' for the latest in the working folder.
+        amp: Train with automatic mixed precision.
+
+    Raises:
+        SetupError: If config or data do not fit, before the first iteration.
+    """
+    _need(cfg, "train_dataloader", "train_cfg", "optim_wrapper")
+    if amp:
+        enable_amp(cfg)
+    if resume == "auto":
+        resume = find_latest_checkpoint(cfg.work_dir)
+        if resume is None:
+            print(f"Nothing to resume in {cfg.work_dir}: starting anew.")
+    if resume is not None:
+        cfg.load_from, cfg.resume = _existing(resume), True
+    runner = _build(cfg, ("train", "val"))
+    runner.strict = resume is not None
+    runner.train()
+    _print_files(runner, "Trained", {"last checkpoint": find_latest_checkpoint(runner.work_dir)})
+
+
+def evaluate(
+    cfg: Config,
+    checkpoint: str,
+    out: str | None = None,
+    show_dir: str | None = None,
+    benchmark: bool = False,
+) -> dict[str, Any]:
+    """Check, then test.
+
+    Args:
+        cfg: Config from :func:`load_config`; changed in place.
+        checkpoint: Checkpoint of exactly this model.
+        out: File (.pkl) for all predictions.
+        show_dir: Folder for pictures of all predictions.
+        benchmark: Also time the model against its dense twin.
+
+    Returns:
+        Metrics by name, also written to ``test_metrics.json`` in the working folder.
+
+    Raises:
+        SetupError: If config, data or checkpoint do not fit.
+    """
+    _need(cfg, "test_dataloader", "test_cfg", "test_evaluator")
+    cfg.load_from, cfg.resume = _existing(checkpoint), False
+    if out is not None:
+        dump_predictions(cfg, out)
+    if show_dir is not None:
+        draw_predictions(cfg, show_dir)
+    if benchmark:
+        hooks = list(cfg.get("custom_hooks") or [])
+        cfg.custom_hooks = [*hooks, dict(type="cropr_mm.CroprBenchmarkHook")]
+    runner = _build(cfg, ("test",))
+    runner.strict = True
+    metrics = runner.test()
+    file = Path(runner.work_dir, "test_metrics.json")
+    if is_main_process():
+        file.write_text(json.dumps(metrics, indent=2, default=_plain) + "\n")
+    timing = Path(runner.work_dir, "benchmark.json") if benchmark else None
+    files = {"metrics": file, "benchmark": timing, "predictions": out, "pictures": show_dir}
+    _print_files(runner, "Tested", files)
+    return metrics
+
+
+def enable_amp(cfg: Config) -> None:
+    """Replace a config's optimizer wrapper by its mixed-precision form.
+
+    Raises:
+        SetupError: If there is no device for it, or no such form is known.
+    """
+    kind = cfg.optim_wrapper.get("type", "OptimWrapper")
+    if get_device() == "cpu":
+        raise SetupError("--amp expects an accelerator such as CUDA, got only the CPU")
+    if kind in _AMP_WRAPPERS.values():
+        return
+    if kind not in _AMP_WRAPPERS:
+        raise SetupError(
+            f"--amp expects optim_wrapper of type {', '.join(_AMP_WRAPPERS)}, got {kind}"
+        )
+    cfg.optim_wrapper.type = _AMP_WRAPPERS[kind]
+    cfg.optim_wrapper.setdefault("loss_scale", "dynamic")
+
+
+def dump_predictions(cfg: Config, file: str) -> None:
+    """Add an evaluator that writes predictions to a pickle file.
+
+    Raises:
+        SetupError: If the file name does not end in .pkl or .pickle.
+    """
+    if not file.endswith((".pkl", ".pickle")):
+        raise SetupError(f"--out expects a file name that ends in .pkl, got {file}")
+    kind = "mmdet.DumpDetResults" if cfg.get("default_scope") == "mmdet" else "DumpResults"
+    evaluators = cfg.test_evaluator
+    if isinstance(evaluators, Mapping):
+        evaluators = [evaluators]
+    cfg.test_evaluator = [*evaluators, dict(type=kind, out_file_path=file)]
+
+
+def draw_predictions(cfg: Config, folder: str) -> None:
+    """Turn on the host library's visualisation of each test image.
+
+    Raises:
+        SetupError: If the config's host library is none of the known ones.
+    """
+    folder = str(Path(folder).absolute())
+    scope = cfg.get("default_scope")
+    hooks = {
+        "mmdet": dict(type="mmdet.DetVisualizationHook", draw=True, test_out_dir=folder),
+        "mmseg": dict(type="mmseg.SegVisualizationHook", draw=True),
+        "mmpretrain": dict(
+            type="mmpretrain.VisualizationHook", enable=True, interval=1, out_dir=folder
+        ),
+    }
+    if scope not in hooks:
+        raise SetupError(f"--show-dir expects default_scope of {', '.join(hooks)}, got {scope}")
+    default_hooks = cfg.get("default_hooks") or {}
+    cfg.default_hooks = {
+        **default_hooks,
+        "visualization": {**hooks[scope], **(default_hooks.get("visualization") or {})},
+    }
+    for key, value in hooks[scope].items():
+        if key != "type":
+            cfg.default_hooks.visualization[key] = value
+    if scope == "mmseg":
+        visualizer = cfg.get("visualizer") or dict(type="mmseg.SegLocalVisualizer")
+        backends = [dict(type="LocalVisBackend")]
+        cfg.visualizer = {**visualizer, "vis_backends": backends, "save_dir": folder}
+
+
+@contextmanager
+def short_errors() -> Iterator[None]:
+    """End the program with one line where the input is at fault; keep other tracebacks."""
+    try:
+        yield
+    except (SetupError, FileNotFoundError) as error:
+        raise SystemExit(f"error: {error}") from None
+
+
+def _build(cfg: Config, splits: tuple[str, ...]) -> ToolRunner:
+    """Runner with its loops built and all checks passed."""
+    check_data(cfg, splits)
+    try:
+        runner = ToolRunner.from_cfg(cfg)
+    except (ValueError, TypeError, KeyError) as error:
+        place = traceback.extract_tb(error.__traceback__)[-1]
+        text = error.args[0] if isinstance(error, KeyError) and error.args else error
+        raise SetupError(f"{text} (raised in {place.filename}:{place.lineno})") from error
+    for split in splits:
+        with loading(cfg, split):
+            loop = getattr(runner, f"{split}_loop")
+        if loop is not None:
+            check_length(loop.dataloader.dataset, cfg, split)
+            check_classes(runner.model, loop.dataloader.dataset, f"{split}_dataloader")
+    return runner
+
+
+def _need(cfg: Config, *keys: str) -> None:
+    missing = [key for key in ("model", *keys) if cfg.get(key) is None]
+    if missing:
+        raise SetupError(f"{cfg.filename}: expected entries {', '.join(missing)}, got none")
+
+
+def _existing(checkpoint: str) -> str:
+    if "://" not in checkpoint and not os.path.isfile(checkpoint):
+        raise SetupError(f"expected a checkpoint file, found none at {checkpoint}")
+    return checkpoint
+
+
+def _print_files(runner: ToolRunner, done: str, files: Mapping[str, Any]) -> None:
+    if not is_main_process():
+        return
+    found = {
+        "work dir": runner.work_dir,
+        **files,
+        "log": f"{runner.log_dir}/{runner.timestamp}.log",
+    }
+    shown = {name: str(file) for name, file in found.items() if file is not None}
+    width = max(map(len, shown))
+    print("\n".join([f"{done}. Files:", *(f"  {k.ljust(width)}  {v}" for k, v in shown.items())]))
+
+
+def _is_for_console(record: logging.LogRecord) -> bool:
+    return not any(mark in record.getMessage()[:200] for mark in _FILE_ONLY)
+
+
+def _plain(value: Any) -> Any:
+    """Numbers of numpy and torch for JSON; anything else by its text."""
+    if isinstance(value, np.ndarray | np.generic | torch.Tensor):
+        return value.tolist()
+    return str(value)

@@ -1,0 +1,34 @@
+"""Count tokens, multiply-adds and parameters of a config's model, without weights or data."""
+
+import argparse
+import json
+from pathlib import Path
+
+from cropr_mm.analysis.report import complexity_report, format_complexity
+from cropr_mm.runner import load_config, short_errors
+
+
+def main() -> None:
+    """Parse arguments, print the tables and write the JSON file."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("config", help="config file with a cropr_mm.CroprViT backbone")
+    parser.add_argument("--json", metavar="FILE", help="also write everything to this file")
+    parser.add_argument(
+        "--img-size",
+        nargs=2,
+        type=int,
+        metavar=("H", "W"),
+        help="image size in pixels (default: img_size of the backbone)",
+    )
+    args = parser.parse_args()
+    with short_errors():
+        size = tuple(args.img_size) if args.img_size else None
+        report = complexity_report(load_config(args.config), size)
+    print(format_complexity(report))
+    if args.json:
+        Path(args.json).write_text(json.dumps({"config": args.config, **report}, indent=2) + "\n")
+        print(f"written to {args.json}")
+
+
+if __name__ == "__main__":
+    main()

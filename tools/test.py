@@ -1,0 +1,36 @@
+"""Test a checkpoint of a config of mmdet, mmsegmentation or mmpretrain."""
+
+import argparse
+
+from mmengine.config import DictAction
+
+from cropr_mm.runner import evaluate, load_config, short_errors
+
+
+def main() -> None:
+    """Parse arguments and test."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("config", help="config file")
+    parser.add_argument("checkpoint", help="checkpoint file of this config's model")
+    parser.add_argument("--work-dir", help="folder for output (default: work_dirs/<config name>)")
+    parser.add_argument(
+        "--benchmark", action="store_true", help="also time the model against its dense twin"
+    )
+    parser.add_argument("--out", metavar="FILE", help="write all predictions to this .pkl file")
+    parser.add_argument("--show-dir", metavar="DIR", help="draw all predictions into this folder")
+    parser.add_argument("--launcher", choices=("none", "pytorch", "slurm", "mpi"), default="none")
+    parser.add_argument(
+        "--cfg-options",
+        nargs="+",
+        action=DictAction,
+        metavar="KEY=VALUE",
+        help="replace config entries, such as test_dataloader.batch_size=4",
+    )
+    args = parser.parse_args()
+    with short_errors():
+        cfg = load_config(args.config, args.work_dir, args.launcher, args.cfg_options)
+        evaluate(cfg, args.checkpoint, args.out, args.show_dir, args.benchmark)
+
+
+if __name__ == "__main__":
+    main()

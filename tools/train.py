@@ -1,0 +1,38 @@
+"""Train a config of mmdet, mmsegmentation or mmpretrain."""
+
+import argparse
+
+from mmengine.config import DictAction
+
+from cropr_mm.runner import load_config, short_errors, train
+
+
+def main() -> None:
+    """Parse arguments and train."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("config", help="config file")
+    parser.add_argument("--work-dir", help="folder for output (default: work_dirs/<config name>)")
+    parser.add_argument(
+        "--resume",
+        nargs="?",
+        const="auto",
+        metavar="CKPT",
+        help="go on from this checkpoint; without one, from the latest in the work dir",
+    )
+    parser.add_argument("--amp", action="store_true", help="automatic mixed precision")
+    parser.add_argument("--launcher", choices=("none", "pytorch", "slurm", "mpi"), default="none")
+    parser.add_argument(
+        "--cfg-options",
+        nargs="+",
+        action=DictAction,
+        metavar="KEY=VALUE",
+        help="replace config entries, such as train_dataloader.batch_size=4",
+    )
+    args = parser.parse_args()
+    with short_errors():
+        cfg = load_config(args.config, args.work_dir, args.launcher, args.cfg_options)
+        train(cfg, args.resume, args.amp)
+
+
+if __name__ == "__main__":
+    main()
