@@ -1,0 +1,391 @@
+"""What every reduction method must do; a new one is tested as soon as it is registered.
+
+B batch, P prefix tokens, N live patch tokens, K tokens left, C channels.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import cropr_mm.reducers  # noqa: F401 - registers the methods
+from cropr_mm.reducers import TokenMerger, TokenPruner, TokenReducer
+from cropr_mm.registry import MODELS
+from cropr_mm.structures import Reduction, Signals, Tokens
+
+B, P, N, C = 3, 2, 13, 8
+GRID = (3, 5)  # 15 cells: two tokens left before
+COUNTS = [1, 6, 12]
+
+TORCH = tuple(int(part) for part in torch.__version__.split(".")[:2])
+
+
+class NeighbourMerger(TokenMerger):
+    """Merge runs of neighbours; exists for these tests only."""
+
+    def match(self, tokens: Tokens, num_keep: int, signals: Signals) -> Tensor:
+        position = torch.arange(tokens.num_patches, device=tokens.index.device)
+        slot = position * num_keep // tokens.num_patches
+        return slot.expand_as(tokens.index)
+
+
+class Case(NamedTuple):
+    """A reducer with arguments beside the default ones."""
+
+    cls: type[TokenReducer]
+    kwargs: dict
+
+    def build(self) -> TokenReducer:
+        return self.cls(embed_dim=C, **self.kwargs)
+
+    def __str__(self) -> str:
+        return "-".join([self.cls.__name__, *(f"{k}={v}" for k, v in self.kwargs.items())])
+
+
+REGISTERED = [c for c in MODELS.module_dict.values() if issubclass(c, TokenReducer)]
+# Options worth the whole contract; the default arguments are always tested.
+OPTIONS: dict[str, list[dict]] = {
+    "AttnTopK": [dict(signal="column_mean", site="between")],
+    "Cropr": [dict(num_queries=4), dict(deploy=True)],
+}
+CASES = [
+    Case(cls, kwargs)
+    for cls in [*REGISTERED, NeighbourMerger]
+    for kwargs in [{}, *OPTIONS.get(cls.__name__, [])]
+]
+PRUNERS = [case for case in CASES if issubclass(case.cls, TokenPruner)]
+MERGERS = [case for case in CASES if issubclass(case.cls, TokenMerger)]
+
+every_case = pytest.mark.parametrize("case", CASES, ids=str)
+every_pruner = pytest.mark.parametrize("case", PRUNERS, ids=str)
+every_merger = pytest.mark.parametrize("case", MERGERS, ids=str)
+every_count = pytest.mark.parametrize("num_keep", COUNTS)
+
+
+def make_tokens(dtype: torch.dtype = torch.float32) -> Tokens:
+    """Tokens in no particular order, another one in each image."""
+    index = torch.rand(B, GRID[0] * GRID[1]).argsort(1)[:, :N]
+    return Tokens(torch.randn(B, P + N, C).to(dtype), index, GRID, P)
+
+
+def make_signals(reducer: TokenReducer, tokens: Tokens, fill: float | None = None) -> Signals:
+    """What the method asks for and nothing else: random, or one value."""
+    width = dict(keys=C // 2, values=C)
+    signals = {}
+    for name in reducer.needs:
+        shape = (*tokens.index.shape, width[name]) if name in width else tokens.index.shape
+        signals[name] = torch.rand(shape) if fill is None else torch.full(shape, fill)
+    return Signals(**signals)
+
+
+def attach_listeners(reducer: TokenReducer) -> list[Tensor]:
+    """List that receives the auxiliary output of each forward pass."""
+    outputs: list[Tensor] = []
+    for name, module in reducer.named_modules():
+        if name.endswith("auxiliary"):
+            module.register_forward_hook(lambda _module, _args, output: outputs.append(output))
+    return outputs
+
+
+def positions(tokens: Tokens, part: Tokens) -> Tensor:
+    """Position in ``tokens`` of each patch token of ``part``, shape (B, K)."""
+    same = part.index.unsqueeze(2) == tokens.index.unsqueeze(1)  # (B, K, N)
+    assert bool((same.sum(2) == 1).all())
+    return same.int().argmax(2)
+
+
+def assert_partition(tokens: Tokens, result: Reduction, num_keep: int) -> None:
+    """Every token is in one part, once, in token order and with its own features."""
+    kept, dropped = result.kept, result.dropped
+    assert kept.x.shape == (B, P + num_keep, C)
+    assert dropped.x.shape == (B, N - num_keep, C)
+    for part in (kept, dropped):
+        where = positions(tokens, part)
+        assert bool((where.diff(dim=1) > 0).all()), "not in token order"
+        expected = tokens.patches[torch.arange(B).unsqueeze(1), where]
+        torch.testing.assert_close(part.patches, expected, rtol=0, atol=0, equal_nan=True)
+        assert part.grid == GRID
+    both = torch.cat([kept.index, dropped.index], dim=1)
+    assert torch.equal(both.sort(1).values, tokens.index.sort(1).values)
+    assert torch.equal(kept.prefix, tokens.prefix)
+    assert (kept.num_prefix, dropped.num_prefix) == (P, 0)
+    assert result.assignment is None
+
+
+def test_the_registry_has_methods() -> None:
+    assert {"Cropr", "NonSalient", "RandomPruner", "VariancePruner", "AttnTopK"} <= {
+        cls.__name__ for cls in REGISTERED
+    }
+
+
+@every_case
+def test_declarations_are_valid(case: Case) -> None:
+    reducer = case.build()
+    assert reducer.needs <= set(Signals._fields)
+    assert reducer.site in ("before", "between", "after")
+
+
+@every_case
+@every_count
+def test_leaves_the_exact_count_and_never_the_prefix(case: Case, num_keep: int) -> None:
+    reducer, tokens = case.build().eval(), make_tokens()
+    kept = reducer(tokens, num_keep, make_signals(reducer, tokens)).kept
+    assert kept.x.shape == (B, P + num_keep, C)
+    assert kept.index.shape == (B, num_keep)
+    assert kept.index.dtype == torch.int64
+    assert torch.equal(kept.prefix, tokens.prefix)
+    assert (kept.grid, kept.num_prefix) == (GRID, P)
+
+
+@every_pruner
+@every_count
+def test_pruner_partitions_the_tokens_in_order(case: Case, num_keep: int) -> None:
+    reducer, tokens = case.build().eval(), make_tokens()
+    assert_partition(tokens, reducer(tokens, num_keep, make_signals(reducer, tokens)), num_keep)
+
+
+@every_pruner
+def test_pruner_works_step_after_step(case: Case) -> None:
+    reducer, tokens = case.build().eval(), make_tokens()
+    parts = []
+    left = tokens
+    for num_keep in (9, 5, 1):
+        left, dropped, _ = reducer(left, num_keep, make_signals(reducer, left))
+        parts.append(dropped.index)
+    seen = torch.cat([*parts, left.index], dim=1)
+    assert torch.equal(seen.sort(1).values, tokens.index.sort(1).values)
+
+
+@every_case
+@pytest.mark.parametrize("num_keep", [N, N + 1])
+def test_keeping_everything_changes_nothing(case: Case, num_keep: int) -> None:
+    reducer, tokens = case.build().eval(), make_tokens()
+    kept, dropped, assignment = reducer(tokens, num_keep, make_signals(reducer, tokens))
+    assert kept is tokens
+    if isinstance(reducer, TokenPruner):
+        assert dropped.x.shape == (B, 0, C)
+        assert dropped.index.shape == (B, 0)
+        assert dropped.num_prefix == 0
+    else:
+        assert torch.equal(assignment, torch.arange(N).expand(B, -1))
+
+
+@every_case
+@pytest.mark.parametrize("num_keep", [0, -3])
+def test_a_count_below_one_is_named(case: Case, num_keep: int) -> None:
+    reducer, tokens = case.build().eval(), make_tokens()
+    with pytest.raises(ValueError, match=f"num_keep >= 1, got {num_keep}"):
+        reducer(tokens, num_keep, make_signals(reducer, tokens))
+
+
+@every_case
+def test_a_missing_or_misaligned_signal_is_named(case: Case) -> None:
+    reducer, tokens = case.build().eval(), make_tokens()
+    for name in reducer.needs:
+        with pytest.raises(ValueError, match=f"'{name}' .* got None"):
+            reducer(tokens, 5, Signals())
+        signals = make_signals(reducer, tokens)
+        short = signals._replace(**{name: getattr(signals, name)[:, 1:]})
+        with pytest.raises(ValueError, match=rf"'{name}' .*\({B}, {N}\).* got \({B}, {N - 1}"):
+            reducer(tokens, 5, short)
+
+
+@every_case
+@every_count
+def test_an_image_does_not_depend_on_its_batch(case: Case, num_keep: int) -> None:
+    reducer, tokens = case.build().eval(), make_tokens()
+    signals = make_signals(reducer, tokens)
+    together = reducer(tokens, num_keep, signals)
+    for image in range(B):
+        one = slice(image, image + 1)
+        alone = reducer(
+            tokens._replace(x=tokens.x[one], index=tokens.index[one]),
+            num_keep,
+            Signals(*(None if signal is None else signal[one] for signal in signals)),
+        )
+        assert torch.equal(alone.kept.index, together.kept.index[one])
+        assert torch.equal(alone.kept.x, together.kept.x[one])
+
+
+@every_case
+def test_evaluation_is_deterministic(case: Case) -> None:
+    reducer, tokens = case.build().eval(), make_tokens()
+    signals = make_signals(reducer, tokens)
+    first, second = (reducer(tokens, 6, signals).kept for _ in range(2))
+    assert torch.equal(first.index, second.index)
+    assert torch.equal(first.x, second.x)
+
+
+@every_pruner
+@every_count
+def test_equal_scores_keep_the_first_tokens(case: Case, num_keep: int) -> None:
+    reducer, tokens = case.build().eval(), make_tokens()
+    tokens = tokens._replace(x=torch.zeros_like(tokens.x))
+    kept = reducer(tokens, num_keep, make_signals(reducer, tokens, fill=0.5)).kept
+    assert torch.equal(kept.index, tokens.index[:, :num_keep])
+
+
+@every_pruner
+@every_count
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+def test_scores_without_a_value_break_nothing(case: Case, num_keep: int, value: float) -> None:
+    reducer, tokens = case.build().eval(), make_tokens()
+    signals = make_signals(reducer, tokens)
+    bad = torch.tensor([0, 4, 11, 12])
+    tokens.patches[:, bad] = value
+    for signal in signals:
+        if signal is not None:
+            signal[:, bad] = value
+    result = reducer(tokens, num_keep, signals)
+    assert_partition(tokens, result, num_keep)
+    if value != value and num_keep <= N - len(bad):
+        assert not bool(result.kept.patches.isnan().any()), "a token without a score was kept"
+
+
+@every_pruner
+@every_count
+def test_masked_tokens_go_first(case: Case, num_keep: int) -> None:
+    reducer, tokens = case.build().eval(), make_tokens()
+    policy = torch.rand(B, N) > 0.3
+    result = reducer(tokens._replace(policy=policy), num_keep, make_signals(reducer, tokens))
+    live = policy.sum(1)
+    assert torch.equal(result.kept.policy.sum(1), live.clamp(max=num_keep))
+    assert torch.equal(result.kept.policy.sum(1) + result.dropped.policy.sum(1), live)
+
+
+@every_case
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_keeps_its_dtype(case: Case, dtype: torch.dtype) -> None:
+    reducer, tokens = case.build().eval().to(dtype), make_tokens(dtype)
+    result = reducer(tokens, 6, make_signals(reducer, tokens))
+    assert result.kept.x.dtype == dtype
+    if isinstance(reducer, TokenPruner):
+        assert_partition(tokens, result, 6)
+
+
+@every_case
+def test_autocast_does_not_change_the_selection(case: Case) -> None:
+    reducer, tokens = case.build().eval(), make_tokens()
+    signals = make_signals(reducer, tokens)
+    plain = reducer(tokens, 6, signals).kept
+    with torch.autocast("cpu", torch.bfloat16):
+        cast = reducer(tokens, 6, signals).kept
+    assert torch.equal(cast.index, plain.index)
+    assert cast.x.dtype == plain.x.dtype
+
+
+@every_pruner
+def test_gradient_reaches_each_token_through_its_own_part(case: Case) -> None:
+    reducer, tokens = case.build().eval(), make_tokens()
+    tokens.x.requires_grad_()
+    kept, dropped, _ = reducer(tokens, 6, make_signals(reducer, tokens))
+    (kept.x.sum() + 2 * dropped.x.sum()).backward()
+    expected = torch.ones(B, P + N)
+    expected[:, P:].scatter_(1, positions(tokens, dropped), 2.0)
+    assert torch.equal(tokens.x.grad, expected.unsqueeze(-1).expand(-1, -1, C))
+
+
+@every_merger
+def test_gradient_reaches_each_merged_token(case: Case) -> None:
+    reducer, tokens = case.build().eval(), make_tokens()
+    tokens.x.requires_grad_()
+    reducer(tokens, 6, make_signals(reducer, tokens)).kept.x.sum().backward()
+    assert bool((tokens.x.grad > 0).all())
+
+
+@every_case
+def test_training_reaches_every_parameter(case: Case) -> None:
+    reducer, tokens = case.build().train(), make_tokens()
+    tokens.x.requires_grad_()
+    outputs = attach_listeners(reducer)
+    kept = reducer(tokens, 6, make_signals(reducer, tokens)).kept
+    loss = kept.x.pow(2).sum() + sum(output.pow(2).sum() for output in outputs)
+    loss.backward()
+    for name, parameter in reducer.named_parameters():
+        if parameter.requires_grad:
+            assert parameter.grad is not None, f"no gradient for {name}"
+            assert bool(parameter.grad.abs().sum() > 0), f"zero gradient for {name}"
+
+
+@every_case
+def test_training_mode_reduces_as_evaluation_does(case: Case) -> None:
+    reducer, tokens = case.build(), make_tokens()
+    attach_listeners(reducer)
+    signals = make_signals(reducer, tokens)
+    train = reducer.train()(tokens, 6, signals).kept
+    evaluation = reducer.eval()(tokens, 6, signals).kept
+    assert torch.equal(train.index, evaluation.index)
+
+
+class OverTensors(nn.Module):
+    """The reducer as a function of tensors."""
+
+    def __init__(self, reducer: TokenReducer, num_keep: int) -> None:
+        super().__init__()
+        self.reducer = reducer
+        self.num_keep = num_keep
+        self.names = sorted(reducer.needs)
+
+    def forward(self, x: Tensor, index: Tensor, *signals: Tensor) -> tuple[Tensor, ...]:
+        named = dict(zip(self.names, signals, strict=True))
+        result = self.reducer(Tokens(x, index, GRID, P), self.num_keep, Signals(**named))
+        dropped = () if result.dropped is None else (result.dropped.x, result.dropped.index)
+        return (result.kept.x, result.kept.index, *dropped)
+
+    def inputs(self) -> tuple[Tensor, ...]:
+        tokens = make_tokens()
+        signals = make_signals(self.reducer, tokens)
+        return (tokens.x, tokens.index, *(getattr(signals, name) for name in self.names))
+
+
+def assert_same(function: Callable, model: OverTensors) -> None:
+    inputs = model.inputs()
+    for out, expected in zip(function(*inputs), model(*inputs), strict=True):
+        assert torch.equal(out, expected)
+
+
+@every_case
+@pytest.mark.parametrize("training", [False, True], ids=["eval", "train"])
+def test_compiles_whole_and_once(case: Case, training: bool) -> None:
+    from torch._dynamo.testing import CompileCounterWithBackend
+
+    torch._dynamo.reset()
+    model = OverTensors(case.build(), 6).train(training)
+    outputs = attach_listeners(model.reducer)
+    counter = CompileCounterWithBackend("aot_eager")
+    compiled = torch.compile(model, backend=counter, fullgraph=True)
+    for _ in range(3):
+        outputs.clear()  # as a listener does before each step
+        assert_same(compiled, model)
+    assert counter.frame_count == 1
+
+
+@every_case
+@pytest.mark.skipif(TORCH < (2, 2), reason="torch.export of 2.1 cannot trace autocast regions")
+def test_exports(case: Case) -> None:
+    model = OverTensors(case.build(), 6).eval()
+    program = torch.export.export(model, model.inputs())
+    for _ in range(2):
+        assert_same(program.module(), model)
+
+
+@every_merger
+@every_count
+def test_merger_accounts_for_every_token(case: Case, num_keep: int) -> None:
+    reducer, tokens = case.build().eval(), make_tokens()
+    tokens = tokens._replace(size=torch.randint(1, 4, (B, N)).float())
+    kept, dropped, assignment = reducer(tokens, num_keep, make_signals(reducer, tokens))
+    assert dropped is None
+    assert assignment.shape == (B, N)
+    assert torch.equal(kept.size.sum(1), tokens.size.sum(1))
+    for image in range(B):
+        for slot in range(num_keep):
+            members = assignment[image] == slot
+            assert bool(members.any()), "empty slot"
+            weight = tokens.size[image, members]
+            mean = (tokens.patches[image, members] * weight.unsqueeze(1)).sum(0) / weight.sum()
+            torch.testing.assert_close(kept.patches[image, slot], mean)
+            ids = tokens.index[image, members]
+            assert kept.index[image, slot] == (ids[0] if len(ids) == 1 else -1)

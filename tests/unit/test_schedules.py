@@ -1,0 +1,312 @@
+"""Published schedules, counted; and plans that do not fit."""
+
+import math
+import re
+
+import pytest
+from mmengine.config import ConfigDict
+
+from cropr_mm.registry import TASK_UTILS
+from cropr_mm.schedules import (
+    ConstantRate,
+    ExplicitTokens,
+    KeepRatios,
+    Schedule,
+    Stages,
+    WindowStages,
+)
+
+SCHEDULES = [ConstantRate, ExplicitTokens, KeepRatios, Stages, WindowStages]
+
+
+def ask(
+    schedule: Schedule,
+    num_patches: int,
+    *,
+    num_prefix: int = 1,
+    depth: int = 24,
+    window_size: int | None = None,
+    fusion: bool = True,
+    progress: float = 1.0,
+) -> dict[int, int]:
+    return schedule(
+        num_patches=num_patches,
+        num_prefix=num_prefix,
+        depth=depth,
+        window_size=window_size,
+        last_site=depth - (3 if fusion else 2),
+        progress=progress,
+    )
+
+
+def test_constant_rate_gives_the_published_lengths_of_vit_large() -> None:
+    plan = ask(ConstantRate(8), 196)
+    assert list(plan) == list(range(22))
+    # The class token included, as entering blocks 2 ... 23 (1-based).
+    assert [count + 1 for count in plan.values()] == list(range(188, 19, -8))
+
+
+def test_constant_rate_gives_the_published_lengths_on_ade20k() -> None:
+    plan = ask(ConstantRate(40), 1024)
+    assert [count + 1 for count in plan.values()] == list(range(984, 143, -40))
+
+
+def test_constant_rate_without_a_class_token_absorbs_nothing() -> None:
+    assert ask(ConstantRate(40), 1024, num_prefix=0)[0] == 984
+    assert ask(ConstantRate(8, absorb_prefix=False), 196)[0] == 188
+    assert ask(ConstantRate(8, absorb_prefix=False), 196)[21] == 196 - 22 * 8
+
+
+def test_constant_rate_absorbs_registers_too() -> None:
+    plan = ask(ConstantRate(8), 196, num_prefix=5)
+    assert {(count + 5) % 4 for count in plan.values()} == {0}
+    assert plan[0] == 196 - 8 - 5
+
+
+def test_constant_rate_reaches_one_block_further_without_fusion() -> None:
+    assert max(ask(ConstantRate(8), 196, fusion=False)) == 22
+
+
+@pytest.mark.parametrize(
+    ("num_patches", "depth", "rate", "fusion", "percent"),
+    [
+        (196, 24, 8, False, 94),
+        (196, 24, 8, True, 90),
+        (196, 12, 16, True, 82),
+        (256, 32, 8, True, 94),
+        (1024, 24, 40, True, 86),
+        (441, 24, 18, True, 90),
+        (784, 24, 32, True, 90),
+    ],
+)
+def test_total_pruning_ratio_is_the_published_one(
+    num_patches: int, depth: int, rate: int, fusion: bool, percent: int
+) -> None:
+    schedule = ConstantRate(rate, absorb_prefix=False)
+    left = min(ask(schedule, num_patches, depth=depth, fusion=fusion).values())
+    assert round(100 * (num_patches - left) / num_patches) == percent
+
+
+@pytest.mark.parametrize(("num_patches", "rate"), [(1024, 40), (4096, 160), (16384, 640)])
+def test_resolution_study_prunes_ninety_percent(num_patches: int, rate: int) -> None:
+    left = min(ask(ConstantRate(rate), num_patches, num_prefix=0, fusion=False).values())
+    assert round(100 * (num_patches - left) / num_patches) == 90
+
+
+@pytest.mark.parametrize(
+    ("arch", "last", "token_blocks"),
+    [
+        (dict(num_patches=196, depth=12, rate=16), 36, 1474),
+        (dict(num_patches=196, depth=24, rate=8), 20, 2682),
+        (dict(num_patches=196, depth=24, rate=8, fusion=False), 12, 2497),
+        (dict(num_patches=256, depth=32, rate=8), 16, 4474),
+        (dict(num_patches=441, depth=24, rate=18), 45, 6032),
+        (dict(num_patches=784, depth=24, rate=32), 80, 10722),
+        (dict(num_patches=1024, depth=24, rate=40), 144, 14458),
+    ],
+)
+def test_tokens_summed_over_blocks_are_the_published_cost(
+    arch: dict, last: int, token_blocks: int
+) -> None:
+    setting = dict(arch)
+    num_patches, depth = setting["num_patches"], setting["depth"]
+    fusion = setting.get("fusion", True)
+    plan = ask(ConstantRate(setting.pop("rate")), **setting)
+    lengths = [num_patches + 1]
+    for block in range(depth - 1):
+        lengths.append(plan[block] + 1 if block in plan else lengths[-1])
+    if fusion:
+        lengths[-1] = num_patches + 1
+    assert lengths[-2 if fusion else -1] == last
+    assert sum(lengths) == token_blocks
+
+
+def test_three_stages_leave_46_tokens() -> None:
+    with_class = ask(Stages(50, [5, 11, 17]), 196)
+    assert with_class == {5: 145, 11: 95, 17: 45}  # 46 with the class token
+    assert ask(Stages(50, [5, 11, 17], absorb_prefix=False), 196)[17] == 46
+
+
+def test_a_single_aggressive_stage_leaves_200_tokens() -> None:
+    plan = ask(Stages(825, [2], absorb_prefix=False), 1024)
+    assert plan == {2: 199}  # 200 with the class token
+
+
+def test_stages_take_one_rate_each() -> None:
+    assert ask(Stages([10, 20], [1, 3]), 100, num_prefix=0) == {1: 90, 3: 70}
+
+
+def test_window_stages_give_the_published_counts() -> None:
+    plan = ask(WindowStages([4, 7, 10, 13, 19]), 96 * 96, num_prefix=0, window_size=16)
+    assert plan == {4: 6400, 7: 4096, 10: 2304, 13: 1024, 19: 256}
+    left = min(plan.values())
+    assert round(100 * (9216 - left) / 9216, 1) == 97.2
+
+
+@pytest.mark.parametrize("window_size", [4, 7, 8, 16])
+@pytest.mark.parametrize("grid", [(32, 32), (50, 68), (17, 16), (30, 100), (96, 64)])
+@pytest.mark.parametrize("stages", [1, 2, 3, 5])
+@pytest.mark.parametrize("progress", [1.0, 0.5, 0.03])
+def test_window_stages_leave_whole_windows_on_any_grid(
+    grid: tuple[int, int], window_size: int, stages: int, progress: float
+) -> None:
+    num_patches, area = grid[0] * grid[1], window_size**2
+    schedule = WindowStages(list(range(stages)))
+    setting = dict(num_prefix=0, window_size=window_size)
+    plan = ask(schedule, num_patches, progress=progress, **setting)
+    assert all(count % area == 0 for count in plan.values())
+    windows = num_patches // area
+    left = num_patches
+    for stage in range(1, stages + 1):
+        keep = area * max(1, round(windows * ((stages + 1 - stage) / (stages + 1)) ** 2))
+        wanted = num_patches - math.floor(progress * (num_patches - keep))
+        count = plan.get(stage - 1, left)
+        # The fewest whole windows that keep all that should be kept, or no step.
+        assert count == min(left, math.ceil(wanted / area) * area)
+        left = count
+
+
+def test_window_stages_leave_out_a_stage_that_keeps_everything() -> None:
+    # One window and a bit: the first stage leaves the window, the second nothing more.
+    assert ask(WindowStages([1, 3]), 20, num_prefix=0, window_size=4) == {1: 16}
+    assert ask(WindowStages([1, 3]), 16, num_prefix=0, window_size=4) == {}
+
+
+def test_window_stages_need_a_window() -> None:
+    with pytest.raises(ValueError, match=r"at least one window of 256 patch tokens.* of 64"):
+        ask(WindowStages([4]), 64, num_prefix=0, window_size=16)
+    with pytest.raises(ValueError, match="window_size=None"):
+        ask(WindowStages([4]), 64, num_prefix=0)
+
+
+@pytest.mark.parametrize(
+    ("ratio", "counts"),
+    [
+        (0.25, [49, 12, 3]),
+        (0.5, [98, 49, 24]),
+        (0.7, [137, 96, 67]),
+        (0.9, [176, 158, 142]),
+    ],
+)
+def test_keep_ratios_give_the_published_counts(ratio: float, counts: list[int]) -> None:
+    plan = ask(KeepRatios(ratio, [3, 6, 9]), 196, depth=12)
+    assert plan == dict(zip([3, 6, 9], counts, strict=True))
+
+
+def test_keep_ratios_are_exact_where_floats_are_not() -> None:
+    assert 0.29 * 100 < 29
+    assert ask(KeepRatios(0.29, [3]), 100) == {3: 29}
+
+
+def test_keeping_everything_is_an_empty_plan() -> None:
+    assert ask(KeepRatios(1.0, [3, 6]), 196) == {}
+    assert ask(ExplicitTokens({3: 196}), 196) == {}
+    for schedule in (KeepRatios(0.5, [3]), ExplicitTokens({3: 7})):
+        assert ask(schedule, 196, progress=0.0) == {}
+    assert ask(ConstantRate(8), 196, num_prefix=0, progress=0.0) == {}
+    assert ask(WindowStages([3]), 196, window_size=4, progress=0.0) == {}
+
+
+def test_explicit_tokens_are_taken_as_given() -> None:
+    assert ask(ExplicitTokens({9: 50, 3: 100}), 196) == {3: 100, 9: 50}
+    assert ask(ExplicitTokens({"3": 100}), 196) == {3: 100}
+
+
+def test_curriculum_grows_the_rate_as_published() -> None:
+    """Rates of epochs 0, 1, ... of 64, ramped over the first half, to 40 tokens per block."""
+    published = [0, 1, 2, 3, 5, 6, 7, 9, 10, 11, 12, 14, 15, 16, 18, 19, 20, 21, 23, 24]
+    published += [25, 27, 28, 29, 30, 32, 33, 34, 36, 37, 38, 40]
+    for epoch, rate in enumerate(published):
+        plan = ask(ConstantRate(40), 1024, progress=epoch / 31)
+        # The first step also pays for the class token, at any rate.
+        assert plan[0] == 1024 - rate - 1
+        assert plan.get(21, 1023) == 1024 - 22 * rate - 1
+    assert ask(ConstantRate(40), 1024, progress=0.0) == {0: 1023}
+
+
+@pytest.mark.parametrize("progress", [0.0, 0.01, 0.29, 0.5, 0.999, 1.0])
+def test_progress_scales_and_floors_the_removal(progress: float) -> None:
+    removed = math.floor(round(100 * progress, 6))
+    for schedule in (
+        ExplicitTokens({3: 96}),
+        Stages(100, [3], absorb_prefix=False),
+        KeepRatios(96 / 196, [3]),
+    ):
+        assert ask(schedule, 196, progress=progress).get(3, 196) == 196 - removed
+
+
+@pytest.mark.parametrize("progress", [-0.1, 1.1, float("nan")])
+def test_progress_is_a_part(progress: float) -> None:
+    with pytest.raises(ValueError, match=rf"\[0, 1\], got {progress}"):
+        ask(ConstantRate(8), 196, progress=progress)
+
+
+@pytest.mark.parametrize(
+    ("schedule", "num_patches", "message"),
+    [
+        (ConstantRate(10), 196, "1 and 5 of 196 patch tokens after block 19, got -5"),
+        (Stages(100, [3, 6]), 196, "1 and 95 of 196 patch tokens after block 6, got -5"),
+        (KeepRatios(0.01, [3, 6]), 196, "1 and 1 of 196 patch tokens after block 6, got 0"),
+        (ExplicitTokens({3: 100, 6: 101}), 196, "1 and 100 of 196 .* after block 6, got 101"),
+        (ExplicitTokens({3: 197}), 196, "at most 196 patch tokens, got {3: 197}"),
+        (ExplicitTokens({3: 0}), 196, "1 and 196 of 196 .* got 0"),
+        (ExplicitTokens({22: 10}), 196, r"blocks in \[0, 21\] .* of 24 blocks, got block 22"),
+        (Stages(50, [5, 22]), 196, r"\[0, 21\] .* got block 22"),
+        (KeepRatios(0.5, [22]), 196, r"\[0, 21\] .* got block 22"),
+    ],
+)
+def test_a_plan_that_does_not_fit_names_the_numbers(
+    schedule: Schedule, num_patches: int, message: str
+) -> None:
+    with pytest.raises(ValueError, match=message) as caught:
+        ask(schedule, num_patches)
+    assert type(schedule).__name__ in str(caught.value)
+
+
+def test_window_stages_name_a_block_out_of_range() -> None:
+    with pytest.raises(ValueError, match=r"\[0, 21\] .* got block 22"):
+        ask(WindowStages([4, 22]), 1024, window_size=8)
+
+
+def test_a_model_without_room_for_a_step_is_named() -> None:
+    with pytest.raises(ValueError, match="2 blocks has no room"):
+        ask(ConstantRate(8), 196, depth=2)
+
+
+@pytest.mark.parametrize(
+    ("build", "message"),
+    [
+        (lambda: ConstantRate(0), "rate >= 1, got 0"),
+        (lambda: Stages(0, [1]), "rate >= 1"),
+        (lambda: Stages([5, 5], [1]), r"each of 1 blocks, got \[5, 5\]"),
+        (lambda: Stages(5, [3, 1]), r"ascending 0-based blocks, got \[3, 1\]"),
+        (lambda: Stages(5, []), r"ascending 0-based blocks, got \[\]"),
+        (lambda: Stages(5, [1, 1]), r"got \[1, 1\]"),
+        (lambda: WindowStages([-1, 2]), r"got \[-1, 2\]"),
+        (lambda: KeepRatios(0.0, [1]), r"\(0, 1\], got 0.0"),
+        (lambda: KeepRatios(1.5, [1]), r"\(0, 1\], got 1.5"),
+        (lambda: ExplicitTokens({}), r"got \[\]"),
+    ],
+)
+def test_bad_arguments_fail_at_once(build, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        build()
+
+
+@pytest.mark.parametrize("kind", SCHEDULES)
+def test_schedules_are_registered_and_refuse_unknown_arguments(kind: type[Schedule]) -> None:
+    assert TASK_UTILS.module_dict[kind.__name__] is kind
+    with pytest.raises(TypeError, match="unknown"):
+        kind(unknown=1)
+
+
+def test_schedules_accept_config_containers() -> None:
+    cfg = ConfigDict(rate=[10, 20], blocks=range(2), plan={3: 100})
+    assert ask(Stages(cfg.rate, cfg.blocks), 100, num_prefix=0) == {0: 90, 1: 70}
+    assert ask(ExplicitTokens(cfg.plan), 196) == {3: 100}
+
+
+def test_schedules_are_pure_and_print_their_settings() -> None:
+    schedule = Stages([10, 20], [1, 3])
+    assert ask(schedule, 100) == ask(schedule, 100)
+    assert re.fullmatch(r"Stages\(rate=\[10, 20\], blocks=\(1, 3\), .*\)", str(schedule))
