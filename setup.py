@@ -25,11 +25,17 @@ setup(
     # names and versions: they are the user's choice (see README), so none of them is named here.
     install_requires=["timm>=1.0"],
     extras_require={
-        # The maintained line; existing OpenMMLab installations need none of these three.
-        "det": ["onedl-mmdetection>=3.5", "pycocotools"],
-        "seg": ["onedl-mmsegmentation>=1.4"],
-        "cls": ["onedl-mmpretrain>=1.3"],
-        "demo": ["scikit-learn", "matplotlib", "rich"],
+        # What the host libraries need and leave out; naming a host here would replace the user's.
+        "det": ["pycocotools"],
+        "seg": ["ftfy", "regex"],
+        # A fresh environment of the maintained line (mmcv has to be compiled: see README).
+        "onedl": [
+            "onedl-mmengine>=0.10.12",
+            "onedl-mmdetection>=3.5",
+            "onedl-mmsegmentation>=1.4",
+            "onedl-mmpretrain>=1.3",
+        ],
+        "demo": ["scikit-learn", "matplotlib", "pycocotools"],
         "dev": ["pytest", "ruff", "mypy", "pre-commit", "scikit-learn", "matplotlib"],
     },
     classifiers=[

@@ -24,6 +24,8 @@ ORDER = (
     ("analysis",),
     ("optim",),
     ("hooks", "datasets"),
+    ("preflight",),
+    ("runner",),
 )
 RANK = {layer: rank for rank, row in enumerate(ORDER) for layer in row}
 HOSTS = {"mmdet", "mmseg", "mmpretrain", "mmcv"}
