@@ -2,5 +2,6 @@
 
 from cropr_mm.hooks.aux_loss import CroprAuxLossHook
 from cropr_mm.hooks.benchmark import CroprBenchmarkHook
+from cropr_mm.hooks.pruning_map import PruningMapHook
 
-__all__ = ["CroprAuxLossHook", "CroprBenchmarkHook"]
+__all__ = ["CroprAuxLossHook", "CroprBenchmarkHook", "PruningMapHook"]

@@ -1,0 +1,22 @@
+# EVA-02-L with windows, as fine-tuned on Objects365 for detection: load those weights by load_from.
+_base_ = [
+    "./_base_/models/cascade_mask_rcnn.py",
+    "./_base_/datasets/coco_lsj.py",
+    "./_base_/schedules/cropr_coco.py",
+    "./_base_/runtime/default.py",
+]
+model = dict(
+    data_preprocessor=dict(pad_size_divisor=1536),  # to the square, after normalisation
+    backbone=dict(
+        type="cropr_mm.CroprViT",
+        arch="eva02_large_patch14_448",
+        img_size=1536,
+        patch_size=16,
+        with_cls_token=False,
+        drop_path_rate=0.3,
+        window_size=16,
+        global_block_indexes=range(2, 24, 3),
+        final_norm=False,
+    ),
+)
+default_hooks = dict(checkpoint=dict(interval=5000, max_keep_ckpts=2))

@@ -1,0 +1,255 @@
+"""Pictures of which token left after which block.
+
+B batch, N live patches, h x w patch grid.
+"""
+
+import tempfile
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+
+import cv2
+import mmcv
+import numpy as np
+import torch
+from matplotlib import colormaps
+from mmengine.fileio import get
+from mmengine.hooks import Hook
+from mmengine.runner import Runner
+from mmengine.structures import BaseDataElement
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from cropr_mm.backbones.cropr_vit import CroprViT
+from cropr_mm.backbones.lookup import find_backbones
+from cropr_mm.registry import HOOKS
+from cropr_mm.structures import Reduction
+
+Image = NDArray[np.uint8]
+_MIN_SIDE = 384  # pixels; smaller images are enlarged, or boxes and letters would cover them
+
+
+class PruningRecorder:
+    """Watches the reducers of a backbone and notes after which block each patch left.
+
+    Use it as a context manager around one forward pass.
+    """
+
+    def __init__(self, backbone: CroprViT) -> None:
+        self.backbone = backbone
+        self.left_after: Tensor | None = None
+        self._handles: list = []
+
+    def __enter__(self) -> "PruningRecorder":
+        for block, reducer in self.backbone.reducers.items():
+            handle = reducer.register_forward_hook(partial(self._note, int(block)))
+            self._handles.append(handle)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        while self._handles:
+            self._handles.pop().remove()
+
+    def maps(self) -> Tensor:
+        """Block (0-based) after which each patch left, -1 where it stayed; (B, h, w), int64, on CPU.
+
+        Raises:
+            ValueError: If no reducer ran.
+        """
+        if self.left_after is None:
+            raise ValueError("expected a backbone whose reducers ran, got none that did")
+        return self.left_after.cpu()
+
+    def _note(self, block: int, _: nn.Module, inputs: tuple, output: Reduction) -> None:
+        kept = output.kept
+        if self.left_after is None or block <= int(self.left_after.max()):  # a new forward pass
+            self.left_after = torch.full(
+                (kept.index.shape[0], *kept.grid), -1, device=kept.index.device
+            )
+        shape = (kept.index.shape[0], kept.grid[0] * kept.grid[1])
+        alive = torch.zeros(shape, dtype=torch.int64, device=kept.index.device)
+        live = kept.index >= 0 if kept.policy is None else (kept.index >= 0) & kept.policy
+        alive.scatter_add_(1, kept.index.clamp(min=0), live.long())
+        leaving = (alive.view_as(self.left_after) == 0) & (self.left_after < 0)
+        self.left_after = torch.where(leaving, block, self.left_after)
+
+
+@HOOKS.register_module()
+class PruningMapHook(Hook):
+    """Draws predictions beside the pruning map: patches that left have the colour of their block.
+
+    Patches that stayed to the end show the image. The picture goes to the runner's visualizer, hence
+    to every backend that it has, and as a PNG file to ``out_dir``.
+
+    Args:
+        interval: Draw the first image of one batch in so many.
+        max_images: Most images of one run; None for no limit.
+        out_dir: Folder of the files, relative to the runner's working folder; None writes none.
+        draw_val: Whether to draw in validation, too.
+        score_thr: Least score of the predictions drawn.
+
+    Raises:
+        ValueError: If a number is below 1, or the model has no pruned CroprViT.
+    """
+
+    priority = "LOW"
+
+    def __init__(
+        self,
+        interval: int = 50,
+        max_images: int | None = None,
+        out_dir: str | None = "vis",
+        draw_val: bool = False,
+        score_thr: float = 0.3,
+    ) -> None:
+        if interval < 1 or (max_images is not None and max_images < 1):
+            raise ValueError(
+                f"expected interval and max_images of at least 1, got {interval} and {max_images}"
+            )
+        self.interval = interval
+        self.max_images = max_images
+        self.out_dir = out_dir
+        self.draw_val = draw_val
+        self.score_thr = score_thr
+        self._recorder: PruningRecorder | None = None
+        self._num_drawn = 0
+
+    def before_test_epoch(self, runner: Runner) -> None:
+        self._num_drawn = 0
+
+    def before_val_epoch(self, runner: Runner) -> None:
+        self._num_drawn = 0
+
+    def before_test_iter(
+        self, runner: Runner, batch_idx: int, data_batch: dict | None = None
+    ) -> None:
+        enough = self.max_images is not None and self._num_drawn >= self.max_images
+        if batch_idx % self.interval == 0 and not enough:
+            self._recorder = PruningRecorder(_pruned_backbone(runner.model)).__enter__()
+
+    def before_val_iter(
+        self, runner: Runner, batch_idx: int, data_batch: dict | None = None
+    ) -> None:
+        if self.draw_val:
+            self.before_test_iter(runner, batch_idx, data_batch)
+
+    def after_test_iter(
+        self,
+        runner: Runner,
+        batch_idx: int,
+        data_batch: dict | None = None,
+        outputs: Sequence[BaseDataElement] | None = None,
+    ) -> None:
+        if self._recorder is None:
+            return
+        recorder, self._recorder = self._recorder, None
+        recorder.__exit__()
+        if outputs:
+            self._draw(runner, outputs[0], recorder)
+
+    def after_val_iter(
+        self,
+        runner: Runner,
+        batch_idx: int,
+        data_batch: dict | None = None,
+        outputs: Sequence[BaseDataElement] | None = None,
+    ) -> None:
+        self.after_test_iter(runner, batch_idx, data_batch, outputs)
+
+    def _draw(self, runner: Runner, sample: BaseDataElement, recorder: PruningRecorder) -> None:
+        image = mmcv.imfrombytes(get(sample.img_path), channel_order="rgb")
+        zoom = max(1, -(-_MIN_SIDE // min(image.shape[:2])))
+        image = mmcv.imrescale(image, float(zoom), interpolation="nearest")
+        cells = recorder.maps()[0].numpy()
+        patch_size = recorder.backbone.patch_size
+        covered = cells.repeat(patch_size, 0).repeat(patch_size, 1)
+        height, width = sample.img_shape[:2]  # of the resized image, without padding
+        blocks = sorted(int(block) for block in recorder.backbone.reducers)
+        picture = np.concatenate(
+            [
+                draw_predictions(runner.visualizer, image, sample, zoom, self.score_thr),
+                np.full((image.shape[0], 8, 3), 255, np.uint8),
+                draw_pruning_map(image, covered[:height, :width], blocks),
+            ],
+            axis=1,
+        )
+        name = Path(sample.img_path).stem
+        runner.visualizer.add_image(f"pruning_map/{name}", picture, runner.iter)
+        if self.out_dir is not None:
+            file = Path(runner.work_dir) / self.out_dir / f"{name}.png"
+            mmcv.imwrite(picture[..., ::-1], str(file))
+        self._num_drawn += 1
+
+
+def block_colours(num_blocks: int) -> Image:
+    """Colours of the reducing blocks, early ones dark, shape (num_blocks, 3), RGB."""
+    shades = np.linspace(0.1, 0.85, num_blocks) if num_blocks > 1 else np.array([0.35])
+    return (colormaps["plasma"](shades)[:, :3] * 255).astype(np.uint8)
+
+
+def draw_pruning_map(image: Image, left_after: NDArray[np.int64], blocks: Sequence[int]) -> Image:
+    """Cover the patches that left with the colour of their block.
+
+    Args:
+        image: Shape (H, W, 3), RGB.
+        left_after: Block after which each pixel's patch left, -1 where it stayed, any size (scaled to
+            that of the image).
+        blocks: All blocks with a reducer, ascending.
+
+    Returns:
+        The picture, shape (H, W, 3).
+    """
+    size = image.shape[1], image.shape[0]
+    left = cv2.resize(left_after.astype(np.int16), size, interpolation=cv2.INTER_NEAREST)
+    picture = image.astype(np.float32)
+    grey = picture.mean(axis=2, keepdims=True)
+    for block, colour in zip(blocks, block_colours(len(blocks)), strict=True):
+        here = left == block
+        picture[here] = 0.72 * colour + 0.28 * grey[here]
+    border = np.zeros(left.shape, bool)
+    border[1:] |= left[1:] != left[:-1]
+    border[:, 1:] |= left[:, 1:] != left[:, :-1]
+    picture[border] = 255
+    return picture.round().astype(np.uint8)
+
+
+def draw_predictions(
+    visualizer: object, image: Image, sample: BaseDataElement, zoom: int, score_thr: float
+) -> Image:
+    """Let the host library's visualizer draw; one that cannot leaves the image as it is.
+
+    Args:
+        visualizer: The runner's visualizer.
+        image: Enlarged image, shape (H, W, 3), RGB.
+        sample: Predictions in the coordinates of the image before enlargement.
+        zoom: How much larger the image is.
+        score_thr: Least score of what is drawn.
+
+    Returns:
+        The picture, shape (H, W, 3).
+    """
+    if not hasattr(visualizer, "add_datasample") or "pred_instances" not in sample:
+        return image
+    sample = sample.clone().cpu()
+    instances = sample.pred_instances
+    instances = instances[instances.scores >= score_thr]
+    instances.bboxes = instances.bboxes * zoom
+    if "masks" in instances:
+        masks = instances.masks
+        instances.masks = masks.repeat_interleave(zoom, 1).repeat_interleave(zoom, 2)
+    sample.pred_instances = instances
+    with tempfile.TemporaryDirectory() as folder:
+        file = str(Path(folder) / "drawn.png")
+        visualizer.add_datasample(
+            "drawn", image, sample, draw_gt=False, pred_score_thr=score_thr, out_file=file
+        )
+        return mmcv.imread(file, channel_order="rgb")
+
+
+def _pruned_backbone(model: nn.Module) -> CroprViT:
+    for backbone in find_backbones(model).values():
+        if len(backbone.reducers):
+            return backbone
+    raise ValueError(
+        f"PruningMapHook expects a model with a pruned CroprViT, got {type(model).__name__} without"
+    )
