@@ -59,10 +59,10 @@ def pickle_module(extra: dict[str, Any]) -> SimpleNamespace:
             return allowed[full]
 
         def load_build(self) -> None:
-            owner = self.stack[-2]
+            owner = self.stack[-2]  # type: ignore[attr-defined]
             if type(owner) not in stateful:
                 raise pickle.UnpicklingError(f"setting the state of {type(owner)} is not allowed")
-            super().load_build()
+            super().load_build()  # type: ignore[misc]
 
         dispatch[pickle.BUILD[0]] = load_build
 

@@ -201,7 +201,7 @@ def _globals_in_pickle(stream: Any) -> Iterator[str]:
     strings: list[str] = []
     for opcode, argument, _ in pickletools.genops(stream):
         if opcode.name in ("GLOBAL", "INST"):
-            yield restricted.dotted_name(*argument.split(" ", 1))
+            yield restricted.dotted_name(*str(argument).split(" ", 1))
         elif opcode.name == "STACK_GLOBAL" and len(strings) >= 2:
             yield restricted.dotted_name(*strings[-2:])
         elif isinstance(argument, str):

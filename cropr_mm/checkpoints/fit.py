@@ -1,0 +1,145 @@
+"""Weights that depend on the size of image, patch or window, brought to the sizes of a backbone.
+
+C channels, P prefix tokens, h x w patch grid.
+"""
+
+from collections import Counter
+from collections.abc import Mapping
+from math import isqrt
+
+import torch
+from timm.layers import resample_abs_pos_embed, resample_patch_embed
+from torch import Tensor
+from torch.nn import functional as F
+
+TOKENS = ("cls_token", "dist_token", "reg_token")
+
+
+def fit_shapes(
+    weights: Mapping[str, Tensor],
+    target: Mapping[str, Tensor],
+    grid: tuple[int, int],
+    source_grid: tuple[int, int] | None,
+) -> tuple[dict[str, Tensor], list[str]]:
+    """Resample patch embedding, absolute positions and relative position tables where sizes differ.
+
+    Args:
+        weights: Weights under our names; not changed.
+        target: State dict of the backbone.
+        grid: Its patch grid (h, w).
+        source_grid: Patch grid of ``weights``; None lets :func:`fit_pos_embed` find it.
+
+    Returns:
+        The fitted weights, and one sentence for each change.
+    """
+    fitted = dict(weights)
+    notes: Counter[str] = Counter()
+    for name, value in weights.items():
+        if name not in target or name == "pos_embed":
+            continue
+        wanted = target[name].shape
+        if name == "patch_embed.proj.weight" and value.shape[:2] == wanted[:2]:
+            if value.shape != wanted:
+                fitted[name] = resample_patch_embed(value, list(wanted[2:]))
+                notes[f"{name}: patches of {_x(value.shape[2:])} to {_x(wanted[2:])} pixels"] += 1
+        elif ".attn.rel_pos_" in name and len(value) != len(target[name]):
+            fitted[name] = fit_rel_pos(value, len(target[name]))
+            notes[f"*.attn.rel_pos_*: {len(value)} to {len(target[name])} rows"] += 1
+    if "pos_embed" in weights and "pos_embed" in target:
+        note = fit_pos_embed(fitted, target, grid, source_grid)
+        if note is not None:
+            notes[f"pos_embed: {note}"] += 1
+    return fitted, [f"resampled {note} ({count} tensors)" for note, count in notes.items()]
+
+
+def fit_rel_pos(table: Tensor, length: int) -> Tensor:
+    """Resize a table of relative positions linearly, as ViTDet does.
+
+    Args:
+        table: One row for each distance, shape (L, C / heads).
+        length: Rows wanted.
+    """
+    rows = F.interpolate(table.float().t()[None], size=length, mode="linear")
+    return rows[0].t().to(table.dtype)
+
+
+def fit_pos_embed(
+    weights: dict[str, Tensor],
+    target: Mapping[str, Tensor],
+    grid: tuple[int, int],
+    source_grid: tuple[int, int] | None = None,
+) -> str | None:
+    """Bring ``weights["pos_embed"]`` to the grid and the prefix tokens of a backbone, in place.
+
+    Rows of prefix tokens go to the same tokens: rows of tokens that the backbone lacks are left
+    out, tokens that the weights lack keep the backbone's rows. Where only one side has rows for the
+    prefix, they are zero or added to the tokens themselves, which is the same model.
+
+    Args:
+        weights: Weights with ``pos_embed`` of shape (1, P + h * w, C) or (1, h * w, C); changed.
+        target: State dict of the backbone, in either of these forms too.
+        grid: Its patch grid (h, w).
+        source_grid: Patch grid of ``weights``. Default: square where the number of rows allows it,
+            otherwise ``grid``.
+
+    Returns:
+        What was changed, or None.
+
+    Raises:
+        ValueError: If the rows fit neither a square, nor ``source_grid``, nor ``grid``.
+    """
+    pos, wanted = weights["pos_embed"], target["pos_embed"]
+    have, want = _prefix_tokens(weights), _prefix_tokens(target)
+    rows_wanted = want if wanted.shape[1] > grid[0] * grid[1] else []
+    rows, old = _split_rows(pos.shape[1], have, grid, source_grid, prefer=bool(rows_wanted))
+    prefix = dict(zip(rows, pos[0, : len(rows)], strict=True))
+    own = dict(zip(rows_wanted, wanted[0], strict=False))
+    patches = resample_abs_pos_embed(
+        pos[:, len(rows) :], new_size=list(grid), old_size=list(old), num_prefix_tokens=0
+    )
+    kept = []
+    for token in rows_wanted:
+        spare = torch.zeros_like(pos[0, 0]) if token in have else own[token].to(pos)
+        kept.append(prefix.get(token, spare))
+    if not rows_wanted:
+        for name, i in want:
+            if (name, i) in prefix:
+                weights[name] = weights[name].clone()
+                weights[name][0, i] += prefix[name, i]
+    weights["pos_embed"] = torch.cat([torch.stack(kept)[None], patches], 1) if kept else patches
+    if old == tuple(grid) and rows == rows_wanted:
+        return None
+    return (
+        f"{_x(old)} to {_x(grid)} patches, {len(rows)} to {len(rows_wanted)} rows of prefix tokens"
+    )
+
+
+def _prefix_tokens(weights: Mapping[str, Tensor]) -> list[tuple[str, int]]:
+    """Prefix tokens in their order in the sequence, as (parameter, place in it)."""
+    return [(n, i) for n in TOKENS if n in weights for i in range(weights[n].shape[1])]
+
+
+def _split_rows(
+    count: int,
+    tokens: list[tuple[str, int]],
+    grid: tuple[int, int],
+    source_grid: tuple[int, int] | None,
+    prefer: bool,
+) -> tuple[list[tuple[str, int]], tuple[int, int]]:
+    """Tell which tokens have rows among ``count``, and the patch grid of the other rows."""
+    forms = [tokens, []] if prefer else [[], tokens]
+    for shape in (None, grid) if source_grid is None else (source_grid,):
+        for rows in forms:
+            patches = count - len(rows)
+            side = isqrt(max(patches, 0))
+            candidate = (side, side) if shape is None else shape
+            if patches > 0 and candidate[0] * candidate[1] == patches:
+                return rows, candidate
+    raise ValueError(
+        f"pos_embed: expected rows for {_x(source_grid or grid)} patches or for a square grid, "
+        f"and for {len(tokens)} or no prefix tokens; got {count} rows"
+    )
+
+
+def _x(size: tuple[int, ...] | torch.Size) -> str:
+    return "x".join(map(str, size))

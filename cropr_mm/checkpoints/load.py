@@ -1,0 +1,135 @@
+"""Fill a backbone from a checkpoint, strictly."""
+
+import re
+from collections.abc import Iterable, Mapping
+from itertools import zip_longest
+from pathlib import Path
+from typing import Any
+
+from mmengine.logging import print_log
+from torch import Tensor, nn
+
+from cropr_mm.checkpoints.safe import safe_load
+from cropr_mm.checkpoints.timm import from_timm
+
+# Where training programs put the weights; averaged ones first.
+NESTS = ("state_dict_ema", "model_ema", "state_dict", "model", "module")
+# What a config may switch off or add: prefix tokens, the final norm, relative position tables.
+OPTIONAL = re.compile(r"^(cls_token|reg_token|dist_token|norm\.\w+)$|\.attn\.rel_pos_[hw]$")
+REDUCERS = re.compile(r"^reducers\.")
+LINES = 20
+
+
+def load_backbone(
+    backbone: nn.Module, source: str | Path | Mapping[str, Any], prefix: str = ""
+) -> None:
+    """Load timm's weights, files that timm reads, or our own into a ``CroprViT``.
+
+    Nothing may be left over but the source's ``head*``, and nothing may be missing but
+    ``reducers.*``; prefix tokens, the final norm and relative position tables may differ, which is
+    logged. Nothing is loaded unless everything fits.
+
+    Positions in published files are taken to be square. In mmengine's checkpoints, which are ours,
+    they are taken as they are where their number is the backbone's.
+
+    Args:
+        backbone: A ``CroprViT``; its parameters are overwritten.
+        source: Checkpoint file or address, see :func:`safe_load`, or what it holds.
+        prefix: Name of the encoder in the file, such as 'backbone.'.
+
+    Raises:
+        ValueError: If names or shapes do not fit, with all of them, or the file is not acceptable.
+        FileNotFoundError: If there is no such file.
+    """
+    label = "the state dict" if isinstance(source, Mapping) else str(source)
+    checkpoint = source if isinstance(source, Mapping) else safe_load(source)
+    weights = _select(_unwrap(checkpoint), prefix, label)
+    target = backbone.state_dict()
+    ours = "state_dict" in checkpoint and "meta" in checkpoint
+    ours = ours or any(REDUCERS.match(name) for name in weights)
+    as_is = ours and _rows(weights) == _rows(target)
+    converted, leftovers = from_timm(weights, backbone, backbone.grid if as_is else None)
+
+    missing = [name for name in target if name not in converted]
+    hard_missing = [n for n in missing if not OPTIONAL.search(n) and not REDUCERS.match(n)]
+    unexpected = [name for name in leftovers if not OPTIONAL.search(name)]
+    if hard_missing or unexpected:
+        raise ValueError(
+            f"{label} does not fit the backbone{_hint(weights)}\n{_columns(hard_missing, unexpected)}"
+        )
+    _check_shapes(converted, target, label)
+    for text, names in (
+        ("keeps its initial value of", [n for n in missing if n not in hard_missing]),
+        ("has no", leftovers),
+    ):
+        if names:
+            print_log(f"{label}: the backbone {text} {_short(names)}", logger="current")
+    backbone.load_state_dict({**target, **converted}, strict=True)
+
+
+def _unwrap(checkpoint: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Follow the usual names down to the weights."""
+    while True:
+        inner = next((checkpoint[k] for k in NESTS if isinstance(checkpoint.get(k), Mapping)), None)
+        if inner is None:
+            return checkpoint
+        checkpoint = inner
+
+
+def _select(weights: Mapping[str, Any], prefix: str, label: str) -> dict[str, Tensor]:
+    """Tensors under ``prefix``, without it and without the marks of data parallel training."""
+    if weights and all(name.startswith("module.") for name in weights):
+        weights = {name[len("module.") :]: value for name, value in weights.items()}
+    if prefix and not prefix.endswith("."):
+        prefix += "."
+    selected = {n[len(prefix) :]: v for n, v in weights.items() if n.startswith(prefix)}
+    if not selected:
+        raise ValueError(
+            f"{label}: expected names that start with {prefix!r}, got {_short(list(weights))}"
+        )
+    others = [n for n, value in selected.items() if not isinstance(value, Tensor)]
+    if others:
+        raise ValueError(f"{label}: expected tensors only, got other values at {_short(others)}")
+    return selected
+
+
+def _rows(weights: Mapping[str, Tensor]) -> int | None:
+    return weights["pos_embed"].shape[1] if "pos_embed" in weights else None
+
+
+def _check_shapes(
+    converted: Mapping[str, Tensor], target: Mapping[str, Tensor], label: str
+) -> None:
+    wrong = [
+        f"  {name}: expected {tuple(target[name].shape)}, got {tuple(value.shape)}"
+        for name, value in converted.items()
+        if value.shape != target[name].shape
+    ]
+    if wrong:
+        raise ValueError(f"{label}: shapes differ from the backbone's\n" + _cut(wrong))
+
+
+def _hint(weights: Mapping[str, Tensor]) -> str:
+    key = "patch_embed.proj.weight"
+    prefixes = sorted(name[: -len(key)] for name in weights if name.endswith("." + key))
+    return f"; an encoder is at prefix={prefixes[0]!r}" if prefixes else ""
+
+
+def _columns(missing: Iterable[str], unexpected: Iterable[str]) -> str:
+    """The two lists beside each other."""
+    rows = [
+        ("missing in the checkpoint", "unexpected in the checkpoint"),
+        *zip_longest(sorted(missing), sorted(unexpected), fillvalue="-"),
+    ]
+    width = max(len(left) for left, _ in rows)
+    return _cut([f"  {left:<{width}}  {right}" for left, right in rows])
+
+
+def _cut(lines: list[str]) -> str:
+    more = [f"  ... and {len(lines) - LINES} more"] if len(lines) > LINES else []
+    return "\n".join(lines[:LINES] + more)
+
+
+def _short(names: list[str]) -> str:
+    more = f" and {len(names) - 5} more" if len(names) > 5 else ""
+    return ", ".join(names[:5]) + more
