@@ -11,7 +11,7 @@ RUN := $(VENV)/bin/python
 test: export OMP_NUM_THREADS ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help env demo test lint clean lock
+.PHONY: help env demo task test lint clean lock
 
 help:
 	@echo 'make env    make or repair the environment ($(VENV))'
@@ -24,12 +24,13 @@ help:
 env:
 	@PYTHON='$(PYTHON)' sh tools/env.sh $(STACK)
 
-demo: env
-ifeq ($(TASK),det)
+demo: task env
 	@$(RUN) tools/demo.py
-else
-	@echo 'make demo: TASK=$(TASK) is not available; available: det' >&2; exit 2
-endif
+
+# Before the environment is made, which may take minutes.
+task:
+	@[ '$(TASK)' = det ] || \
+	{ echo 'make demo: TASK=$(TASK) is not available; available: det' >&2; exit 2; }
 
 test: env $(if $(filter onedl,$(STACK)),lint)
 	$(RUN) -m pytest $(PYTEST_ARGS)
