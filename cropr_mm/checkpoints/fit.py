@@ -20,6 +20,7 @@ def fit_shapes(
     target: Mapping[str, Tensor],
     grid: tuple[int, int],
     source_grid: tuple[int, int] | None,
+    prefix_rows: bool,
 ) -> tuple[dict[str, Tensor], list[str]]:
     """Resample patch embedding, absolute positions and relative position tables where sizes differ.
 
@@ -28,6 +29,7 @@ def fit_shapes(
         target: State dict of the backbone.
         grid: Its patch grid (h, w).
         source_grid: Patch grid of ``weights``; None lets :func:`fit_pos_embed` find it.
+        prefix_rows: Whether positions of this architecture usually have rows for prefix tokens.
 
     Returns:
         The fitted weights, and one sentence for each change.
@@ -46,7 +48,7 @@ def fit_shapes(
             fitted[name] = fit_rel_pos(value, len(target[name]))
             notes[f"*.attn.rel_pos_*: {len(value)} to {len(target[name])} rows"] += 1
     if "pos_embed" in weights and "pos_embed" in target:
-        note = fit_pos_embed(fitted, target, grid, source_grid)
+        note = fit_pos_embed(fitted, target, grid, source_grid, prefix_rows)
         if note is not None:
             notes[f"pos_embed: {note}"] += 1
     return fitted, [f"resampled {note} ({count} tensors)" for note, count in notes.items()]
@@ -67,7 +69,8 @@ def fit_pos_embed(
     weights: dict[str, Tensor],
     target: Mapping[str, Tensor],
     grid: tuple[int, int],
-    source_grid: tuple[int, int] | None = None,
+    source_grid: tuple[int, int] | None,
+    prefix_rows: bool,
 ) -> str | None:
     """Bring ``weights["pos_embed"]`` to the grid and the prefix tokens of a backbone, in place.
 
@@ -81,6 +84,8 @@ def fit_pos_embed(
         grid: Its patch grid (h, w).
         source_grid: Patch grid of ``weights``. Default: square where the number of rows allows it,
             otherwise ``grid``.
+        prefix_rows: Whether to look for rows of prefix tokens first (54 rows are 7 x 7 patches and
+            5 tokens, or 6 x 9 patches).
 
     Returns:
         What was changed, or None.
@@ -91,7 +96,7 @@ def fit_pos_embed(
     pos, wanted = weights["pos_embed"], target["pos_embed"]
     have, want = _prefix_tokens(weights), _prefix_tokens(target)
     rows_wanted = want if wanted.shape[1] > grid[0] * grid[1] else []
-    rows, old = _split_rows(pos.shape[1], have, grid, source_grid, prefer=bool(rows_wanted))
+    rows, old = _split_rows(pos.shape[1], have, grid, source_grid, prefix_rows)
     prefix = dict(zip(rows, pos[0, : len(rows)], strict=True))
     own = dict(zip(rows_wanted, wanted[0], strict=False))
     patches = resample_abs_pos_embed(
@@ -124,17 +129,16 @@ def _split_rows(
     tokens: list[tuple[str, int]],
     grid: tuple[int, int],
     source_grid: tuple[int, int] | None,
-    prefer: bool,
+    prefix_rows: bool,
 ) -> tuple[list[tuple[str, int]], tuple[int, int]]:
     """Tell which tokens have rows among ``count``, and the patch grid of the other rows."""
-    forms = [tokens, []] if prefer else [[], tokens]
-    for shape in (None, grid) if source_grid is None else (source_grid,):
-        for rows in forms:
-            patches = count - len(rows)
-            side = isqrt(max(patches, 0))
-            candidate = (side, side) if shape is None else shape
-            if patches > 0 and candidate[0] * candidate[1] == patches:
-                return rows, candidate
+    forms = [tokens, []] if prefix_rows else [[], tokens]
+    for rows in forms:
+        patches = count - len(rows)
+        side = isqrt(max(patches, 0))
+        for shape in ((side, side), grid) if source_grid is None else (source_grid,):
+            if patches > 0 and shape[0] * shape[1] == patches:
+                return rows, shape
     raise ValueError(
         f"pos_embed: expected rows for {_x(source_grid or grid)} patches or for a square grid, "
         f"and for {len(tokens)} or no prefix tokens; got {count} rows"

@@ -55,7 +55,8 @@ def load_backbone(
     unexpected = [name for name in leftovers if not OPTIONAL.search(name)]
     if hard_missing or unexpected:
         raise ValueError(
-            f"{label} does not fit the backbone{_hint(weights)}\n{_columns(hard_missing, unexpected)}"
+            f"{label} does not fit the backbone{_hint(weights)}\n"
+            + _columns(hard_missing, unexpected)
         )
     _check_shapes(converted, target, label)
     for text, names in (

@@ -51,8 +51,8 @@ def from_timm(
     """Turn the weights of a timm model, or of a file that timm reads, into those of a backbone.
 
     Official DINOv2, DINOv3, MAE, DeiT and EVA-02 files are among the latter. Weights that are in
-    our layout already come out as they went in. Patch embedding, positions and relative position tables
-    are resampled to the sizes of the backbone (each logged), other shapes are left alone.
+    our layout already come out as they went in. Patch embedding, positions and relative position
+    tables are resampled to the sizes of the backbone, which is logged; other shapes stay.
 
     Args:
         state_dict: Name -> tensor; not changed.
@@ -75,7 +75,9 @@ def from_timm(
         if not IGNORED.search(name)
         and not (ZERO_BIAS.search(name) and name not in target and not value.any())
     }
-    weights, notes = fit_shapes(weights, target, backbone.grid, source_grid)
+    weights, notes = fit_shapes(
+        weights, target, backbone.grid, source_grid, backbone.arch.pos_embed_prefix
+    )
     for note in notes:
         print_log(note, logger="current")
     leftovers = sorted(weights.keys() - target.keys())

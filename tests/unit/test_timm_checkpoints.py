@@ -265,6 +265,20 @@ def test_grid_of_published_positions_is_square_and_of_our_own_the_same() -> None
         load_backbone(tiny(), odd.state_dict())
 
 
+@pytest.mark.parametrize("prefix", [False, True])
+def test_rows_that_could_be_either_are_read_as_the_architecture_has_them(prefix: bool) -> None:
+    # 54 rows are 6x9 patches, or 7x7 patches and 5 prefix tokens.
+    options = dict(num_registers=4, pos_embed_prefix=prefix)
+    source = tiny(**options, img_size=(56, 56) if prefix else (48, 72))
+    backbone = tiny(**options, img_size=(48, 72))
+    assert source.pos_embed.shape[1] == 54
+    load_backbone(backbone, source.state_dict())
+    if prefix:
+        assert torch.equal(backbone.pos_embed[:, :5], source.pos_embed[:, :5])
+    else:
+        assert torch.equal(backbone.pos_embed, source.pos_embed)
+
+
 def test_class_token_that_the_config_drops_takes_its_position_along(log: list[str]) -> None:
     source = tiny().state_dict()
     backbone = tiny(with_cls_token=False)
