@@ -38,7 +38,7 @@ class Toy(BaseModel):
         self.backbone = backbone(**changes)
         self.head = nn.Linear(8, 1)
 
-    def forward(self, inputs: Tensor, data_samples: list | None = None, mode: str = "tensor"):  # noqa: ANN201
+    def forward(self, inputs: Tensor, data_samples: list | None = None, mode: str = "tensor"):
         y = self.head(self.backbone(inputs)[0].mean(dim=(2, 3)))
         return dict(loss_main=y.square().mean(), acc=y.detach().mean()) if mode == "loss" else y
 
@@ -235,7 +235,7 @@ def test_several_backbones_are_told_apart_by_their_path(images: Tensor) -> None:
             super().__init__()
             self.extra = nn.ModuleList([backbone()])
 
-        def forward(self, inputs: Tensor, data_samples: list, mode: str):  # noqa: ANN202
+        def forward(self, inputs: Tensor, data_samples: list, mode: str):
             self.extra[0](inputs)
             return super().forward(inputs, data_samples, mode)
 
@@ -254,7 +254,7 @@ def test_data_parallel_wrappers_are_looked_through(model: Toy, images: Tensor) -
 
 def test_a_backbone_that_runs_twice_per_pass_raises(images: Tensor) -> None:
     class Twice(Toy):
-        def forward(self, inputs: Tensor, data_samples: list, mode: str):  # noqa: ANN202
+        def forward(self, inputs: Tensor, data_samples: list, mode: str):
             self.backbone(inputs)
             return super().forward(inputs, data_samples, mode)
 
@@ -324,7 +324,7 @@ def test_classes_of_head_target_and_dataset_must_agree(model: Toy) -> None:
 
 def test_missing_data_samples_and_labels_out_of_range_raise(model: Toy, images: Tensor) -> None:
     listen(model)
-    with pytest.raises(ValueError, match="data_samples.*NoneType"):
+    with pytest.raises(ValueError, match=r"data_samples.*NoneType"):
         model(images, mode="loss")
     with pytest.raises(ValueError, match=r"got \[3\]"):
         model(images, samples([3], []), mode="loss")

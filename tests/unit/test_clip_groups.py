@@ -34,7 +34,7 @@ def detector(**changes: object) -> nn.Module:
     return model
 
 
-def wrap(model: nn.Module, kind: str = "CroprOptimWrapper", **changes: object):  # noqa: ANN201
+def wrap(model: nn.Module, kind: str = "CroprOptimWrapper", **changes: object):
     cfg = dict(
         type=f"cropr_mm.{kind}",
         optimizer=dict(type="SGD", lr=1.0, weight_decay=0.0),
