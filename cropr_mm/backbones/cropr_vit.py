@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from cropr_mm.backbones.plan import Plan, make_plan
+from cropr_mm.checkpoints import load_backbone
 from cropr_mm.layers.arch import resolve_arch
 from cropr_mm.layers.attention import Geometry
 from cropr_mm.layers.block import Block
@@ -42,9 +43,10 @@ class CroprViT(BaseModule):
             Default: the architecture's.
         patch_size: In pixels. Default: the architecture's.
         in_channels: Image channels.
-        with_cls_token: False drops the class token (windows need that). Default: the architecture's.
-        drop_path_rate: Of the last block, rising linearly from 0; with fusion the last block has 0, or
-            parked tokens would sometimes skip it.
+        with_cls_token: False drops the class token (windows need that). Default: the
+            architecture's.
+        drop_path_rate: Of the last block, rising linearly from 0; with fusion the last block has
+            0, or parked tokens would sometimes skip it.
         window_size: Side of attention windows, in patches. Default: global attention everywhere.
         global_block_indexes: Blocks (0-based) with global attention where there are windows.
         survivor_order: How survivors form windows: 'window' keeps window-major order, 'raster' lays
@@ -55,9 +57,9 @@ class CroprViT(BaseModule):
         schedule: Config of the schedule, block -> patch tokens kept.
         fusion: Config of the fusion before the last block, or None for none.
         out_indices: Block or blocks (0-based, negative from the end) whose output is returned.
-        out_type: 'featmap' (B, C, h, w) and 'raw' (B, P + N, C) hold every token, dropped ones with the
-            features they had; 'avg_featmap' and 'avg_all' (B, C) average the live patch tokens,
-            without and with prefix; 'cls_token' (B, C).
+        out_type: 'featmap' (B, C, h, w) and 'raw' (B, P + N, C) hold every token, dropped ones
+            with the features they had; 'avg_featmap' and 'avg_all' (B, C) average the live patch
+            tokens, without and with prefix; 'cls_token' (B, C).
         final_norm: Whether the last block's output is normalised (off for EVA-02-det and ViTDet).
         frozen_stages: -1 nothing, 0 the embedding, n >= 1 also the first n blocks.
         with_cp: Activation checkpointing of blocks; reducers run outside of it.
@@ -178,7 +180,7 @@ class CroprViT(BaseModule):
         geometries: dict[bool, Geometry] = {}  # by windowed; of the tokens that are alive
         outputs = []
         for i, block in enumerate(self.blocks):
-            if parked and self.fusion is not None and i == self.depth - 1:
+            if i == self.depth - 1 and self.fusion is not None and parked:
                 tokens = self.fusion(tokens, parked, tables.order)
                 parked, geometries = [], {}
             reducer = self.reducers[str(i)] if i in plan.num_keep else None
@@ -190,9 +192,7 @@ class CroprViT(BaseModule):
                 geometries = {}
             windowed = self._is_windowed(i)
             if windowed not in geometries:
-                geometries[windowed] = self.positions.geometry(
-                    tokens, tables, windowed, bool(parked)
-                )
+                geometries[windowed] = self.positions.geometry(tokens, tables, windowed)
             if site == "between":
                 x, signals = self._run(block.attend, tokens.x, geometries[windowed], needs)
                 tokens = tokens._replace(x=x)
@@ -210,11 +210,11 @@ class CroprViT(BaseModule):
         return tuple(outputs)
 
     def num_keep(self, grid: tuple[int, int] | None = None) -> dict[int, int]:
-        """Patch tokens kept at each reducing block (0-based), for a grid (default: the native one)."""
+        """Patch tokens kept at each reducing block, for a grid or the native one."""
         return self._plan(self.grid if grid is None else grid).num_keep
 
     def tokens_per_block(self, grid: tuple[int, int] | None = None) -> list[int]:
-        """Tokens that enter each block, prefix included; in the block of a reducer: its attention."""
+        """Tokens that the attention of each block sees, prefix included."""
         grid = self.grid if grid is None else grid
         keep = self.num_keep(grid)
         total = alive = grid[0] * grid[1]
@@ -245,8 +245,6 @@ class CroprViT(BaseModule):
 
     def init_weights(self) -> None:
         """Load the checkpoint of ``init_cfg``; parameters were initialised on construction."""
-        from cropr_mm.checkpoints.load import load_backbone
-
         if self.init_cfg is not None:
             load_backbone(self, self.init_cfg["checkpoint"], self.init_cfg.get("prefix", ""))
 
@@ -292,7 +290,7 @@ class CroprViT(BaseModule):
         """One reduction step; what leaves is appended to ``parked``."""
         reducer = self.reducers[str(block)]
         values = {name: signal[:, self.num_prefix :] for name, signal in attention.items()}
-        if "variance" in reducer.needs:
+        if variance is not None and "variance" in reducer.needs:
             values["variance"] = variance.gather(1, tokens.index)
         if "noise" in reducer.needs:
             values["noise"] = torch.rand(tokens.index.shape, device=tokens.x.device)
@@ -300,7 +298,7 @@ class CroprViT(BaseModule):
         if dropped is not None:
             parked.append(dropped)
         rectangle = plan.rectangles.get(block)
-        if rectangle is None:
+        if rectangle is None or self.window_size is None:
             return kept
         layout = window_major_order(rectangle, self.window_size, kept.index.device)
         return take_tokens(kept, kept.index.argsort(dim=1)[:, layout], with_prefix=True)
@@ -419,7 +417,7 @@ class CroprViT(BaseModule):
                     parameter.requires_grad_(False)
 
     def _reset_parameters(self) -> None:
-        """Truncated normal of std 0.02 for weights and positions, zero for biases, as in timm's ViT."""
+        """Truncated normal of std 0.02 for weights and positions, zero for biases (timm's ViT)."""
         for parameter in (self.cls_token, self.reg_token, self.pos_embed):
             if parameter is not None:
                 nn.init.trunc_normal_(parameter, std=0.02)

@@ -26,8 +26,8 @@ class Plan(NamedTuple):
 
     Attributes:
         num_keep: Patch tokens kept at each reducing block (0-based).
-        rectangles: With survivor_order='raster': rows and columns into which the survivors of a block
-            are laid out, where windows follow.
+        rectangles: With survivor_order='raster': rows and columns into which the survivors of a
+            block are laid out, where windows follow.
     """
 
     num_keep: dict[int, int]
@@ -74,7 +74,7 @@ def make_plan(
         progress=progress,
     )
     rectangles: dict[int, tuple[int, int]] = {}
-    if window_size is None:
+    if window_size is None or not num_keep:
         return Plan(num_keep, rectangles)
     shift = 0 if before else 1
     starts = [block + shift for block in sorted(num_keep)]

@@ -1,7 +1,7 @@
 """Dimensions and layer choices of the supported families, under timm's model names.
 
-Sources: timm's model definitions (``vision_transformer.py``, ``deit.py``, ``eva.py``), from which the names
-and numbers are; tests compare the features of these models with timm's own.
+Sources: timm's model definitions (``vision_transformer.py``, ``deit.py``, ``eva.py``), from which
+the names and numbers are; tests compare the features of these models with timm's own.
 """
 
 from dataclasses import dataclass, fields, replace
@@ -15,7 +15,7 @@ class Arch:
     Attributes:
         embed_dim: Width C.
         depth: Number of blocks.
-        num_heads: Attention heads; embed_dim / num_heads must be a multiple of 4 where RoPE is used.
+        num_heads: Attention heads; with RoPE embed_dim / num_heads must be a multiple of 4.
         hidden_dim: Width inside the MLP (of one of the two halves of SwiGLU); None means 4 C.
         patch_size: Side of a patch, in pixels.
         img_size: Native image side, in pixels.
@@ -57,8 +57,6 @@ class Arch:
     norm_after_pool: bool = True
 
     def __post_init__(self) -> None:
-        if self.hidden_dim is None:
-            object.__setattr__(self, "hidden_dim", 4 * self.embed_dim)
         choices: dict[str, tuple[Any, ...]] = {
             "mlp": ("gelu", "swiglu"),
             "attn_bias": ("qkv", "qv", "none"),
@@ -66,8 +64,10 @@ class Arch:
         }
         for name, allowed in choices.items():
             if getattr(self, name) not in allowed:
-                raise ValueError(f"arch: {name} must be one of {allowed}, got {getattr(self, name)!r}")
-        for name in ("embed_dim", "depth", "num_heads", "hidden_dim", "patch_size", "img_size"):
+                raise ValueError(
+                    f"arch: {name} must be one of {allowed}, got {getattr(self, name)!r}"
+                )
+        for name in ("embed_dim", "depth", "num_heads", "mlp_dim", "patch_size", "img_size"):
             if getattr(self, name) < 1:
                 raise ValueError(f"arch: {name} must be at least 1, got {getattr(self, name)}")
         if self.embed_dim % self.num_heads:
@@ -85,6 +85,11 @@ class Arch:
     def head_dim(self) -> int:
         """Channels per head."""
         return self.embed_dim // self.num_heads
+
+    @property
+    def mlp_dim(self) -> int:
+        """Width inside the MLP."""
+        return 4 * self.embed_dim if self.hidden_dim is None else self.hidden_dim
 
     @property
     def num_prefix(self) -> int:

@@ -18,23 +18,33 @@ from cropr_mm.ops.attention import (
 from cropr_mm.ops.rope import Rope, apply_rope
 
 
+class Relative(NamedTuple):
+    """What the relative position bias needs.
+
+    Attributes:
+        coordinates: Row and column of each token, each of shape (1 or B, N) for global attention
+            and (1, window_tokens) in windows, int64.
+        extent: Rows and columns of the grid or window, in patches.
+    """
+
+    coordinates: tuple[Tensor, Tensor]
+    extent: tuple[int, int]
+
+
 class Geometry(NamedTuple):
     """Where the tokens of one attention call lie.
 
     Attributes:
-        window_tokens: Tokens per window; each run of so many tokens is a window. None: global attention.
+        window_tokens: Tokens per window: each run of so many is a window. None: global attention.
         rope: Rotation of every token, prefix included, or None.
-        coordinates: Row and column for the relative position bias, each of shape (1 or B, N) for global
-            attention and (1, window_tokens) for windows, or None.
-        extent: Rows and columns that relative positions span, or None.
+        relative: For the relative position bias, or None.
         slots: Slot of each token in the filled-up window layout, or None where windows are full.
         num_slots: Length of that layout.
     """
 
     window_tokens: int | None = None
     rope: Rope | None = None
-    coordinates: tuple[Tensor, Tensor] | None = None
-    extent: tuple[int, int] | None = None
+    relative: Relative | None = None
     slots: Tensor | None = None
     num_slots: int = 0
 
@@ -102,9 +112,10 @@ class Attention(nn.Module):
             qk = apply_rope(qk, geometry.rope, self.rope_half)
         length = geometry.window_tokens or num_tokens
         q, k, v = (
-            t.reshape(-1, length, *t.shape[2:]).transpose(1, 2) for t in (qk[:, :, 0], qk[:, :, 1], v)
+            t.reshape(-1, length, *t.shape[2:]).transpose(1, 2)
+            for t in (qk[:, :, 0], qk[:, :, 1], v)
         )  # (B * windows, H, length, d)
-        bias = self._relative_bias(q, geometry)
+        bias = self._relative_bias(q, geometry.relative)
         if "cls_row" in needs:
             signals["cls_row"] = attention_rows(
                 q[:, :, :1], k, None if bias is None else bias[:, :, :1]
@@ -120,11 +131,11 @@ class Attention(nn.Module):
         bias = torch.cat([self.q_bias, torch.zeros_like(self.q_bias), self.v_bias])
         return F.linear(x, self.qkv.weight, bias)
 
-    def _relative_bias(self, q: Tensor, geometry: Geometry) -> Tensor | None:
-        if self.rel_pos_h is None:
+    def _relative_bias(self, q: Tensor, relative: Relative | None) -> Tensor | None:
+        if self.rel_pos_h is None or self.rel_pos_w is None or relative is None:
             return None
         tables = (
-            resize_relative_table(self.rel_pos_h, geometry.extent[0]),
-            resize_relative_table(self.rel_pos_w, geometry.extent[1]),
+            resize_relative_table(self.rel_pos_h, relative.extent[0]),
+            resize_relative_table(self.rel_pos_w, relative.extent[1]),
         )
-        return relative_position_bias(q, tables, geometry.coordinates)
+        return relative_position_bias(q, tables, relative.coordinates)

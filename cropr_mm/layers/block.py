@@ -1,4 +1,4 @@
-"""Pre-norm transformer block whose two halves can run apart, so that a reducer may act between them."""
+"""Pre-norm transformer block in two halves, so that a reducer may act between them."""
 
 from functools import partial
 
@@ -11,7 +11,7 @@ from cropr_mm.ops.window import pad_to_windows
 
 
 class Block(nn.Module):
-    """Attention and MLP, each with LayerNorm, optional LayerScale and DropPath on the residual branch.
+    """Attention and MLP, each with LayerNorm, optional LayerScale and DropPath.
 
     Args:
         arch: Dimensions and layer choices.
@@ -46,20 +46,20 @@ class Block(nn.Module):
         if arch.mlp == "swiglu":
             self.mlp = GluMlp(
                 dim,
-                2 * arch.hidden_dim,
+                2 * arch.mlp_dim,
                 act_layer=nn.SiLU,
                 norm_layer=norm_layer,
                 gate_last=False,
             )
         else:
-            self.mlp = Mlp(dim, arch.hidden_dim, norm_layer=norm_layer)
+            self.mlp = Mlp(dim, arch.mlp_dim, norm_layer=norm_layer)
         self.ls2 = scale()
         self.drop_path2 = DropPath(drop_path)
 
     def attend(
         self, x: Tensor, geometry: Geometry, needs: frozenset[str] = frozenset()
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Attention half: tokens (B, N, C) to tokens and the attention signals that ``needs`` names."""
+        """Attention half: tokens (B, N, C) to tokens and the signals that ``needs`` names."""
         y = self.norm1(x)
         if geometry.slots is not None:
             y = pad_to_windows(y, geometry.slots, geometry.num_slots)

@@ -1,7 +1,7 @@
 """Position tables of a grid and the geometry of the tokens that are alive.
 
-N cells of an h x w grid, s the side of a window, d channels of a head. Everything positional is a table that
-is looked up by token index; nothing of it is in a checkpoint.
+N cells of an h x w grid, s the side of a window, d channels of a head. Everything positional is a
+table that is looked up by token index; nothing of it is in a checkpoint.
 """
 
 from typing import NamedTuple
@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from cropr_mm.layers.arch import Arch
-from cropr_mm.layers.attention import Geometry
+from cropr_mm.layers.attention import Geometry, Relative
 from cropr_mm.ops.rope import Rope, RopeSpec, rope_table
 from cropr_mm.ops.window import window_grid, window_slots
 from cropr_mm.structures import Tokens
@@ -21,13 +21,14 @@ class GridTables(NamedTuple):
 
     Attributes:
         order: Raster ids in token order (window-major where there are windows), shape (N,), int64.
-        slots: Slot of each cell in the filled-up window layout, by raster id, shape (N,), int64.
+        slots: Slot of each cell in the filled-up window layout, by raster id, shape (N,), int64;
+            its raster id where there are no windows.
         rope: Rotation in global blocks, by raster id, N rows.
         window_rope: Rotation in window blocks, one row per slot of the layout.
     """
 
     order: Tensor
-    slots: Tensor | None
+    slots: Tensor
     rope: Rope | None
     window_rope: Rope | None
 
@@ -35,16 +36,16 @@ class GridTables(NamedTuple):
 class Positions(nn.Module):
     """Answers where tokens lie, for whole and for pruned grids of any size.
 
-    Tables of the native grid are made once and kept as buffers outside the state dict; those of other grids
-    are computed when such an image comes.
+    Tables of the native grid are made once and kept as buffers outside the state dict; those of
+    other grids are computed when such an image comes.
 
     Args:
         arch: Head width and kind of RoPE.
         grid: Native grid (h, w), in patches.
         num_prefix: Prefix tokens, which are not rotated.
         window_size: s, in patches, or None.
-        window_rope: 'origin': tokens keep their own coordinates, at the scale of a window; 'slot': a token
-            takes the coordinates of its place in the window.
+        window_rope: 'origin': tokens keep their own coordinates, at the scale of a window; 'slot':
+            a token takes the coordinates of its place in the window.
         rel_pos: Whether attention adds a relative position bias (windows always use slots for it).
     """
 
@@ -79,37 +80,37 @@ class Positions(nn.Module):
             rope = Rope(self.rope_cos, self.rope_sin)
             if self.window_size is not None:
                 window_rope = Rope(self.window_rope_cos, self.window_rope_sin)
-        return GridTables(
-            self.order, self.slots if self.window_size is not None else None, rope, window_rope
-        )
+        return GridTables(self.order, self.slots, rope, window_rope)
 
-    def geometry(
-        self, tokens: Tokens, tables: GridTables, windowed: bool, pruned: bool
-    ) -> Geometry:
+    def geometry(self, tokens: Tokens, tables: GridTables, windowed: bool) -> Geometry:
         """Geometry for one kind of block.
 
         Args:
             tokens: Live tokens.
             tables: Tables of their grid.
             windowed: Window or global attention.
-            pruned: Whether some cells are missing; otherwise ``tokens.index`` is ``tables.order``.
         """
+        # With no cell missing, the tokens are in the order of the tables, the same for every image.
+        pruned = tokens.num_patches < tables.order.shape[0]
         if windowed:
-            return self._window_geometry(tokens, tables, pruned)
+            assert self.window_size is not None
+            return self._window_geometry(tokens, tables, self.window_size, pruned)
         ids = tokens.index if pruned else tables.order[None]
-        rope = coordinates = None
+        rope = relative = None
         if tables.rope is not None:
             rope = self._with_prefix(_rows(tables.rope, ids))
         if self.rel_pos:
-            coordinates = (ids // tokens.grid[1], ids % tokens.grid[1])
-        return Geometry(rope=rope, coordinates=coordinates, extent=tokens.grid)
+            columns = tokens.grid[1]
+            relative = Relative((ids // columns, ids % columns), tokens.grid)
+        return Geometry(rope=rope, relative=relative)
 
-    def _window_geometry(self, tokens: Tokens, tables: GridTables, pruned: bool) -> Geometry:
-        side = self.window_size
+    def _window_geometry(
+        self, tokens: Tokens, tables: GridTables, side: int, pruned: bool
+    ) -> Geometry:
         windows = window_grid(tokens.grid, side)
         num_slots = windows[0] * windows[1] * side**2
         length = tokens.num_patches if pruned else num_slots
-        rope = coordinates = None
+        rope = relative = None
         if tables.window_rope is not None and self.window_rope == "slot":
             repeats = length // side**2
             rope = Rope(*(t.repeat(repeats, 1)[None] for t in tables.window_rope))
@@ -119,13 +120,12 @@ class Positions(nn.Module):
                 rope = _rows(tables.window_rope, tables.slots[tokens.index])
         if self.rel_pos:
             place = torch.arange(side**2, device=tokens.x.device)[None]
-            coordinates = (place // side, place % side)
+            relative = Relative((place // side, place % side), (side, side))
         filled = not pruned and num_slots != tokens.num_patches
         return Geometry(
             window_tokens=side**2,
             rope=rope,
-            coordinates=coordinates,
-            extent=(side, side),
+            relative=relative,
             slots=tables.slots[tables.order] if filled else None,
             num_slots=num_slots,
         )
@@ -140,8 +140,8 @@ class Positions(nn.Module):
 
     def _compute(self, grid: tuple[int, int], device: torch.device | None) -> GridTables:
         raster = torch.arange(grid[0] * grid[1], device=device)
-        rope = window_rope = slots = None
-        order = raster
+        rope = window_rope = None
+        slots = order = raster
         if self.spec is not None:
             span = (float(grid[0]), float(grid[1]))
             y, x = raster // grid[1], raster % grid[1]
@@ -150,11 +150,12 @@ class Positions(nn.Module):
             slots = window_slots(grid, self.window_size, device)
             order = slots.argsort()
             if self.spec is not None:
-                window_rope = self._window_table(grid, raster.device)
+                window_rope = self._window_table(grid, self.window_size, self.spec, raster.device)
         return GridTables(order, slots, rope, window_rope)
 
-    def _window_table(self, grid: tuple[int, int], device: torch.device) -> Rope:
-        side = self.window_size
+    def _window_table(
+        self, grid: tuple[int, int], side: int, spec: RopeSpec, device: torch.device
+    ) -> Rope:
         place = torch.arange(side**2, device=device)
         y, x = place // side, place % side
         if self.window_rope == "origin":
@@ -162,7 +163,7 @@ class Positions(nn.Module):
             window = torch.arange(rows * columns, device=device)[:, None]
             y = ((window // columns) * side + y).flatten()
             x = ((window % columns) * side + x).flatten()
-        return rope_table(y, x, (float(side), float(side)), self.head_dim, self.spec)
+        return rope_table(y, x, (float(side), float(side)), self.head_dim, spec)
 
     @staticmethod
     def _flatten(tables: GridTables) -> dict[str, Tensor]:
@@ -170,7 +171,7 @@ class Positions(nn.Module):
         for name, rope in (("rope", tables.rope), ("window_rope", tables.window_rope)):
             if rope is not None:
                 named |= {f"{name}_cos": rope.cos, f"{name}_sin": rope.sin}
-        return {name: table for name, table in named.items() if table is not None}
+        return named
 
 
 def _rows(rope: Rope, index: Tensor) -> Rope:

@@ -44,7 +44,9 @@ def column_mean(q_BHNd: Tensor, k_BHNd: Tensor, bias: Tensor | None) -> Tensor:
     total = q_BHNd.new_zeros(q_BHNd.shape[0], num_tokens, dtype=torch.float32)
     for start in range(0, num_tokens, _ROWS_AT_ONCE):
         rows = slice(start, start + _ROWS_AT_ONCE)
-        strip = attention_rows(q_BHNd[:, :, rows], k_BHNd, None if bias is None else bias[:, :, rows])
+        strip = attention_rows(
+            q_BHNd[:, :, rows], k_BHNd, None if bias is None else bias[:, :, rows]
+        )
         total = total + strip.sum(dim=2).mean(dim=1)
     return total / num_tokens
 
@@ -56,8 +58,8 @@ def relative_position_bias(
 
     Args:
         q_BHNd: Queries, not scaled, shape (B, H, N, d).
-        tables: For rows and for columns, shape (2 * extent - 1, d): entry ``extent - 1 + dy`` belongs to
-            a query that lies dy below the key.
+        tables: For rows and for columns, shape (2 * extent - 1, d): entry ``extent - 1 + dy``
+            belongs to a query that lies dy below the key.
         coordinates: Row and column of each token, in patches, each of shape (1 or B, N), int64.
 
     Returns:

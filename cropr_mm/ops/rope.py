@@ -1,10 +1,11 @@
 """Rotary position embedding over two axes, as tables of cosines and sines.
 
-N positions, d channels of a head. A table has d / 2 columns: the first half turns with the row (y), the
-second with the column (x) of a token.
+N positions, d channels of a head. A table has d / 2 columns: the first half turns with the row
+(y), the second with the column (x) of a token.
 
-Source: EVA-02 (arXiv 2303.11331) rescales positions to a reference grid; DINOv3 (arXiv 2508.10104) takes
-cell centres in [-1, 1]. Tables are looked up by token index, so pruned tokens keep their coordinates.
+Source: EVA-02 (arXiv 2303.11331) rescales positions to a reference grid; DINOv3 (arXiv 2508.10104)
+takes cell centres in [-1, 1]. Tables are looked up by token index, so pruned tokens keep their
+coordinates.
 """
 
 import math
@@ -25,8 +26,8 @@ class RopeSpec(NamedTuple):
     """How coordinates become angles.
 
     Attributes:
-        kind: 'eva' (position * ref_grid / span, frequencies 1 / t**k) or 'dinov3' (centres in [-1, 1],
-            2 pi / t**k).
+        kind: 'eva' (position * ref_grid / span, frequencies 1 / t**k) or 'dinov3' (centres in [-1,
+            1], 2 pi / t**k).
         temperature: t.
         ref_grid: Side of the reference grid of 'eva', in patches.
     """
@@ -44,8 +45,8 @@ def rope_table(
     Args:
         y: Row of each token, shape (N,), in patches.
         x: Column of each token, shape (N,), in patches.
-        span: Extent (height, width) that is mapped onto the reference, in patches: the grid for global
-            attention, the window for window attention.
+        span: Extent (height, width) that is mapped onto the reference, in patches: the grid for
+            global attention, the window for window attention.
         head_dim: d, a multiple of 4.
         spec: Kind and constants.
 

@@ -1,4 +1,4 @@
-"""Window geometry: the order of tokens, their slots in zero-padded windows, rectangles of survivors.
+"""Window geometry: order of tokens, slots in zero-padded windows, rectangles of survivors.
 
 N patch tokens of an h x w grid, s the side of a window, W = ceil(h / s) * ceil(w / s) windows.
 """
@@ -50,15 +50,14 @@ def window_major_order(
     return window_slots(grid, window_size, device).argsort()
 
 
-def window_rectangle(
-    num_tokens: int, window_size: int, grid: tuple[int, int]
-) -> tuple[int, int]:
+def window_rectangle(num_tokens: int, window_size: int, grid: tuple[int, int]) -> tuple[int, int]:
     """Rectangle of whole windows that holds the survivors and is nearest the grid's aspect ratio.
 
     Args:
         num_tokens: Number of survivors.
         window_size: Side s of a window, in patches.
-        grid: Rows and columns (h, w) of the whole image, in patches; the rectangle must fit into it.
+        grid: Rows and columns (h, w) of the whole image, in patches; the rectangle must fit into
+            it.
 
     Returns:
         Rows and columns of the rectangle, in patches.
@@ -75,8 +74,9 @@ def window_rectangle(
     ]
     if rest or not fits:
         raise ValueError(
-            f"survivor_order='raster' needs a rectangle of whole {window_size}x{window_size} windows "
-            f"inside the {grid[0]}x{grid[1]} grid, got {num_tokens} tokens = {windows} windows"
+            f"survivor_order='raster' needs a rectangle of whole {window_size}x{window_size} "
+            f"windows inside the {grid[0]}x{grid[1]} grid, "
+            f"got {num_tokens} tokens = {windows} windows"
             f"{f' and {rest} tokens more' if rest else ''}; "
             "choose other counts or survivor_order='window'"
         )
@@ -86,7 +86,7 @@ def window_rectangle(
 
 
 def pad_to_windows(x: Tensor, slots: Tensor, num_slots: int) -> Tensor:
-    """Put tokens into their slots of the window layout; slots outside the grid are zero, as in ViTDet.
+    """Put tokens into their slots of the window layout; other slots are zero, as in ViTDet.
 
     Args:
         x: Tokens, shape (B, N, C).
