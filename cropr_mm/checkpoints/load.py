@@ -1,7 +1,7 @@
 """Fill a backbone from a checkpoint, strictly."""
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Mapping
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
@@ -53,12 +53,8 @@ def load_backbone(
     missing = [name for name in target if name not in converted]
     hard_missing = [n for n in missing if not OPTIONAL.search(n) and not REDUCERS.match(n)]
     unexpected = [name for name in leftovers if not OPTIONAL.search(name)]
-    if hard_missing or unexpected:
-        raise ValueError(
-            f"{label} does not fit the backbone{_hint(weights)}\n"
-            + _columns(hard_missing, unexpected)
-        )
-    _check_shapes(converted, target, label)
+    check_names(hard_missing, unexpected, f"{label} does not fit the backbone{_hint(weights)}")
+    check_shapes(converted, target, label)
     for text, names in (
         ("keeps its initial value of", [n for n in missing if n not in hard_missing]),
         ("has no", leftovers),
@@ -66,6 +62,29 @@ def load_backbone(
         if names:
             print_log(f"{label}: the backbone {text} {_short(names)}", logger="current")
     backbone.load_state_dict({**target, **converted}, strict=True)
+
+
+def check_names(missing: Collection[str], unexpected: Collection[str], problem: str) -> None:
+    """Raise a ValueError with the two lists side by side, unless both are empty."""
+    if not missing and not unexpected:
+        return
+    rows = [
+        ("missing in the checkpoint", "unexpected in the checkpoint"),
+        *zip_longest(sorted(missing), sorted(unexpected), fillvalue="-"),
+    ]
+    width = max(len(left) for left, _ in rows)
+    raise ValueError(f"{problem}\n" + _cut([f"  {left:<{width}}  {right}" for left, right in rows]))
+
+
+def check_shapes(weights: Mapping[str, Tensor], target: Mapping[str, Tensor], label: str) -> None:
+    """Raise a ValueError with both shapes of every weight that differs from its target."""
+    wrong = [
+        f"  {name}: expected {tuple(target[name].shape)}, got {tuple(value.shape)}"
+        for name, value in weights.items()
+        if value.shape != target[name].shape
+    ]
+    if wrong:
+        raise ValueError(f"{label}: shapes differ from the model's\n" + _cut(wrong))
 
 
 def _unwrap(checkpoint: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -98,32 +117,10 @@ def _rows(weights: Mapping[str, Tensor]) -> int | None:
     return weights["pos_embed"].shape[1] if "pos_embed" in weights else None
 
 
-def _check_shapes(
-    converted: Mapping[str, Tensor], target: Mapping[str, Tensor], label: str
-) -> None:
-    wrong = [
-        f"  {name}: expected {tuple(target[name].shape)}, got {tuple(value.shape)}"
-        for name, value in converted.items()
-        if value.shape != target[name].shape
-    ]
-    if wrong:
-        raise ValueError(f"{label}: shapes differ from the backbone's\n" + _cut(wrong))
-
-
 def _hint(weights: Mapping[str, Tensor]) -> str:
     key = "patch_embed.proj.weight"
     prefixes = sorted(name[: -len(key)] for name in weights if name.endswith("." + key))
     return f"; an encoder is at prefix={prefixes[0]!r}" if prefixes else ""
-
-
-def _columns(missing: Iterable[str], unexpected: Iterable[str]) -> str:
-    """The two lists beside each other."""
-    rows = [
-        ("missing in the checkpoint", "unexpected in the checkpoint"),
-        *zip_longest(sorted(missing), sorted(unexpected), fillvalue="-"),
-    ]
-    width = max(len(left) for left, _ in rows)
-    return _cut([f"  {left:<{width}}  {right}" for left, right in rows])
 
 
 def _cut(lines: list[str]) -> str:
