@@ -30,7 +30,7 @@ VARIANTS = {
 
 @pytest.fixture(autouse=True)
 def _cpu_counts_as_accelerator(monkeypatch: pytest.MonkeyPatch) -> None:
-    """mmengine's wrapper for mixed precision insists on one; autocast itself works on the CPU."""
+    """The wrapper for mixed precision insists on one; autocast itself works on the CPU."""
     monkeypatch.setattr(
         "mmengine.optim.optimizer.amp_optimizer_wrapper.is_cuda_available", lambda: True
     )

@@ -1,4 +1,4 @@
-"""An ordinary mmdet detector on a Cropr backbone, and all that a runner needs to train it in seconds."""
+"""An ordinary mmdet detector on a Cropr backbone, and all that a runner needs to train it."""
 
 from pathlib import Path
 from typing import Any
@@ -26,9 +26,8 @@ class Boxes(Dataset):
         length: Number of images, 64 x 64 pixels.
     """
 
-    metainfo = dict(classes=CLASSES)
-
     def __init__(self, length: int) -> None:
+        self.metainfo = dict(classes=CLASSES)
         self.length = length
 
     def __len__(self) -> int:
