@@ -7,15 +7,14 @@ that it cannot match, mmseg lists a folder where its split file is missing.
 import inspect
 import json
 import os
+import warnings
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from logging import WARNING
 from pathlib import Path
 from typing import Any
 
 from mmengine.dataset import BaseDataset
-from mmengine.logging import print_log
 from mmengine.registry import DATASETS
 from torch import nn
 
@@ -192,11 +191,10 @@ def _check_coco(dataset: Any, where: str) -> None:
         )
     others = {name: count for name, count in boxes.items() if name not in classes}
     if others:
-        print_log(
+        warnings.warn(
             f"{where}: {sum(others.values())} annotations of {len(others)} categories that are not "
             f"among the dataset's classes are left out ({_some(sorted(map(str, others)))})",
-            logger="current",
-            level=WARNING,
+            stacklevel=2,
         )
     first = Path(dataset.data_prefix.get("img", ""), content["images"][0]["file_name"])
     if not first.is_file():

@@ -1,13 +1,14 @@
 """What the command-line tools share: config, checks, training and testing with any host library."""
 
 import importlib
+import io
 import json
 import logging
 import os
 import traceback
 import warnings
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,10 @@ _FILE_ONLY = (
     "Config:\n",
     "Hooks will be executed in the following order",
     "paramwise_options -- ",
+    "is not used, all SyncBatchNorm",
+    '"FileClient" will be deprecated',
+    '"HardDiskBackend" is the alias',
+    "so skip saving parameter schedulers",
 )
 _AMP_WRAPPERS = {
     "OptimWrapper": "AmpOptimWrapper",
@@ -106,7 +111,7 @@ def load_config(
     scope = cfg.get("default_scope")
     if scope in _HOST_SCOPES:
         try:
-            importlib.import_module(scope)
+            _import_quietly(f"{scope}.models")
         except ImportError as error:
             raise SetupError(
                 f"{path} has default_scope={scope!r}, but {scope} cannot be imported: {error}"
@@ -250,16 +255,23 @@ def draw_predictions(cfg: Config, folder: str) -> None:
 
 
 @contextmanager
-def short_errors() -> Iterator[None]:
-    """End the program with one line where the input is at fault; keep other tracebacks."""
+def short_errors(*kinds: type[Exception]) -> Iterator[None]:
+    """End the program with one line where the input is at fault; keep other tracebacks.
+
+    Args:
+        kinds: Exceptions besides SetupError and FileNotFoundError that stand for such a fault.
+    """
+    faults: tuple[type[Exception], ...] = (SetupError, FileNotFoundError, *kinds)
     try:
         yield
-    except (SetupError, FileNotFoundError) as error:
+    except faults as error:
         raise SystemExit(f"error: {error}") from None
 
 
 def _build(cfg: Config, splits: tuple[str, ...]) -> ToolRunner:
     """Runner with its loops built and all checks passed."""
+    if cfg.get("default_scope") in _HOST_SCOPES:
+        _import_quietly(f"{cfg.default_scope}.datasets")
     check_data(cfg, splits)
     try:
         runner = ToolRunner.from_cfg(cfg)
@@ -274,6 +286,13 @@ def _build(cfg: Config, splits: tuple[str, ...]) -> ToolRunner:
             check_length(loop.dataloader.dataset, cfg, split)
             check_classes(runner.model, loop.dataloader.dataset, f"{split}_dataloader")
     return runner
+
+
+def _import_quietly(module: str) -> None:
+    """Import a part of a host library without what it prints about packages that are absent."""
+    with redirect_stdout(io.StringIO()), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        importlib.import_module(module)
 
 
 def _need(cfg: Config, *keys: str) -> None:

@@ -21,7 +21,7 @@ def main() -> None:
         help="image size in pixels (default: img_size of the backbone)",
     )
     args = parser.parse_args()
-    with short_errors():
+    with short_errors(ValueError, TypeError):
         size = tuple(args.img_size) if args.img_size else None
         report = complexity_report(load_config(args.config), size)
     print(format_complexity(report))

@@ -1,0 +1,202 @@
+"""The command-line tools, run as users run them, on a tiny config of each host library."""
+
+import io
+import json
+import os
+import pickle
+import re
+import runpy
+import subprocess
+import sys
+from collections.abc import Callable
+from contextlib import redirect_stderr, redirect_stdout
+from pathlib import Path
+
+import pytest
+import torch
+from mmengine.config import Config
+from tiny_tasks import write_config, write_images
+
+from cropr_mm.runner import enable_amp
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def tool(monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
+    """Runs a tool's file as the main program, in this process; returns what it printed."""
+
+    def run(name: str, *args: object) -> str:
+        monkeypatch.setattr(sys, "argv", [name, *map(str, args)])
+        out, err = io.StringIO(), io.StringIO()
+        with redirect_stdout(out), redirect_stderr(err):
+            runpy.run_path(str(ROOT / "tools" / name), run_name="__main__")
+        return err.getvalue() + out.getvalue()
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("tiny")
+    write_images(root)
+    return root
+
+
+METRICS = dict(det="coco/bbox_mAP", seg="mIoU", cls="accuracy/top1")
+
+
+@pytest.mark.parametrize("task", METRICS)
+def test_trains_tests_benchmarks_and_draws(task: str, root: Path, tool: Callable[..., str]) -> None:
+    config, work_dir = write_config(root, task), root / f"work_{task}"
+    output = tool("train.py", config, "--work-dir", work_dir)
+    checkpoint = work_dir / "iter_2.pth"
+    assert output.splitlines()[-4].startswith("Trained. Files:")
+    assert f"last checkpoint  {checkpoint}" in output
+    assert "Config:" not in output, "the config belongs to the log file"
+    assert "Config:" in next(work_dir.glob("*/*.log")).read_text()
+    assert len(output.splitlines()) < 60, output
+
+    predictions, pictures = root / f"{task}.pkl", root / f"pictures_{task}"
+    output = tool(
+        *("test.py", write_config(root, task), checkpoint, "--work-dir", work_dir, "--benchmark"),
+        *("--out", predictions, "--show-dir", pictures),
+    )
+    metrics = json.loads((work_dir / "test_metrics.json").read_text())
+    assert METRICS[task] in metrics
+    assert len(pickle.loads(predictions.read_bytes())) == 4
+    assert len([*pictures.rglob("*.png")]) == 4
+    assert "speed-up (95 %)" in output
+    for file in (work_dir / "test_metrics.json", predictions, pictures):
+        assert str(file) in output
+
+    timing = json.loads((work_dir / "benchmark.json").read_text())
+    assert timing["tokens_per_block"] == [65, 48, 32, 16, 65]
+    assert timing["tokens_per_block_dense"] == [65] * 5
+    assert (timing["batch_size"], timing["img_size"]) == (2, [64, 64])
+    for part in ("encoder", "model"):
+        functions = timing[part]["functions"]
+        assert set(functions) == {"dense", "pruned"}
+        assert functions["dense"]["speedup"]["value"] == 1.0
+
+
+def test_resumes_the_latest_checkpoint(root: Path, tool: Callable[..., str]) -> None:
+    work_dir = root / "resumed"
+    output = tool("train.py", write_config(root, "cls"), "--work-dir", work_dir, "--resume")
+    assert f"Nothing to resume in {work_dir}" in output
+    more = ("--cfg-options", "train_cfg.max_iters=4")
+    config = write_config(root, "cls")
+    output = tool("train.py", config, "--work-dir", work_dir, "--resume", *more)
+    assert (work_dir / "iter_4.pth").is_file()
+    assert "Iter(train) [3/4]" in output
+    assert "Iter(train) [1/4]" not in output
+
+
+def test_checkpoint_of_another_model_is_refused(root: Path, tool: Callable[..., str]) -> None:
+    config = write_config(root, "cls")
+    checkpoint = root / "other.pth"
+    torch.save(dict(state_dict=dict(unknown=torch.zeros(1))), checkpoint)
+    with pytest.raises(
+        SystemExit, match=r"(?s)error: .*other.pth is not a checkpoint of this"
+    ) as end:
+        tool("test.py", config, checkpoint, "--work-dir", root / "refused")
+    assert "unexpected key in source state_dict: unknown" in str(end.value)
+    assert "missing keys in source state_dict: backbone.cls_token" in str(end.value)
+
+
+def test_bad_input_ends_in_one_line_before_training(root: Path) -> None:
+    wrong = dict(train_dataloader__dataset__metainfo=dict(classes=("disc", "bx")))
+    config = write_config(root, "det", **wrong)
+    env = dict(os.environ, PYTHONPATH=str(ROOT), OMP_NUM_THREADS="1")
+    command = [sys.executable, str(ROOT / "tools/train.py"), str(config), "--work-dir", str(root)]
+    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 1
+    assert done.stdout == ""
+    assert done.stderr.splitlines() == [
+        f"error: train_dataloader: {root}/det.json lacks 1 of the dataset's 2 classes (bx); "
+        "it has disc, box; set metainfo=dict(classes=...)"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (dict(model__backbone__img_size=60), "must be multiples of the patch size 8, got 60x60"),
+        (dict(model__backbone__depht=3), "unexpected keyword argument 'depht'"),
+        (dict(model__backbone__schedule__rate=40), "ConstantRate"),
+        (dict(model__bbox_head__num_classes=3), "bbox_head has num_classes=3, but the dataset"),
+        (dict(train_dataloader=None), "expected entries train_dataloader, got none"),
+        (
+            dict(train_dataloader__dataset__filter_cfg=dict(min_size=65)),
+            "train_dataloader: expected at least one image after filtering, got none from",
+        ),
+    ],
+)
+def test_bad_config_is_named(
+    changes: dict, message: str, root: Path, tool: Callable[..., str]
+) -> None:
+    config = write_config(root, "det", **changes)
+    with pytest.raises(SystemExit, match=re.escape(message)) as end:
+        tool("train.py", config, "--work-dir", root / "bad")
+    assert str(end.value).startswith("error: ")
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (("train.py", "absent.py"), "expected a config file, found none at absent.py"),
+        (("complexity.py", "absent.py"), "expected a config file, found none at absent.py"),
+        (("train.py", "CONFIG", "--resume", "no.pth"), "checkpoint file, found none at no.pth"),
+        (("train.py", "CONFIG", "--amp"), "--amp expects an accelerator such as CUDA"),
+        (("test.py", "CONFIG", "no.pth"), "expected a checkpoint file, found none at no.pth"),
+        (("test.py", "CONFIG", "CONFIG", "--out", "a.json"), "ends in .pkl, got a.json"),
+        (("complexity.py", "CONFIG", "--img-size", "60", "64"), "patch size 8, got 60x64"),
+    ],
+)
+def test_bad_arguments_are_named(
+    args: tuple[str, ...],
+    message: str,
+    root: Path,
+    tool: Callable[..., str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    config = str(write_config(root, "det"))
+    monkeypatch.setattr("cropr_mm.runner.get_device", lambda: "cpu")
+    with pytest.raises(SystemExit, match=re.escape(message)):
+        tool(*(config if arg == "CONFIG" else arg for arg in args))
+
+
+def test_mixed_precision_keeps_the_clip_groups(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cropr_mm.runner.get_device", lambda: "cuda")
+    for kind, expected in (
+        ("cropr_mm.CroprOptimWrapper", "cropr_mm.CroprAmpOptimWrapper"),
+        ("OptimWrapper", "AmpOptimWrapper"),
+        ("AmpOptimWrapper", "AmpOptimWrapper"),
+    ):
+        cfg = Config(dict(optim_wrapper=dict(type=kind)))
+        enable_amp(cfg)
+        assert cfg.optim_wrapper.type == expected
+    cfg.optim_wrapper.type = "Mine"
+    with pytest.raises(ValueError, match="got Mine"):
+        enable_amp(cfg)
+
+
+def test_complexity_prints_and_writes_what_was_counted(
+    root: Path, tool: Callable[..., str]
+) -> None:
+    config, file = write_config(root, "det"), root / "complexity.json"
+    output = tool("complexity.py", config, "--json", file, "--img-size", 64, 128)
+    report = json.loads(file.read_text())
+    assert report["img_size"] == [64, 128]
+    tokens = [block["tokens"] for block in report["encoder"]["blocks"]]
+    assert tokens == [129, 112, 96, 80, 129]
+    assert set(report["model"]["parts"]) == {"backbone", "neck", "bbox_head"}
+    assert report["model"]["not_counted"] == {}
+    assert report["model"]["parts"]["backbone"]["macs_linear"] == report["encoder"]["macs_linear"]
+    for part in ("encoder", "model"):
+        assert 0 < report[part]["macs_linear"] < report[part]["macs_total"]
+        assert report[part]["params_deployed"] < report[part]["params_trained"]
+    assert report["model"]["macs_linear"] > report["encoder"]["macs_linear"]
+    assert [line.split()[:2] for line in output.splitlines() if line[:1].isdigit()] == [
+        [str(i), str(count)] for i, count in enumerate(tokens, start=1)
+    ]

@@ -1,0 +1,166 @@
+"""Each mistake in the data is named before anything is built."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from mmengine.config import Config
+from mmengine.registry import init_default_scope
+from torch import nn
+
+from cropr_mm.preflight import SetupError, check_classes, check_data
+
+pytest.importorskip("mmdet")
+NAMES = ("cat", "dog")
+
+
+def content(**changes: Any) -> dict[str, Any]:
+    """A COCO json with one image of a cat and a dog."""
+    boxes = [
+        dict(id=i, image_id=1, category_id=i, bbox=[0, 0, 4, 4], area=16, iscrowd=0) for i in (1, 2)
+    ]
+    whole = dict(
+        images=[dict(id=1, file_name="1.png", width=8, height=8)],
+        annotations=boxes,
+        categories=[dict(id=i, name=name) for i, name in enumerate(NAMES, start=1)],
+    )
+    return whole | changes
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Callable[..., Config]:
+    """Writes the data and returns their config; arguments replace entries of the dataset's."""
+    init_default_scope("mmdet")
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images/1.png").touch()
+
+    def make(text: str | None = None, **changes: Any) -> Config:
+        if text is not None:
+            (tmp_path / "a.json").write_text(text)
+        dataset = dict(
+            type="CocoDataset",
+            data_root=str(tmp_path),
+            ann_file="a.json",
+            data_prefix=dict(img="images/"),
+            metainfo=dict(classes=NAMES),
+        )
+        return Config(dict(train_dataloader=dict(dataset=dataset | changes)))
+
+    return make
+
+
+def test_good_data_pass_in_every_wrapper(config: Callable[..., Config]) -> None:
+    cfg = config(json.dumps(content()))
+    check_data(cfg, ("train", "val"))
+    inner = cfg.train_dataloader.dataset
+    cfg.train_dataloader.dataset = dict(
+        type="RepeatDataset", times=2, dataset=dict(type="ConcatDataset", datasets=[inner])
+    )
+    check_data(cfg, ("train",))
+    inner["ann_file"] = "none.json"
+    with pytest.raises(SetupError, match=r"none\.json"):
+        check_data(cfg, ("train",))
+
+
+@pytest.mark.parametrize(
+    ("text", "changes", "message"),
+    [
+        (None, {}, r"train_dataloader: expected an annotation file, found none at .*a\.json"),
+        ("", {}, r"a\.json is empty \(0 bytes\)"),
+        ('{"images": [', {}, r"a\.json is not valid json"),
+        ("[]", {}, r"expected lists 'images' and 'categories' in .*a\.json, got list"),
+        (
+            json.dumps(content()),
+            dict(metainfo=dict(classes=("cat", "dgo", "bird"))),
+            r"a\.json lacks 2 of the dataset's 3 classes \(dgo, bird\); it has cat, dog",
+        ),
+        (
+            json.dumps(content()),
+            dict(metainfo={}),
+            r"lacks 78 of the dataset's 80 classes \(person",
+        ),
+        (
+            json.dumps(content()),
+            dict(metainfo=dict(classes=("dog", "cat"))),
+            r"order of the json's categories.* expected cat, dog; got dog, cat",
+        ),
+        (json.dumps(content(images=[])), {}, r"at least one image, but .*a\.json lists none"),
+        (
+            json.dumps(content(annotations=[])),
+            {},
+            r"annotations of cat, dog, but .* has none of them \(0 annotations in all\)",
+        ),
+        (
+            json.dumps(content(images=[dict(id=1, file_name="2.png", width=8, height=8)])),
+            {},
+            r"expected the images of .*a\.json, found none at .*images/2\.png",
+        ),
+        (
+            json.dumps(content()),
+            dict(data_prefix=dict(img="pictures/")),
+            r"expected a folder for data_prefix 'img', found none at .*pictures/",
+        ),
+    ],
+)
+def test_mistake_is_named(
+    text: str | None, changes: dict, message: str, config: Callable[..., Config]
+) -> None:
+    with pytest.raises(SetupError, match=message):
+        check_data(config(text, **changes), ("train",))
+
+
+def test_deliberate_subset_of_classes_passes_with_a_word(config: Callable[..., Config]) -> None:
+    cfg = config(json.dumps(content()), metainfo=dict(classes=("dog",)))
+    with pytest.warns(UserWarning, match=r"1 annotations of 1 categories .* left out \(cat\)"):
+        check_data(cfg, ("train",))
+
+
+def test_test_data_without_annotations_pass(config: Callable[..., Config]) -> None:
+    check_data(config(json.dumps(content(annotations=[])), test_mode=True), ("train",))
+
+
+def test_file_of_an_evaluator_is_looked_for(config: Callable[..., Config]) -> None:
+    cfg = config(json.dumps(content()))
+    cfg.train_evaluator = [dict(type="CocoMetric", ann_file="/nowhere/b.json")]
+    with pytest.raises(SetupError, match=r"train_evaluator: .* none at /nowhere/b\.json"):
+        check_data(cfg, ("train",))
+
+
+def test_missing_split_file_of_a_segmentation_dataset_is_named(tmp_path: Path) -> None:
+    pytest.importorskip("mmseg")
+    init_default_scope("mmseg")
+    dataset = dict(type="BaseSegDataset", data_root=str(tmp_path), ann_file="train.txt")
+    cfg = Config(dict(train_dataloader=dict(dataset=dataset)))
+    with pytest.raises(SetupError, match=r"found none at .*train\.txt"):
+        check_data(cfg, ("train",))
+
+
+class Head(nn.Module):
+    """Nothing but a number of classes."""
+
+    def __init__(self, num_classes: int) -> None:
+        super().__init__()
+        self.num_classes = num_classes
+
+
+class Dataset:
+    """Nothing but class names."""
+
+    metainfo = dict(classes=NAMES)  # noqa: RUF012
+
+
+def test_heads_must_have_the_classes_of_the_dataset() -> None:
+    model = nn.Module()
+    model.rpn_head = Head(1)
+    model.roi_head = nn.Module()
+    model.roi_head.bbox_head = nn.ModuleList([Head(2), Head(2)])
+    check_classes(model, Dataset(), "train_dataloader")
+    model.roi_head.bbox_head[1].num_classes = 80
+    with pytest.raises(
+        SetupError,
+        match=r"roi_head\.bbox_head\.1 has num_classes=80, but the dataset of train_dataloader "
+        r"has 2 classes \(cat, dog\); set num_classes=2",
+    ):
+        check_classes(model, Dataset(), "train_dataloader")
