@@ -33,20 +33,23 @@ def merge_tokens(tokens: Tokens, assignment: Tensor, num_slots: int) -> Tokens:
     if tokens.policy is not None:
         raise ValueError("expected tokens without a policy mask: masked tokens cannot be merged")
     batch, _, channels = tokens.x.shape
+    prefix, patches = tokens.x.split([tokens.num_prefix, assignment.shape[1]], dim=1)
     size = torch.ones_like(assignment, dtype=torch.float32) if tokens.size is None else tokens.size
     new_size = size.new_zeros(batch, num_slots).scatter_add(1, assignment, size)  # (B, K)
     # Sums in float32: half precision loses tokens when many meet in one slot.
     rows = assignment.unsqueeze(-1).expand(-1, -1, channels)
     total = size.new_zeros(batch, num_slots, channels).scatter_add(
-        1, rows, tokens.patches.float() * size.unsqueeze(-1)
+        1, rows, patches.float() * size.unsqueeze(-1)
     )
     mean = total / new_size.clamp(min=1).unsqueeze(-1)  # (B, K, C)
 
     count = torch.zeros_like(assignment[:, :1]).expand(-1, num_slots)
     count = count.scatter_add(1, assignment, torch.ones_like(assignment))
     index = torch.zeros_like(count).scatter_add(1, assignment, tokens.index)
-    return tokens._replace(
-        x=torch.cat([tokens.prefix, mean.to(tokens.x.dtype)], dim=1),
+    return Tokens(
+        x=torch.cat([prefix, mean.to(tokens.x.dtype)], dim=1),
         index=index.masked_fill(count != 1, -1),
+        grid=tokens.grid,
+        num_prefix=tokens.num_prefix,
         size=new_size,
     )

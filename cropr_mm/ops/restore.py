@@ -39,11 +39,12 @@ def restore_tokens(kept: Tokens, parked: Sequence[Tokens], order: Tensor | None)
                 f"expected parked tokens of grid {kept.grid} without prefix, "
                 f"got grid {left.grid} with {left.num_prefix} prefix tokens"
             )
-    num_tokens = kept.num_patches + sum(left.num_patches for left in parked)
+    counts = [part.index.shape[1] for part in (kept, *parked)]
+    num_tokens = sum(counts)
     if num_tokens != height * width:
         raise ValueError(
             f"expected {height * width} tokens for the {height} x {width} grid, got {num_tokens}: "
-            f"{kept.num_patches} kept, {[left.num_patches for left in parked]} parked"
+            f"{counts[0]} kept, {counts[1:]} parked"
         )
     joined = _join([kept, *parked]) if parked else kept
     place = inverse_permutation(joined.index)  # (B, N): raster id -> position
@@ -63,9 +64,11 @@ def _join(parts: Sequence[Tokens]) -> Tokens:
         size = torch.cat([_or_ones(p.size, p.index, torch.float32) for p in parts], dim=1)
     if any(part.policy is not None for part in parts):
         policy = torch.cat([_or_ones(p.policy, p.index, torch.bool) for p in parts], dim=1)
-    return parts[0]._replace(
+    return Tokens(
         x=torch.cat([part.x for part in parts], dim=1),
         index=torch.cat([part.index for part in parts], dim=1),
+        grid=parts[0].grid,
+        num_prefix=parts[0].num_prefix,
         size=size,
         policy=policy,
     )

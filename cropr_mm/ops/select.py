@@ -6,7 +6,7 @@ B batch, N tokens, K kept tokens.
 import torch
 from torch import Tensor
 
-NAN_KEY = -(2**31)  # below the key of -inf
+NAN_RANK = -(2**31)  # below -inf
 
 
 def select_topk(scores: Tensor, num_keep: int) -> tuple[Tensor, Tensor]:
@@ -55,9 +55,9 @@ def select_topk(scores: Tensor, num_keep: int) -> tuple[Tensor, Tensor]:
 def _unique_key(scores: Tensor, position: Tensor) -> Tensor:
     """Integers (B, N), int64, unique in a row: by score, then the lower position is the higher."""
     value = scores.float()
-    value = torch.where(value == 0, 0.0, value)  # one zero
-    bits = value.view(torch.int32)
-    # Sign and magnitude to two's complement: a negative float ranks by its flipped magnitude.
-    rank = torch.where(bits < 0, bits ^ 0x7FFFFFFF, bits)
-    rank = rank.masked_fill(value.isnan(), NAN_KEY)
-    return rank.long() * 2**32 + (scores.shape[1] - 1 - position)
+    bits = value.view(torch.int32).long()
+    # A float is a sign and a magnitude: read as an integer, a negative one is -2**31 + magnitude.
+    # Its rank is -magnitude, which also makes both zeros equal.
+    rank = torch.where(bits < 0, -(2**31) - bits, bits)
+    rank = rank.masked_fill(value.isnan(), NAN_RANK)
+    return rank * 2**32 + (scores.shape[1] - 1 - position)

@@ -53,7 +53,7 @@ class TokenReducer(nn.Module):
         """
         if num_keep < 1:
             raise ValueError(f"expected num_keep >= 1, got {num_keep}")
-        if num_keep >= tokens.num_patches:
+        if num_keep >= tokens.index.shape[1]:
             return self.keep_all(tokens)
         for name in sorted(self.needs):
             signal = getattr(signals, name)
@@ -120,7 +120,7 @@ class TokenMerger(TokenReducer):
         raise NotImplementedError
 
     def keep_all(self, tokens: Tokens) -> Reduction:
-        slots = torch.arange(tokens.num_patches, device=tokens.index.device)
+        slots = torch.arange(tokens.index.shape[1], device=tokens.index.device)
         return Reduction(tokens, assignment=slots.expand_as(tokens.index).contiguous())
 
     def reduce(self, tokens: Tokens, num_keep: int, signals: Signals) -> Reduction:
