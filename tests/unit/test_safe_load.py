@@ -14,6 +14,7 @@ from mmengine.config import ConfigDict
 from mmengine.dataset import BaseDataset
 from mmengine.logging import HistoryBuffer
 from mmengine.model import BaseModel
+from mmengine.optim.scheduler.param_scheduler import OneCycleParamScheduler
 from mmengine.runner import CheckpointLoader, Runner
 from torch import Tensor, nn
 
@@ -218,15 +219,15 @@ def test_only_listed_methods_are_reached_through_getattr(tmp_path: Path) -> None
 @pytest.mark.usefixtures("door")
 def test_classes_of_the_program_cannot_be_changed(tmp_path: Path) -> None:
     file = tmp_path / "x.pth"
-    torch.save(dict(a=HistoryBuffer), file, _use_new_zipfile_serialization=False)
+    torch.save(dict(a=OneCycleParamScheduler), file, _use_new_zipfile_serialization=False)
     data = file.read_bytes()
-    name = b"cmmengine.logging.history_buffer\nHistoryBuffer\n"
+    name = b"cmmengine.optim.scheduler.param_scheduler\nOneCycleParamScheduler\n"
     assert name in data
     state = b"N}X\x04\x00\x00\x00hurtK\x01s\x86b"  # (None, {"hurt": 1}), then BUILD
     file.write_bytes(data.replace(name, name + state))
     with pytest.raises(ValueError, match=r"x\.pth"):
         safe_load(file)
-    assert not hasattr(HistoryBuffer, "hurt")
+    assert not hasattr(OneCycleParamScheduler, "hurt")
 
 
 def test_safetensors_load(tmp_path: Path) -> None:
