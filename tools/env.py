@@ -287,7 +287,12 @@ class Builder:
 
 
 def stop(*_: object) -> NoReturn:
-    """Turn a request to terminate into an exception, so that everything cleans up."""
+    """Turn a request to end into one exception, so that everything cleans up undisturbed.
+
+    A second request is usual: the shell signals the whole group and make passes it on.
+    """
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
     raise KeyboardInterrupt
 
 
@@ -300,7 +305,8 @@ def main() -> int:
     stack = stack_named(arguments.stack)
     if arguments.check:
         return bool(fault(stack))
-    signal.signal(signal.SIGTERM, stop)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, stop)
 
     def waiting() -> None:
         print(f"env {stack.name}: another call is at work: waiting", flush=True)
