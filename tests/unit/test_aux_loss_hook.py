@@ -156,6 +156,13 @@ def test_losses_under_no_grad_are_plain_numbers(model: Toy, images: Tensor) -> N
     assert not any(losses[n].requires_grad for n in NAMES)
 
 
+def test_the_backbone_can_run_alone_while_the_model_trains(model: Toy, images: Tensor) -> None:
+    listen(model)
+    for _ in range(2):
+        model.backbone(images)
+    assert set(NAMES) < set(model(images, SAMPLES, mode="loss"))
+
+
 def test_a_pass_that_fails_leaves_nothing_for_the_next(model: Toy, images: Tensor) -> None:
     listen(model)
     expected = model(images, SAMPLES, mode="loss")
