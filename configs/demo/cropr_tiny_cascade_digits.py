@@ -10,5 +10,6 @@ custom_hooks = [
     dict(
         type="cropr_mm.CroprAuxLossHook",
         target=dict(type="cropr_mm.MultiLabelTarget", num_classes=10),
-    )
+    ),
+    dict(type="cropr_mm.PruningMapHook", interval=1, max_images=12),
 ]

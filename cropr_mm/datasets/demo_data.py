@@ -1,7 +1,8 @@
 """Demo data made offline: handwritten digits over clutter, annotated for three tasks.
 
-The objects are the 8 x 8 pixel scans that ship with scikit-learn (Alpaydin and Kaynak, UCI machine learning
-repository, 1998), enlarged, rotated and tinted. Training and validation use scans of different writers.
+The objects are the 8 x 8 pixel scans that ship with scikit-learn (Alpaydin and Kaynak, UCI machine
+learning repository, 1998), enlarged, rotated and tinted. Training and validation use scans of
+different writers.
 Everything follows from one seed, so that two machines make the same files.
 """
 
@@ -45,7 +46,7 @@ class DemoSettings:
     num_train: int = 1200
     num_val: int = 200
     image_size: int = 128
-    digit_size: tuple[int, int] = (30, 52)
+    digit_size: tuple[int, int] = (36, 64)
     max_digits: int = 3
     max_rotation: float = 15.0
     seed: int = 0
@@ -57,9 +58,9 @@ class DemoSettings:
                 f"expected at least one image per split, got {self.num_train} and {self.num_val}"
             )
         low, high = self.digit_size
-        if not 8 <= low <= high <= self.image_size // 2:
+        if not 8 <= low <= high <= self.image_size * 5 // 8:
             raise ValueError(
-                f"expected digit sizes in [8, {self.image_size // 2}] for images of "
+                f"expected digit sizes in [8, {self.image_size * 5 // 8}] for images of "
                 f"{self.image_size} pixels, got {self.digit_size}"
             )
 
@@ -82,8 +83,8 @@ class Scene:
 def make_demo_data(out: str | Path, settings: DemoSettings | None = None) -> dict[str, int]:
     """Write the demo data, unless it is already there and whole.
 
-    The files are written beside ``out`` and moved into place at the end. What is found in ``out`` is kept
-    if its manifest names the same settings and every file has its size; otherwise it is made anew.
+    The files are written beside ``out`` and moved into place at the end. What is in ``out`` is
+    kept if its manifest has the same settings and every file its size, else made anew.
 
     Args:
         out: Folder to make. It may exist only if it is empty or holds demo data.
@@ -163,7 +164,7 @@ def _draw_scene(
 
 
 def _background(rng: np.random.Generator, size: int) -> Array:
-    """Clutter of low contrast: coloured clouds of three scales and soft strokes, shape (S, S, 3)."""
+    """Clutter of low contrast: clouds of three scales and soft strokes, shape (S, S, 3)."""
     image = np.ones((size, size, 3)) * rng.uniform(45, 90, 3)
     for cells, strength in ((3, 22), (8, 12), (24, 8)):
         cloud = rng.normal(0, strength, (cells, cells))
@@ -182,7 +183,7 @@ def _background(rng: np.random.Generator, size: int) -> Array:
 
 
 def _enlarge(scan: Array, side: float, degrees: float) -> Array:
-    """Enlarge and rotate a scan about its middle; returns its ink in [0, 1], cut to where it shows."""
+    """Enlarge and rotate a scan about its middle; its ink in [0, 1], cut to where it shows."""
     turn = np.deg2rad(degrees)
     matrix = np.array([[np.cos(turn), np.sin(turn)], [-np.sin(turn), np.cos(turn)]]) * 8 / side
     canvas = int(np.ceil(side * 1.5))
@@ -195,7 +196,7 @@ def _enlarge(scan: Array, side: float, degrees: float) -> Array:
 def _free_place(
     rng: np.random.Generator, shape: NDArray[np.bool_], taken: NDArray[np.bool_]
 ) -> tuple[int, int] | None:
-    """Find a corner (y, x) where the whole shape fits without touching others; None after 20 tries."""
+    """Find a corner (y, x) where the shape fits without touching others; None after 20 tries."""
     height, width = shape.shape
     for _ in range(20):
         y = int(rng.integers(taken.shape[0] - height + 1))
@@ -206,7 +207,9 @@ def _free_place(
 
 
 def _write_split(root: Path, split: str, settings: DemoSettings) -> dict[str, int]:
-    images, annotations, labels = [], [], []
+    images: list[dict] = []
+    annotations: list[dict] = []
+    labels: list[dict] = []
     for folder in ("images", "semantic"):
         (root / folder / split).mkdir(parents=True)
     for number, scene in enumerate(scenes(split, settings)):

@@ -51,7 +51,7 @@ class PruningRecorder:
             self._handles.pop().remove()
 
     def maps(self) -> Tensor:
-        """Block (0-based) after which each patch left, -1 where it stayed; (B, h, w), int64, on CPU.
+        """Block (0-based) after which each patch left, -1 where it stayed; (B, h, w), int64, CPU.
 
         Raises:
             ValueError: If no reducer ran.
@@ -78,8 +78,8 @@ class PruningRecorder:
 class PruningMapHook(Hook):
     """Draws predictions beside the pruning map: patches that left have the colour of their block.
 
-    Patches that stayed to the end show the image. The picture goes to the runner's visualizer, hence
-    to every backend that it has, and as a PNG file to ``out_dir``.
+    Patches that stayed to the end show the image. The picture goes to the runner's visualizer, that
+    is to every backend that it has, and as a PNG file to ``out_dir``.
 
     Args:
         interval: Draw the first image of one batch in so many.
@@ -174,7 +174,7 @@ class PruningMapHook(Hook):
             axis=1,
         )
         name = Path(sample.img_path).stem
-        runner.visualizer.add_image(f"pruning_map/{name}", picture, runner.iter)
+        runner.visualizer.add_image(f"pruning_map_{name}", picture, runner.iter)
         if self.out_dir is not None:
             file = Path(runner.work_dir) / self.out_dir / f"{name}.png"
             mmcv.imwrite(picture[..., ::-1], str(file))
@@ -192,8 +192,8 @@ def draw_pruning_map(image: Image, left_after: NDArray[np.int64], blocks: Sequen
 
     Args:
         image: Shape (H, W, 3), RGB.
-        left_after: Block after which each pixel's patch left, -1 where it stayed, any size (scaled to
-            that of the image).
+        left_after: Block after which each pixel's patch left, -1 where it stayed; any size, it is
+            scaled to that of the image.
         blocks: All blocks with a reducer, ascending.
 
     Returns:

@@ -5,6 +5,7 @@ B batch, C channels, H x W feature map.
 
 from collections.abc import Sequence
 
+import torch
 import torch.nn.functional as F
 from mmengine.model import BaseModule
 from torch import Tensor, nn
@@ -23,15 +24,15 @@ class ChannelNorm(nn.LayerNorm):
 class SimpleFPN(BaseModule):
     """Simple feature pyramid: every level is a resized copy of the last feature map.
 
-    A level is enlarged by transposed convolutions, each halving the channels, or shrunk by max pooling, then
-    brought to ``out_channels`` by a 1 x 1 and a 3 x 3 convolution, both with channel normalisation. Further
-    levels are taken from the last one by subsampling with stride 2.
+    A level is enlarged by transposed convolutions, each halving the channels, or shrunk by max
+    pooling, then brought to ``out_channels`` by a 1 x 1 and a 3 x 3 convolution, both with channel
+    normalisation. Further levels are taken from the last one by subsampling with stride 2.
 
     Args:
         in_channels: Channels of the feature map.
         out_channels: Channels of every level.
-        scale_factors: Size of each level relative to the map: powers of two from 1/32 to 4, descending. A map
-            of stride 16 and the default give strides 4, 8, 16 and 32.
+        scale_factors: Size of each level relative to the map: powers of two from 1/32 to 4,
+            descending. A map of stride 16 and the default give strides 4, 8, 16 and 32.
         num_outs: Levels in all; those beyond ``scale_factors`` are subsampled.
         norm_eps: Epsilon of the normalisation.
         init_cfg: Initialisation, as in mmengine.
@@ -83,7 +84,8 @@ class SimpleFPN(BaseModule):
         """
         if len(inputs) != 1:
             raise ValueError(f"expected one feature map, got {len(inputs)}")
-        outs = [level(inputs[0]) for level in self.levels]
+        # mmcv's operators read a map as if it were contiguous, whatever its strides.
+        outs = [level(inputs[0]).contiguous() for level in self.levels]
         for _ in range(self.num_subsampled):
             outs.append(F.max_pool2d(outs[-1], kernel_size=1, stride=2))
         return tuple(outs)
@@ -97,7 +99,7 @@ def _make_level(in_channels: int, out_channels: int, scale: float, eps: float) -
     while scale > 1:
         if channels < in_channels:
             layers += [ChannelNorm(channels, eps=eps), nn.GELU()]
-        layers.append(nn.ConvTranspose2d(channels, channels // 2, kernel_size=2, stride=2))
+        layers.append(_enlargement(channels, channels // 2))
         channels //= 2
         scale /= 2
     layers += [
@@ -107,3 +109,15 @@ def _make_level(in_channels: int, out_channels: int, scale: float, eps: float) -
         ChannelNorm(out_channels, eps=eps),
     ]
     return nn.Sequential(*layers)
+
+
+def _enlargement(in_channels: int, out_channels: int) -> nn.ConvTranspose2d:
+    """Transposed convolution that starts as nearest-neighbour enlargement of a linear map.
+
+    With unequal weights the four new cells of an old one would encode the same thing differently,
+    and heads that sample between cells learn nothing until that is undone.
+    """
+    layer = nn.ConvTranspose2d(in_channels, out_channels, kernel_size=2, stride=2)
+    with torch.no_grad():
+        layer.weight.copy_(layer.weight[:, :, :1, :1].expand_as(layer.weight))
+    return layer

@@ -1,4 +1,4 @@
-# Cascade Mask R-CNN on the simple feature pyramid of a plain Vision Transformer. A leaf gives the backbone.
+# Cascade Mask R-CNN on the simple pyramid of a plain Vision Transformer, which a leaf gives.
 stages = ((0.5, 10.0), (0.6, 20.0), (0.7, 30.0))  # IoU of a match, precision of the boxes
 model = dict(
     type="CascadeRCNN",
@@ -25,9 +25,7 @@ model = dict(
         anchor_generator=dict(
             type="AnchorGenerator", scales=[8], ratios=[0.5, 1.0, 2.0], strides=[4, 8, 16, 32, 64]
         ),
-        bbox_coder=dict(
-            type="DeltaXYWHBBoxCoder", target_means=[0.0] * 4, target_stds=[1.0] * 4
-        ),
+        bbox_coder=dict(type="DeltaXYWHBBoxCoder", target_means=[0.0] * 4, target_stds=[1.0] * 4),
         loss_cls=dict(type="CrossEntropyLoss", use_sigmoid=True, loss_weight=1.0),
         loss_bbox=dict(type="SmoothL1Loss", beta=1.0 / 9.0, loss_weight=1.0),
     ),
