@@ -19,7 +19,7 @@ def reports(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any
     out = tmp_path_factory.mktemp("ddp")
     run = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     result = subprocess.run(
-        [*run, str(HERE / "ddp_worker.py"), str(out)], capture_output=True, text=True, timeout=300
+        [*run, str(HERE / "ddp_worker.py"), str(out)], capture_output=True, text=True, timeout=900
     )
     assert result.returncode == 0, result.stdout[-2000:] + result.stderr[-6000:]
     return {case: json.loads((out / f"{case}.json").read_text()) for case in CASES}
