@@ -52,9 +52,11 @@ class Schedule(ABC):
         if not 0.0 <= progress <= 1.0:
             raise ValueError(f"expected progress in [0, 1], got {progress}")
         setting = Setting(num_patches, num_prefix, depth, window_size, last_site, progress)
+        wanted = self.plan(setting)
         plan: dict[int, int] = {}
         left = num_patches
-        for block, count in sorted(self.plan(setting).items()):
+        for block in sorted(wanted):  # keys, not items: this runs under torch.compile
+            count = wanted[block]
             if not 0 <= block <= last_site:
                 raise ValueError(
                     f"{self}: expected blocks in [0, {last_site}] (0-based) for a model of {depth} "

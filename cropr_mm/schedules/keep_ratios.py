@@ -29,7 +29,7 @@ class KeepRatios(Schedule):
     def plan(self, setting: Setting) -> dict[int, int]:
         total = setting.num_patches
         plan = {}
-        for stage, block in enumerate(self.blocks, start=1):
-            keep = math.floor(total * self.ratio**stage + 1e-9)
+        for stage, block in enumerate(self.blocks):
+            keep = math.floor(total * self.ratio ** (stage + 1) + 1e-9)
             plan[block] = total - scaled(total - keep, setting.progress)
         return plan

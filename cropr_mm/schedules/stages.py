@@ -39,8 +39,9 @@ class Stages(Schedule):
 
     def plan(self, setting: Setting) -> dict[int, int]:
         left = setting.num_patches - (setting.num_prefix if self.absorb_prefix else 0)
+        rates = self._rates()
         plan = {}
-        for block, rate in zip(self.blocks, self._rates(), strict=True):
-            left -= scaled(rate, setting.progress)
+        for stage, block in enumerate(self.blocks):
+            left -= scaled(rates[stage], setting.progress)
             plan[block] = left
         return plan

@@ -40,8 +40,8 @@ class WindowStages(Schedule):
         plan = {}
         left = setting.num_patches
         stages = len(self.blocks)
-        for stage, block in enumerate(self.blocks, start=1):
-            share = (stages + 1 - stage) ** 2
+        for stage, block in enumerate(self.blocks):
+            share = (stages - stage) ** 2
             keep = area * max(1, round(windows * share / (stages + 1) ** 2))
             removal = scaled(setting.num_patches - keep, setting.progress)
             # Whole windows again, and no more tokens than there are.

@@ -318,6 +318,18 @@ def test_training_mode_reduces_as_evaluation_does(case: Case) -> None:
     assert torch.equal(train.index, evaluation.index)
 
 
+@every_case
+def test_deployment_changes_no_result(case: Case) -> None:
+    reducer, tokens = case.build().eval(), make_tokens()
+    signals = make_signals(reducer, tokens)
+    expected = reducer(tokens, 6, signals).kept
+    reducer.switch_to_deploy()
+    kept = reducer(tokens, 6, signals).kept
+    assert torch.equal(kept.index, expected.index)
+    assert torch.equal(kept.x, expected.x)
+    assert not any(name.endswith("auxiliary") for name, _ in reducer.named_modules())
+
+
 class OverTensors(nn.Module):
     """The reducer as a function of tensors."""
 

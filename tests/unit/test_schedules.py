@@ -4,7 +4,9 @@ import math
 import re
 
 import pytest
+import torch
 from mmengine.config import ConfigDict
+from torch import Tensor
 
 from cropr_mm.registry import TASK_UTILS
 from cropr_mm.schedules import (
@@ -298,6 +300,32 @@ def test_schedules_are_registered_and_refuse_unknown_arguments(kind: type[Schedu
     assert TASK_UTILS.module_dict[kind.__name__] is kind
     with pytest.raises(TypeError, match="unknown"):
         kind(unknown=1)
+
+
+@pytest.mark.parametrize(
+    "schedule",
+    [
+        ConstantRate(8),
+        Stages([20, 30], [2, 4]),
+        WindowStages([2, 4]),
+        KeepRatios(0.7, [2, 4]),
+        ExplicitTokens({2: 50}),
+    ],
+    ids=lambda schedule: type(schedule).__name__,
+)
+@pytest.mark.parametrize("progress", [1.0, 0.5])
+def test_schedules_trace_inside_a_model(schedule: Schedule, progress: float) -> None:
+    """The model asks its schedule in each forward pass, compiled ones included."""
+
+    def model(x: Tensor) -> Tensor:
+        plan = ask(schedule, x.numel(), depth=12, window_size=4, progress=progress)
+        for block, count in plan.items():
+            x = x + block * count
+        return x
+
+    torch._dynamo.reset()
+    compiled = torch.compile(model, backend="eager", fullgraph=True)
+    assert torch.equal(compiled(torch.zeros(14, 14)), model(torch.zeros(14, 14)))
 
 
 def test_schedules_accept_config_containers() -> None:
