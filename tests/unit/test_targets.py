@@ -41,11 +41,12 @@ def test_loss_is_the_mean_sigmoid_cross_entropy() -> None:
     assert target.loss(logits, encoded).item() == pytest.approx(sum(terms) / 4, rel=1e-6)
 
 
-def test_loss_of_bfloat16_logits_is_computed_in_float32() -> None:
+@pytest.mark.parametrize("autocast", [False, True])
+def test_loss_of_bfloat16_logits_is_computed_in_float32(autocast: bool) -> None:
     target = MultiLabelTarget(2)
     logits = torch.tensor([[0.3, -1.7]], dtype=torch.bfloat16, requires_grad=True)
     encoded = target.encode([sample(1)], logits.device)
-    with torch.autocast("cpu", dtype=torch.bfloat16):
+    with torch.autocast("cpu", dtype=torch.bfloat16, enabled=autocast):
         loss = target.loss(logits, encoded)
     assert loss.dtype == torch.float32
     assert torch.equal(loss, target.loss(logits.float(), encoded))
