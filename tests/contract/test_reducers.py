@@ -267,6 +267,7 @@ def test_half_precision_keeps_its_dtype(case: Case, dtype: torch.dtype) -> None:
 @every_case
 def test_autocast_does_not_change_the_selection(case: Case) -> None:
     reducer, tokens = case.build().eval(), make_tokens()
+    tokens = tokens._replace(x=1 + 1e-3 * tokens.x)  # all alike at the precision of bfloat16
     signals = make_signals(reducer, tokens)
     plain = reducer(tokens, 6, signals).kept
     with torch.autocast("cpu", torch.bfloat16):
@@ -328,6 +329,20 @@ def test_deployment_changes_no_result(case: Case) -> None:
     assert torch.equal(kept.index, expected.index)
     assert torch.equal(kept.x, expected.x)
     assert not any(name.endswith("auxiliary") for name, _ in reducer.named_modules())
+
+
+@every_case
+def test_reads_no_value_back_to_the_host(case: Case) -> None:
+    """Tensors of the meta device have no values: whatever reads one raises."""
+    reducer, tokens = case.build().eval().to("meta"), make_tokens()
+    signals = make_signals(reducer, tokens)
+    kept = reducer(
+        tokens._replace(x=tokens.x.to("meta"), index=tokens.index.to("meta")),
+        6,
+        Signals(*(None if signal is None else signal.to("meta") for signal in signals)),
+    ).kept
+    assert kept.x.shape == (B, P + 6, C)
+    assert kept.x.is_meta
 
 
 class OverTensors(nn.Module):
