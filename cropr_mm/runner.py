@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from mmengine.config import Config
 from mmengine.device import get_device
-from mmengine.dist import is_main_process
+from mmengine.dist import is_distributed, is_main_process
 from mmengine.logging import MMLogger
 from mmengine.registry import init_default_scope
 from mmengine.runner import Runner, find_latest_checkpoint
@@ -35,6 +35,7 @@ _FILE_ONLY = (
     '"FileClient" will be deprecated',
     '"HardDiskBackend" is the alias',
     "so skip saving parameter schedulers",
+    "The prefix is not set in metric class Dump",
 )
 _AMP_WRAPPERS = {
     "OptimWrapper": "AmpOptimWrapper",
@@ -46,6 +47,8 @@ _NOISE = (
     r".*torch\.meshgrid.*",
     r".*`torch\.cuda\.amp\..*` is deprecated.*",
     r".*The draw is False.*",
+    r".*faster_coco_eval is not installed.*",
+    r".*To copy construct from a tensor.*",
     r".*lr_scheduler\.step\(\).*",
 )
 
@@ -233,21 +236,15 @@ def draw_predictions(cfg: Config, folder: str) -> None:
     scope = cfg.get("default_scope")
     hooks = {
         "mmdet": dict(type="mmdet.DetVisualizationHook", draw=True, test_out_dir=folder),
-        "mmseg": dict(type="mmseg.SegVisualizationHook", draw=True),
+        "mmseg": dict(type="mmseg.SegVisualizationHook", draw=True, interval=1),
         "mmpretrain": dict(
             type="mmpretrain.VisualizationHook", enable=True, interval=1, out_dir=folder
         ),
     }
     if scope not in hooks:
         raise SetupError(f"--show-dir expects default_scope of {', '.join(hooks)}, got {scope}")
-    default_hooks = cfg.get("default_hooks") or {}
-    cfg.default_hooks = {
-        **default_hooks,
-        "visualization": {**hooks[scope], **(default_hooks.get("visualization") or {})},
-    }
-    for key, value in hooks[scope].items():
-        if key != "type":
-            cfg.default_hooks.visualization[key] = value
+    configured = (cfg.get("default_hooks") or {}).get("visualization") or {}
+    cfg.merge_from_dict({"default_hooks.visualization": {**configured, **hooks[scope]}})
     if scope == "mmseg":
         visualizer = cfg.get("visualizer") or dict(type="mmseg.SegLocalVisualizer")
         backends = [dict(type="LocalVisBackend")]
@@ -273,6 +270,7 @@ def _build(cfg: Config, splits: tuple[str, ...]) -> ToolRunner:
     if cfg.get("default_scope") in _HOST_SCOPES:
         _import_quietly(f"{cfg.default_scope}.datasets")
     check_data(cfg, splits)
+    _join_processes_on_cpu(cfg)
     try:
         runner = ToolRunner.from_cfg(cfg)
     except (ValueError, TypeError, KeyError) as error:
@@ -286,6 +284,19 @@ def _build(cfg: Config, splits: tuple[str, ...]) -> ToolRunner:
             check_length(loop.dataloader.dataset, cfg, split)
             check_classes(runner.model, loop.dataloader.dataset, f"{split}_dataloader")
     return runner
+
+
+def _join_processes_on_cpu(cfg: Config) -> None:
+    """Let several processes run without an accelerator, where mmengine insists on CUDA devices."""
+    if cfg.launcher != "pytorch" or get_device() != "cpu" or is_distributed():
+        return
+    torch.distributed.init_process_group("gloo")
+    wrapper = cfg.get("model_wrapper_cfg") or dict(
+        type="MMDistributedDataParallel",
+        broadcast_buffers=False,
+        find_unused_parameters=cfg.get("find_unused_parameters", False),
+    )
+    cfg.model_wrapper_cfg = {**wrapper, "device_ids": None}
 
 
 def _import_quietly(module: str) -> None:

@@ -87,7 +87,9 @@ def format_complexity(report: dict[str, Any]) -> str:
 
 
 def _gmacs(entry: dict[str, Any]) -> tuple[str, str]:
-    return f"{entry['macs_linear'] / 1e9:.4g}", f"{entry['macs_total'] / 1e9:.4g}"
+    counts = (entry["macs_linear"], entry["macs_total"])
+    linear, total = (f"{count / 1e9:#.4g}".rstrip(".") for count in counts)
+    return linear, total
 
 
 def _params(entry: dict[str, Any]) -> tuple[str, str]:

@@ -172,7 +172,7 @@ def _table(record: dict[str, Any], results: dict[str, Latencies]) -> str:
     load = max(latencies.load for latencies in results.values())
     lines = [
         "Throughput, pruned against its dense twin with the same weights",
-        f"{record['machine']}, {any_result.threads} CPU threads, {record['dtype']}, "
+        f"{record['machine']}, CPU threads {any_result.threads}, {record['dtype']}, "
         f"batch size {record['batch_size']}, images of {height}x{width} pixels",
         format_table([list(column) for column in zip(["block", "tokens"], *tokens, strict=True)]),
     ]

@@ -118,6 +118,19 @@ def test_bad_input_ends_in_one_line_before_training(root: Path) -> None:
     ]
 
 
+@pytest.mark.slow
+def test_two_processes_train_together(root: Path) -> None:
+    config, work_dir = write_config(root, "cls"), root / "together"
+    env = dict(os.environ, PYTHONPATH=str(ROOT), OMP_NUM_THREADS="1", PYTHON=sys.executable)
+    env.update(CUDA_VISIBLE_DEVICES="", PORT="29511")
+    command = ["bash", str(ROOT / "tools/dist_train.sh"), str(config), "2"]
+    command += ["--work-dir", str(work_dir)]
+    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("Trained. Files:") == 1, "one process speaks"
+    assert "GPU number: 2" in next(work_dir.glob("*/*.log")).read_text()
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
