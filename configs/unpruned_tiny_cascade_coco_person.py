@@ -5,8 +5,8 @@ _base_ = [
     "./_base_/schedules/tiny.py",
     "./_base_/runtime/default.py",
 ]
-strides = [16, 32, 64]
-extractor = dict(featmap_strides=strides[:2], finest_scale=128)
+strides = [8, 16, 32, 64]
+extractor = dict(featmap_strides=strides[:3], finest_scale=56)
 model = dict(
     data_preprocessor=dict(
         mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375], pad_size_divisor=256

@@ -10,7 +10,7 @@ import shutil
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,6 @@ import torch
 from matplotlib.patches import Patch
 from mmengine.config import Config
 from mmengine.hooks import Hook
-from mmengine.logging import MMLogger
 from mmengine.runner import Runner, find_latest_checkpoint
 
 from cropr_mm.analysis.latency import format_table
@@ -46,16 +45,13 @@ METRICS = {
 
 @HOOKS.register_module()
 class DemoProgressHook(Hook):
-    """One short line per twentieth of the training; mmengine's log goes to its file alone."""
+    """One short line per twentieth of the training."""
 
     priority = "LOWEST"
 
-    def before_run(self, runner: Runner) -> None:
-        quiet_console(runner.logger)
-
     def before_train(self, runner: Runner) -> None:
         self._start, self._first = time.perf_counter(), runner.iter
-        print(f"  iterations {runner.iter + 1} to {runner.max_iters}", flush=True)
+        say(f"  iterations {runner.iter + 1} to {runner.max_iters}")
 
     def after_train_iter(
         self,
@@ -68,11 +64,10 @@ class DemoProgressHook(Hook):
         if done % max(1, total // 20) and done != total:
             return
         pace = (time.perf_counter() - self._start) / (done - self._first)
-        loss = float((outputs or {})["loss"])
-        print(
+        loss = float((outputs or {})["loss"].detach())
+        say(
             f"  {done:5d}/{total}   loss {loss:6.3f}   {pace:.2f} s per iteration   "
-            f"{minutes(pace * (total - done))} left",
-            flush=True,
+            f"{minutes(pace * (total - done))} left"
         )
 
 
@@ -95,20 +90,18 @@ def run(config: str, work_dir: Path) -> int:
     stages: dict[str, float] = {}
     with stage("data", stages):
         facts = make_demo_data("data/demo")
-        print(
+        say(
             f"  {facts['train_images']} images to train, {facts['val_images']} to test, "
             f"of handwritten digits in data/demo"
         )
     cfg = load_config(config, str(work_dir))
-    cfg.custom_hooks = [*cfg.get("custom_hooks", []), dict(type="cropr_mm.DemoProgressHook")]
     threads = use_cores(cfg.train_dataloader.num_workers)
     with stage(f"train on {threads} threads", stages):
         train_or_resume(cfg, work_dir)
-    with stage("test and benchmark", stages):
+    with stage("test and benchmark", stages), output_to(work_dir / "output.txt"):
         shutil.rmtree(work_dir / "vis", ignore_errors=True)
         cfg = load_config(config, str(work_dir))
-        cfg.custom_hooks = [*cfg.get("custom_hooks", []), dict(type="cropr_mm.DemoProgressHook")]
-        metrics = evaluate(cfg, str(find_latest_checkpoint(str(work_dir))), benchmark=True)
+        metrics = evaluate(cfg, str(latest_checkpoint(work_dir)), benchmark=True)
     benchmark = json.loads((work_dir / "benchmark.json").read_text())
     tokens = benchmark["tokens_per_block"]
     sheet = work_dir / "pictures.png"
@@ -117,7 +110,7 @@ def run(config: str, work_dir: Path) -> int:
     result = {name: float(metrics[name]) for name in METRICS if name in metrics}
     result["pruned"] = 1 - min(tokens) / max(tokens)
     broken = {name for name, least in PROMISES.items() if not result[name] >= least}
-    print(report(result, broken, benchmark, stages, work_dir, sheet))
+    say(report(result, broken, benchmark, stages, work_dir, sheet))
     record = dict(metrics=result, stages_s=stages, benchmark=benchmark, broken=sorted(broken))
     (work_dir / "demo.json").write_text(json.dumps(record, indent=2) + "\n")
     return int(bool(broken))
@@ -131,13 +124,21 @@ def train_or_resume(cfg: Config, work_dir: Path) -> None:
         shutil.rmtree(work_dir, ignore_errors=True)
     work_dir.mkdir(parents=True, exist_ok=True)
     settings.write_text(text)
-    latest = find_latest_checkpoint(str(work_dir))
+    latest = latest_checkpoint(work_dir)
     if latest is not None and Path(latest).stem == f"iter_{cfg.train_cfg.max_iters}":
-        print(f"  already trained: {latest}")
+        say(f"  already trained: {latest}")
         return
     if latest is not None:
-        print(f"  going on from {latest}")
-    train(cfg, latest)
+        say(f"  going on from {latest}")
+    cfg.custom_hooks = [*cfg.get("custom_hooks", []), dict(type="cropr_mm.DemoProgressHook")]
+    cfg.val_dataloader = cfg.val_evaluator = cfg.val_cfg = None  # the test follows at once
+    with output_to(work_dir / "output.txt"):
+        train(cfg, latest)
+
+
+def latest_checkpoint(work_dir: Path) -> str | None:
+    """Path of the last checkpoint, if there is one."""
+    return find_latest_checkpoint(str(work_dir)) if list(work_dir.glob("iter_*.pth")) else None
 
 
 def use_cores(num_workers: int) -> int:
@@ -148,11 +149,16 @@ def use_cores(num_workers: int) -> int:
     return threads
 
 
-def quiet_console(logger: MMLogger) -> None:
-    """Leave the console to the demo; the log file keeps everything."""
-    for handler in logger.handlers:
-        if type(handler).__name__ == "StreamHandler":
-            handler.setLevel("WARNING")
+def say(text: str) -> None:
+    """Print on the console, also where standard output goes to a file."""
+    print(text, file=sys.__stdout__, flush=True)
+
+
+@contextmanager
+def output_to(file: Path) -> Iterator[None]:
+    """Send the host libraries' standard output to a file; standard error stays."""
+    with file.open("a") as out, redirect_stdout(out):
+        yield
 
 
 def draw_sheet(files: Sequence[Path], tokens: Sequence[int], out: Path) -> None:
@@ -170,9 +176,7 @@ def draw_sheet(files: Sequence[Path], tokens: Sequence[int], out: Path) -> None:
         Patch(color=colour, label=f"left after block {i + 1} ({before - after} of {tokens[0]})")
         for (i, before, after), colour in zip(steps, colours, strict=True)
     ]
-    legend.append(
-        Patch(fill=False, edgecolor="grey", label=f"stayed to the end ({min(tokens)})")
-    )
+    legend.append(Patch(fill=False, edgecolor="grey", label=f"stayed to the end ({min(tokens)})"))
     rows = -(-len(files) // 2)
     figure, axes = plt.subplots(rows, 2, figsize=(13, 3.3 * rows + 1), squeeze=False)
     for axis in axes.flat:
@@ -223,7 +227,8 @@ def report(
         ["pictures", str(sheet)],
         ["single pictures", str(work_dir / "vis")],
         ["all numbers", str(work_dir / "demo.json")],
-        ["checkpoint", str(find_latest_checkpoint(str(work_dir)))],
+        ["full output", str(work_dir / "output.txt")],
+        ["checkpoint", str(latest_checkpoint(work_dir))],
     ]
     times = [["stage", "time"], *([name, minutes(took)] for name, took in stages.items())]
     times.append(["all", minutes(sum(stages.values()))])
@@ -246,7 +251,7 @@ def minutes(seconds: float) -> str:
 @contextmanager
 def stage(name: str, stages: dict[str, float]) -> Iterator[None]:
     """Print the name of a stage and note its time, in seconds."""
-    print(f"[{len(stages) + 1}/4] {name}", flush=True)
+    say(f"[{len(stages) + 1}/4] {name}")
     start = time.perf_counter()
     yield
     stages[name] = time.perf_counter() - start

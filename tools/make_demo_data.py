@@ -13,7 +13,8 @@ def main() -> None:
     facts = make_demo_data(out)
     for split in ("train", "val"):
         print(
-            f"{split:5} {facts[f'{split}_images']:5d} images, {facts[f'{split}_digits']:5d} digits, "
+            f"{split:5} {facts[f'{split}_images']:5d} images, "
+            f"{facts[f'{split}_digits']:5d} digits, "
             f"{facts[f'{split}_empty']:4d} images without any"
         )
     print(f"{out}: {facts['files']} files, {facts['bytes'] / 2**20:.1f} MiB")

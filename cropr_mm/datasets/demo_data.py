@@ -46,7 +46,7 @@ class DemoSettings:
     num_train: int = 1200
     num_val: int = 200
     image_size: int = 128
-    digit_size: tuple[int, int] = (36, 64)
+    digit_size: tuple[int, int] = (30, 60)
     max_digits: int = 3
     max_rotation: float = 15.0
     seed: int = 0

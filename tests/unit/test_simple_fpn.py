@@ -86,3 +86,15 @@ def test_more_than_one_map_is_refused() -> None:
     maps = (torch.zeros(1, 8, 4, 4),) * 2
     with pytest.raises(ValueError, match="expected one feature map, got 2"):
         SimpleFPN(8, 4)(maps)
+
+
+def test_region_features_follow_the_map() -> None:
+    from mmcv.ops import roi_align
+
+    neck = SimpleFPN(8, 4, scale_factors=(2.0, 1.0, 0.5), num_outs=4)
+    box = torch.tensor([[0.0, 0, 0, 4, 4]])
+    for out in neck((torch.randn(1, 8, 8, 8),)):
+        assert out.is_contiguous()
+        regions = roi_align(out, box, (4, 4), 1.0, 1, "avg", True)
+        if out.shape[-1] >= 4:
+            torch.testing.assert_close(regions, out[:, :, :4, :4])

@@ -1,5 +1,5 @@
 # Cascade Mask R-CNN that trains from scratch on a CPU: 16 x 16 patches, few channels and proposals.
-stage_ious = (0.5, 0.7)
+stage_ious = (0.5, 0.6, 0.7)
 model = dict(
     type="CascadeRCNN",
     data_preprocessor=dict(
@@ -22,32 +22,30 @@ model = dict(
         type="cropr_mm.SimpleFPN",
         in_channels=128,
         out_channels=64,
-        scale_factors=[1.0, 0.5],
-        num_outs=3,
+        scale_factors=[2.0, 1.0, 0.5],
+        num_outs=4,
     ),
     rpn_head=dict(
         type="RPNHead",
         in_channels=64,
         feat_channels=64,
         anchor_generator=dict(
-            type="AnchorGenerator", scales=[5], ratios=[1.3], strides=[8, 16, 32]
+            type="AnchorGenerator", scales=[5], ratios=[1.3], strides=[4, 8, 16, 32]
         ),
-        bbox_coder=dict(
-            type="DeltaXYWHBBoxCoder", target_means=[0.0] * 4, target_stds=[0.5, 0.5, 0.5, 0.5]
-        ),
+        bbox_coder=dict(type="DeltaXYWHBBoxCoder", target_means=[0.0] * 4, target_stds=[0.5] * 4),
         loss_cls=dict(type="CrossEntropyLoss", use_sigmoid=True, loss_weight=1.0),
         loss_bbox=dict(type="L1Loss", loss_weight=1.0),
     ),
     roi_head=dict(
         type="CascadeRoIHead",
         num_stages=len(stage_ious),
-        stage_loss_weights=[1.0, 0.5],
+        stage_loss_weights=[1.0, 0.5, 0.25],
         bbox_roi_extractor=dict(
             type="SingleRoIExtractor",
             roi_layer=dict(type="RoIAlign", output_size=7, sampling_ratio=1),
             out_channels=64,
-            featmap_strides=[8, 16],
-            finest_scale=48,
+            featmap_strides=[4, 8, 16],
+            finest_scale=28,
         ),
         bbox_head=dict(
             type="Shared2FCBBoxHead",
@@ -68,8 +66,8 @@ model = dict(
             type="SingleRoIExtractor",
             roi_layer=dict(type="RoIAlign", output_size=10, sampling_ratio=1),
             out_channels=64,
-            featmap_strides=[8, 16],
-            finest_scale=48,
+            featmap_strides=[4, 8, 16],
+            finest_scale=28,
         ),
         mask_head=dict(
             type="FCNMaskHead",

@@ -1,0 +1,187 @@
+"""Every config under configs/: it builds at full size, and a shrunk copy trains and validates."""
+
+import json
+import math
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import mmdet  # noqa: F401 - fills its registries
+import pytest
+import torch
+from mmdet.datasets import CocoDataset
+from mmengine.config import Config, ConfigDict
+from mmengine.registry import MODELS, init_default_scope
+from torch import nn
+
+from cropr_mm.backbones.lookup import auxiliary_reducers, find_backbones
+from cropr_mm.datasets import CLASSES, DemoSettings, make_demo_data
+from cropr_mm.layers.arch import resolve_arch
+from cropr_mm.runner import load_config, train
+
+ROOT = Path(__file__).parents[2] / "configs"
+CONFIGS = sorted(
+    path.relative_to(ROOT).as_posix()
+    for path in ROOT.rglob("*.py")
+    if "_base_" not in path.relative_to(ROOT).parts
+)
+CHANNELS = {"out_channels", "feat_channels", "conv_out_channels", "fc_out_channels"}
+WINDOW = 4
+
+
+def test_there_are_configs() -> None:
+    assert len(CONFIGS) >= 6
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_is_named_and_prefixed_as_agreed(name: str) -> None:
+    parts = Path(name).stem.split("_")
+    assert len(parts) >= 4, "method_backbone_framework_dataset"
+    cfg = Config.fromfile(ROOT / name)
+    assert "custom_imports" not in cfg
+    assert cfg.model.backbone.type == "cropr_mm.CroprViT"
+    assert ("reducer" in cfg.model.backbone) == (parts[0] != "unpruned")
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_builds_on_meta(name: str) -> None:
+    cfg = Config.fromfile(ROOT / name)
+    model = build_on_meta(cfg)
+    assert all(parameter.is_meta for parameter in model.parameters())
+    backbone = next(iter(find_backbones(model).values()))
+    counts = backbone.tokens_per_block()
+    assert (min(counts) < counts[0]) == ("reducer" in cfg.model.backbone)
+
+
+@pytest.mark.parametrize("name", [name for name in CONFIGS if name.startswith("cropr_")])
+def test_pruned_config_is_its_unpruned_twin_plus_pruning(name: str) -> None:
+    pruned = Config.fromfile(ROOT / name)
+    twin = Config.fromfile(ROOT / name.replace("cropr_", "unpruned_", 1))
+    for key in ("reducer", "schedule", "fusion"):
+        del pruned.model.backbone[key]
+    assert pruned.model == twin.model
+    for key in ("optim_wrapper", "param_scheduler", "train_dataloader", "test_dataloader"):
+        assert pruned[key] == twin[key]
+
+
+def test_coco_config_keeps_the_published_tokens() -> None:
+    cfg = Config.fromfile(ROOT / "cropr_eva02_cascade_coco.py")
+    backbone = build_on_meta(cfg).backbone
+    assert backbone.num_keep() == {4: 6400, 7: 4096, 10: 2304, 13: 1024, 19: 256}
+    assert sorted(backbone.global_block_indexes) == [2, 5, 8, 11, 14, 17, 20, 23]
+    assert backbone.tokens_per_block()[-1] == 96 * 96
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_shrunk_config_trains_and_validates(
+    name: str, data: Path, tmp_path: Path, capfd: pytest.CaptureFixture
+) -> None:
+    cfg = load_config(str(ROOT / name), str(tmp_path / "work"))
+    original = build_on_meta(cfg)
+    shrink_model(cfg.model)
+    shrink_schedule(cfg)
+    use_data(cfg, data, tmp_path)
+    shrunk = build_on_meta(cfg)
+    assert reducer_types(shrunk) == reducer_types(original)
+    assert type(shrunk.backbone.schedule) is type(original.backbone.schedule)
+
+    train(cfg)
+
+    lines = [
+        json.loads(line)
+        for file in (tmp_path / "work").rglob("scalars.json")
+        for line in file.read_text().splitlines()
+    ]
+    values: dict[str, float] = {key: value for line in lines for key, value in line.items()}
+    losses = {key for key in values if key.startswith("loss")}
+    assert all(math.isfinite(values[key]) for key in losses)
+    assert {"loss", "loss_rpn_cls"} <= losses
+    expected = {f"loss_cropr_b{block:02d}" for block in auxiliary_reducers(shrunk.backbone)}
+    assert {key for key in losses if "cropr" in key} == expected
+    assert "coco/bbox_mAP" in values
+    assert "coco/segm_mAP" in values
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("digits") / "data"
+    make_demo_data(out, DemoSettings(num_train=4, num_val=2))
+    return out
+
+
+def build_on_meta(cfg: Config) -> nn.Module:
+    init_default_scope(cfg.default_scope)
+    with torch.device("meta"):
+        return MODELS.build(cfg.model)
+
+
+def reducer_types(model: nn.Module) -> dict[str, type]:
+    return {block: type(reducer) for block, reducer in model.backbone.reducers.items()}
+
+
+def shrink_model(model: ConfigDict) -> None:
+    """Narrow layers, small windows on as many windows as before, few proposals."""
+    backbone = model.backbone
+    arch = resolve_arch(backbone.arch)
+    patch = backbone.get("patch_size") or arch.patch_size
+    size = backbone.get("img_size") or arch.img_size
+    if backbone.get("window_size"):
+        size = size // backbone.window_size * WINDOW
+        backbone.window_size = WINDOW
+    backbone.update(
+        arch={**asdict(arch), "embed_dim": 32, "num_heads": 2, "hidden_dim": 48},
+        img_size=size,
+        patch_size=patch,
+    )
+    model.data_preprocessor.pad_size_divisor = size
+    for head in (model.neck, model.rpn_head, model.roi_head):
+        narrow(head)
+    model.neck.in_channels = 32
+    for part in (model.train_cfg.rpn_proposal, model.test_cfg.rpn):
+        part.update(nms_pre=50, max_per_img=8)
+    model.train_cfg.rpn.sampler.num = 16
+    for stage in model.train_cfg.rcnn:
+        stage.sampler.num = 4
+
+
+def narrow(cfg: Any) -> None:
+    """Set every number of channels below a config to 16."""
+    for value in cfg.values() if isinstance(cfg, dict) else cfg:
+        if isinstance(value, dict | list | tuple):
+            narrow(value)
+    if isinstance(cfg, dict):
+        cfg.update({key: 16 for key in cfg if key in CHANNELS | {"in_channels"}})
+
+
+def shrink_schedule(cfg: Config) -> None:
+    cfg.train_cfg = dict(type="IterBasedTrainLoop", max_iters=1, val_interval=1)
+    cfg.default_hooks.logger.interval = 1
+    cfg.param_scheduler = []
+
+
+def use_data(cfg: Config, data: Path, folder: Path) -> None:
+    """Put digits in the place of the config's data, under the names of its classes."""
+    size = cfg.model.backbone.img_size
+    for split in ("train", "val"):
+        loader = cfg[f"{split}_dataloader"]
+        loader.update(batch_size=2, num_workers=0, persistent_workers=False)
+        dataset = loader.dataset
+        classes = (dataset.get("metainfo") or CocoDataset.METAINFO)["classes"]
+        content = json.loads((data / f"annotations/instances_{split}.json").read_text())
+        content["categories"] = [dict(id=i + 1, name=n) for i, n in enumerate(classes)]
+        for annotation in content["annotations"]:
+            annotation["category_id"] = (annotation["category_id"] - 1) % len(classes) + 1
+        assert len(classes) in (1, len(CLASSES)) or len(classes) > len(CLASSES)
+        file = folder / f"{split}.json"
+        file.write_text(json.dumps(content))
+        dataset.update(
+            data_root="", ann_file=str(file), data_prefix=dict(img=str(data / "images" / split))
+        )
+        for step in dataset.pipeline:
+            if "scale" in step:
+                step.scale = (size, size)
+            if "crop_size" in step:
+                step.crop_size = (size, size)
+    cfg.val_evaluator.ann_file = str(folder / "val.json")
+    for key in ("test_dataloader", "test_evaluator", "test_cfg"):
+        cfg[key] = None

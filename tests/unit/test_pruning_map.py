@@ -1,0 +1,194 @@
+"""Pruning maps: what is recorded, and what is drawn where."""
+
+from pathlib import Path
+from types import SimpleNamespace
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from mmdet.structures import DetDataSample
+from mmdet.visualization import DetLocalVisualizer
+from mmengine.structures import InstanceData
+from torch import nn
+
+from cropr_mm import CroprViT
+from cropr_mm.hooks.pruning_map import (
+    PruningMapHook,
+    PruningRecorder,
+    block_colours,
+    draw_pruning_map,
+)
+
+SMALL = dict(embed_dim=16, depth=6, num_heads=2, cls_token=False)
+
+
+def make_backbone(window_size: int | None = 2, **changes: object) -> CroprViT:
+    arguments = dict(
+        arch=SMALL,
+        img_size=(48, 32),
+        patch_size=4,
+        window_size=window_size,
+        global_block_indexes=[2, 5] if window_size else [],
+        reducer=dict(type="cropr_mm.Cropr", num_classes=3),
+        schedule=dict(type="cropr_mm.ExplicitTokens", num_keep={1: 48, 3: 8}),
+        fusion=dict(type="cropr_mm.LastLayerFusion"),
+    )
+    return CroprViT(**{**arguments, **changes}).eval()
+
+
+@pytest.mark.parametrize("window_size", [2, None])
+def test_records_the_block_after_which_each_patch_left(window_size: int | None) -> None:
+    backbone = make_backbone(window_size)
+    dropped = {}
+
+    def note(block: int) -> None:
+        def hook(module: nn.Module, inputs: tuple, output: tuple) -> None:
+            dropped[block] = output.dropped.index
+
+        backbone.reducers[str(block)].register_forward_hook(hook)
+
+    note(1)
+    note(3)
+    with PruningRecorder(backbone) as recorder, torch.no_grad():
+        backbone(torch.randn(2, 3, 48, 32))
+    maps = recorder.maps()
+    assert maps.shape == (2, 12, 8)
+    for image in range(2):
+        for block, index in dropped.items():
+            left = (maps[image].flatten() == block).nonzero().flatten()
+            assert sorted(index[image].tolist()) == left.tolist()
+        assert (maps[image] == -1).sum() == 8
+
+
+def test_a_second_forward_starts_a_new_map_and_hooks_are_removed() -> None:
+    backbone = make_backbone()
+    images = torch.randn(2, 1, 3, 48, 32)
+    with torch.no_grad():
+        with PruningRecorder(backbone) as recorder:
+            backbone(images[0])
+            backbone(images[1])
+        second = recorder.maps()
+        with PruningRecorder(backbone) as alone:
+            backbone(images[1])
+    assert torch.equal(second, alone.maps())
+    assert not any(reducer._forward_hooks for reducer in backbone.reducers.values())
+
+
+def test_without_a_reducer_there_is_no_map() -> None:
+    with PruningRecorder(make_backbone()) as recorder:
+        pass
+    with pytest.raises(ValueError, match="expected a backbone whose reducers ran"):
+        recorder.maps()
+
+
+def test_patches_that_stayed_show_the_image_and_others_their_colour() -> None:
+    image = np.full((8, 8, 3), 100, np.uint8)
+    left = np.array([[-1, 1], [3, 3]])
+    picture = draw_pruning_map(image, left, blocks=[1, 3]).astype(int)
+    early, late = block_colours(2).astype(int)
+    assert (picture[1, 1] == 100).all()
+    assert np.abs(picture[1, 6] - (0.72 * early + 28)).max() <= 1
+    assert np.abs(picture[6, 1] - (0.72 * late + 28)).max() <= 1
+    assert (picture[4, :] == 255).all(), "a border between blocks"
+
+
+class Detector(nn.Module):
+    """A model with a backbone."""
+
+    def __init__(self, backbone: CroprViT) -> None:
+        super().__init__()
+        self.backbone = backbone
+
+
+@pytest.fixture
+def runner(tmp_path: Path) -> SimpleNamespace:
+    visualizer = DetLocalVisualizer(
+        vis_backends=[dict(type="LocalVisBackend")], save_dir=str(tmp_path / "backend")
+    )
+    visualizer.dataset_meta = dict(classes=("digit",), palette=[(0, 255, 0)])
+    model = Detector(make_backbone())
+    return SimpleNamespace(
+        model=model, visualizer=visualizer, work_dir=str(tmp_path), iter=0, train_loop=None
+    )
+
+
+def sample(folder: Path) -> DetDataSample:
+    """An image of 80 x 64 pixels that was halved and then padded to 48 x 32."""
+    file = folder / "photo.png"
+    cv2.imwrite(str(file), np.full((80, 64, 3), 120, np.uint8))
+    mask = torch.zeros(1, 80, 64, dtype=torch.bool)
+    mask[0, 10:40, 10:30] = True
+    instances = InstanceData(
+        bboxes=torch.tensor([[10.0, 10, 30, 40]]),
+        scores=torch.tensor([0.9]),
+        labels=torch.tensor([0]),
+        masks=mask,
+    )
+    result = DetDataSample(
+        pred_instances=instances,
+        metainfo=dict(img_path=str(file), img_shape=(40, 32), ori_shape=(80, 64)),
+    )
+    return result
+
+
+def drive(hook: PruningMapHook, runner: SimpleNamespace, output: DetDataSample) -> None:
+    hook.before_test_iter(runner, 0)
+    with torch.no_grad():
+        runner.model.backbone(torch.randn(1, 3, 48, 32))
+    hook.after_test_iter(runner, 0, None, [output])
+
+
+def test_draws_detections_beside_the_map_into_a_file_and_the_backends(
+    runner: SimpleNamespace, tmp_path: Path
+) -> None:
+    output = sample(tmp_path)
+    drive(PruningMapHook(interval=1), runner, output)
+    picture = cv2.imread(str(tmp_path / "vis" / "photo.png"))
+    height, width = picture.shape[:2]
+    assert height == 80 * 6
+    assert width == 2 * 64 * 6 + 8
+    detections, pruning = picture[:, : 64 * 6], picture[:, 64 * 6 + 8 :]
+    assert (detections != 120).any(), "a box is drawn"
+    assert (pruning != 120).any(), "patches are covered"
+    assert [*(tmp_path / "backend").rglob("pruning_map_photo_0.png")]
+    assert torch.equal(output.pred_instances.bboxes, torch.tensor([[10.0, 10, 30, 40]]))
+
+
+def test_the_map_is_cut_at_the_padding(runner: SimpleNamespace, tmp_path: Path) -> None:
+    hook = PruningMapHook(interval=1)
+    hook.before_test_iter(runner, 0)
+    recorder = hook._recorder
+    recorder.left_after = torch.full((1, 12, 8), 1)  # 48 x 32 pixels, of which 40 x 32 are image
+    recorder.left_after[:, 10:] = -1  # all of the padding stayed
+    hook.after_test_iter(runner, 0, None, [sample(tmp_path)])
+    pruning = cv2.imread(str(tmp_path / "vis" / "photo.png"))[:, 64 * 6 + 8 :]
+    assert (pruning == pruning[0, 0]).all(), "no padding is shown"
+
+
+def test_interval_and_limit_are_kept(runner: SimpleNamespace, tmp_path: Path) -> None:
+    hook = PruningMapHook(interval=2, max_images=1)
+    hook.before_test_epoch(runner)
+    hook.before_test_iter(runner, 1)
+    assert hook._recorder is None
+    drive(hook, runner, sample(tmp_path))
+    hook.before_test_iter(runner, 2)
+    assert hook._recorder is None
+    hook.before_test_epoch(runner)
+    hook.before_test_iter(runner, 0)
+    assert hook._recorder is not None
+
+
+def test_validation_is_drawn_only_on_request(runner: SimpleNamespace) -> None:
+    for wanted in (False, True):
+        hook = PruningMapHook(draw_val=wanted)
+        hook.before_val_iter(runner, 0)
+        assert (hook._recorder is not None) == wanted
+
+
+def test_bad_use_is_named(runner: SimpleNamespace) -> None:
+    with pytest.raises(ValueError, match="interval and max_images of at least 1, got 0"):
+        PruningMapHook(interval=0)
+    runner.model = Detector(make_backbone(reducer=None, schedule=None, fusion=None))
+    with pytest.raises(ValueError, match="expects a model with a pruned CroprViT"):
+        PruningMapHook().before_test_iter(runner, 0)
