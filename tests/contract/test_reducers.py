@@ -372,8 +372,15 @@ def assert_same(function: Callable, model: OverTensors) -> None:
         assert torch.equal(out, expected)
 
 
-@every_case
-@pytest.mark.parametrize("training", [False, True], ids=["eval", "train"])
+# Training differs from evaluation where there is something to train.
+LEARNED = [case for case in CASES if any(p.requires_grad for p in case.build().parameters())]
+
+
+@pytest.mark.parametrize(
+    ("case", "training"),
+    [*((case, False) for case in CASES), *((case, True) for case in LEARNED)],
+    ids=lambda value: str(value) if isinstance(value, Case) else "train" if value else "eval",
+)
 def test_compiles_whole_and_once(case: Case, training: bool) -> None:
     from torch._dynamo.testing import CompileCounterWithBackend
 
