@@ -1,6 +1,7 @@
 """Distributed training with auxiliary losses: two processes, gloo, mmengine's own wrapper."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -19,7 +20,11 @@ def reports(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any
     out = tmp_path_factory.mktemp("ddp")
     run = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     result = subprocess.run(
-        [*run, str(HERE / "ddp_worker.py"), str(out)], capture_output=True, text=True, timeout=900
+        [*run, str(HERE / "ddp_worker.py"), str(out)],
+        capture_output=True,
+        text=True,
+        timeout=900,
+        env={**os.environ, "PYTHONPATH": str(HERE.parents[1])},
     )
     assert result.returncode == 0, result.stdout[-2000:] + result.stderr[-6000:]
     return {case: json.loads((out / f"{case}.json").read_text()) for case in CASES}
