@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ from mmengine.config import Config
 from mmengine.hooks import Hook
 from mmengine.runner import Runner, find_latest_checkpoint
 
-from cropr_mm.analysis.latency import format_table
+from cropr_mm.analysis.latency import format_table, measure
 from cropr_mm.datasets import make_demo_data
 from cropr_mm.hooks.pruning_map import block_colours
 from cropr_mm.registry import HOOKS
@@ -96,7 +97,7 @@ def run(config: str, work_dir: Path) -> int:
         )
     cfg = load_config(config, str(work_dir))
     threads = use_cores(cfg.train_dataloader.num_workers)
-    with stage(f"train on {threads} threads", stages):
+    with stage(f"train on {threads} thread{'s' * (threads > 1)}", stages):
         train_or_resume(cfg, work_dir)
     with stage("test and benchmark", stages), output_to(work_dir / "output.txt"):
         shutil.rmtree(work_dir / "vis", ignore_errors=True)
@@ -142,9 +143,24 @@ def latest_checkpoint(work_dir: Path) -> str | None:
 
 
 def use_cores(num_workers: int) -> int:
-    """Let torch use the cores that data workers leave; OMP_NUM_THREADS has the last word."""
+    """Let torch use the cores that data workers leave, or one if they prove to be busy.
+
+    Threads that wait for a core which another program uses are several times slower than one
+    thread. OMP_NUM_THREADS has the last word.
+    """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     threads = int(os.environ.get("OMP_NUM_THREADS") or max(1, (cores or 1) - num_workers))
+    if threads > 1 and not os.environ.get("OMP_NUM_THREADS"):
+        tokens, weights = torch.randn(2048, 128), torch.randn(128, 512)
+
+        def work(number: int) -> None:
+            torch.set_num_threads(number)
+            for _ in range(20):
+                torch.nn.functional.gelu(tokens @ weights)
+
+        trials = {str(number): partial(work, number) for number in (1, threads)}
+        times = measure(trials, rounds=15)
+        threads = min((1, threads), key=lambda number: times.median(str(number)))
     torch.set_num_threads(threads)
     return threads
 
