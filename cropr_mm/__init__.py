@@ -1,5 +1,6 @@
 """Token Cropr for OpenMMLab: Vision Transformers that drop the tokens a task does not need."""
 
+from cropr_mm import compat as compat  # makes mmseg:: config inheritance work
 from cropr_mm.backbones import CroprViT
 
 __all__ = ["CroprViT", "__version__"]
