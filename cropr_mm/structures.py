@@ -1,7 +1,7 @@
 """Records that travel between the parts of the model.
 
-B batch, P prefix tokens (class and register tokens), N live patch tokens, C channels, h x w patch grid.
-NamedTuples, because they pass through compile, export and FSDP as plain tuples of tensors.
+B batch, P prefix tokens (class and register tokens), N live patch tokens, C channels, h x w patch
+grid. NamedTuples, because they pass through compile, export and FSDP as plain tuples of tensors.
 """
 
 from typing import NamedTuple
@@ -14,11 +14,12 @@ class Tokens(NamedTuple):
 
     Attributes:
         x: Features, prefix first, shape (B, P + N, C).
-        index: Raster id of each patch token in the h x w grid, shape (B, N), int64; -1 marks a token
-            that belongs to no cell.
+        index: Raster id of each patch token in the h x w grid, shape (B, N), int64; -1 marks a
+            token that belongs to no cell.
         grid: Patch grid (h, w) of the whole image, also after tokens were dropped.
         num_prefix: P.
-        size: Number of cells that each token stands for, shape (B, N), float32; None means one each.
+        size: Number of cells that each token stands for, shape (B, N), float32; None means one
+            each.
         policy: True where a token is live, shape (B, N), bool; None means all.
     """
 
@@ -51,10 +52,11 @@ class Signals(NamedTuple):
     Every tensor is aligned with the live patch tokens.
 
     Attributes:
-        variance: Pixel variance inside each patch, mean over the image channels, shape (B, N), float32.
+        variance: Pixel variance inside each patch, mean over the image channels, shape (B, N),
+            float32.
         cls_row: Attention of the class token on each patch, mean over heads, shape (B, N), float32.
-        column_mean: Attention that each patch receives, mean over heads and queries (in a window block:
-            the queries of its window), shape (B, N), float32.
+        column_mean: Attention that each patch receives, mean over heads and queries (in a window
+            block: the queries of its window), shape (B, N), float32.
         keys: Keys of the block's attention before RoPE, mean over heads, shape (B, N, C / heads).
         values: Values of the block's attention, heads concatenated, shape (B, N, C).
         noise: Uniform numbers in [0, 1), shape (B, N), float32.
@@ -73,9 +75,10 @@ class Reduction(NamedTuple):
 
     Attributes:
         kept: Tokens that go on, prefix first.
-        dropped: Tokens that leave, without prefix, in token order; None where a method merges them away.
-        assignment: Slot in ``kept.index`` that each input patch went to, shape (B, N), int64; None for
-            methods that only drop.
+        dropped: Tokens that leave, without prefix, in token order; None where a method merges them
+            away.
+        assignment: Slot in ``kept.index`` that each input patch went to, shape (B, N), int64; None
+            for methods that only drop.
     """
 
     kept: Tokens
