@@ -82,8 +82,12 @@ def main() -> None:
     if args.task != "det":
         parser.error(f"task {args.task} is not available yet; available: det")
     os.chdir(ROOT)
-    with short_errors():
-        sys.exit(run(args.config, Path(args.work_dir)))
+    try:
+        with short_errors():
+            sys.exit(run(args.config, Path(args.work_dir)))
+    except KeyboardInterrupt:
+        say("\ninterrupted: the same command goes on from the last checkpoint")
+        sys.exit(130)
 
 
 def run(config: str, work_dir: Path) -> int:

@@ -98,3 +98,20 @@ def test_other_tasks_are_refused(
         demo.main()
     assert error.value.code == 2
     assert "task seg is not available yet; available: det" in capsys.readouterr().err
+
+
+def test_an_interrupt_needs_no_traceback(
+    demo: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def interrupt(*_: object) -> int:
+        raise KeyboardInterrupt
+
+    said: list[str] = []
+    monkeypatch.setattr(demo, "run", interrupt)
+    monkeypatch.setattr(demo, "say", said.append)
+    monkeypatch.setattr("sys.argv", ["demo.py"])
+    monkeypatch.chdir(tmp_path)  # main changes the folder; this puts it back
+    with pytest.raises(SystemExit) as error:
+        demo.main()
+    assert error.value.code == 130
+    assert "goes on from the last checkpoint" in said[0]
