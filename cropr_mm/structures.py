@@ -20,7 +20,8 @@ class Tokens(NamedTuple):
         num_prefix: P.
         size: Number of cells that each token stands for, shape (B, N), float32; None means one
             each.
-        policy: True where a token is live, shape (B, N), bool; None means all.
+        policy: True where a token is live, shape (B, N), bool; None means all. Selection and fusion
+            carry and respect it; no method of this version sets it, and attention does not read it.
     """
 
     x: Tensor
@@ -56,7 +57,7 @@ class Signals(NamedTuple):
             float32.
         cls_row: Attention of the class token on each patch, mean over heads, shape (B, N), float32.
         column_mean: Attention that each patch receives, mean over heads and queries (in a window
-            block: the queries of its window), shape (B, N), float32.
+            block: the queries of its window, padding included), shape (B, N), float32.
         keys: Keys of the block's attention before RoPE, mean over heads, shape (B, N, C / heads).
         values: Values of the block's attention, heads concatenated, shape (B, N, C).
         noise: Uniform numbers in [0, 1), shape (B, N), float32.

@@ -13,6 +13,14 @@ from timm.layers import PatchEmbed, resample_abs_pos_embed, to_2tuple
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from cropr_mm.backbones.checks import (
+    check_blocks,
+    check_choices,
+    check_init_cfg,
+    check_reduction,
+    check_sizes,
+    check_windows,
+)
 from cropr_mm.backbones.plan import Plan, make_plan
 from cropr_mm.checkpoints import load_backbone
 from cropr_mm.layers.arch import resolve_arch
@@ -23,10 +31,10 @@ from cropr_mm.ops.gather import take_tokens
 from cropr_mm.ops.restore import restore_tokens
 from cropr_mm.ops.variance import patch_variance
 from cropr_mm.ops.window import window_major_order
+from cropr_mm.reducers.base import TokenMerger
 from cropr_mm.registry import MODELS, TASK_UTILS
 from cropr_mm.structures import Signals, Tokens
 
-_OUT_TYPES = ("featmap", "raw", "avg_featmap", "avg_all", "cls_token")
 _ATTENTION_SIGNALS = frozenset({"cls_row", "column_mean", "keys", "values"})
 _NOTHING: frozenset[str] = frozenset()
 
@@ -103,7 +111,6 @@ class CroprViT(BaseModule):
         self.img_size: tuple[int, int] = to_2tuple(
             self.arch.img_size if img_size is None else img_size
         )
-        self.grid = self._grid(self.img_size)
         has_cls = self.arch.cls_token if with_cls_token is None else with_cls_token
         self.num_prefix = int(has_cls) + self.arch.num_registers
         self.window_size = window_size
@@ -115,12 +122,17 @@ class CroprViT(BaseModule):
         self.frozen_stages = frozen_stages
         self.with_cp = with_cp
         self.progress = 1.0
-        self._check(global_block_indexes, window_rope, use_rel_pos, has_cls, init_cfg)
-        if (reducer is None) != (schedule is None) or (reducer is None and fusion is not None):
-            raise ValueError(
-                "reducer and schedule go together, and fusion needs both; "
-                f"got reducer={reducer}, schedule={schedule}, fusion={fusion}"
-            )
+        check_sizes(self.img_size, self.patch_size, in_channels, window_size, drop_path_rate)
+        check_choices(out_type, survivor_order, window_rope)
+        check_blocks(self.depth, self.out_indices, global_block_indexes, frozen_stages)
+        check_windows(
+            window_size, self.num_prefix, bool(global_block_indexes), use_rel_pos, window_rope
+        )
+        check_reduction(reducer, schedule, fusion)
+        check_init_cfg(init_cfg)
+        if out_type == "cls_token" and not has_cls:
+            raise ValueError("out_type='cls_token' needs a class token, got with_cls_token=False")
+        self.grid = self.patch_grid(self.img_size)
         self.schedule = None if schedule is None else TASK_UTILS.build(schedule)
         self.fusion = None if fusion is None else MODELS.build(fusion)
 
@@ -150,9 +162,7 @@ class CroprViT(BaseModule):
 
         self.reducers = nn.ModuleDict()
         if reducer is not None:
-            for block in self.num_keep():
-                self.reducers[str(block)] = MODELS.build({**reducer, "embed_dim": dim})
-            self.num_keep()  # again, now that the reducers' site is known
+            self._build_reducers(reducer)
         if deploy:
             self.switch_to_deploy()
         self._freeze()
@@ -169,7 +179,7 @@ class CroprViT(BaseModule):
         Raises:
             ValueError: If the image size does not fit the patch size or the schedule.
         """
-        grid = self._grid(tuple(img.shape[-2:]))
+        grid = self.patch_grid((img.shape[-2], img.shape[-1]))
         plan = self._plan(grid)
         tables = self.positions.tables(grid, img.device)
         tokens = self._embed(img, grid, tables)
@@ -208,6 +218,20 @@ class CroprViT(BaseModule):
             if i in self.out_indices:
                 outputs.append(self._output(tokens, parked, last=i == self.depth - 1))
         return tuple(outputs)
+
+    def patch_grid(self, img_size: tuple[int, int]) -> tuple[int, int]:
+        """Rows and columns of patches of an image (height, width), in pixels.
+
+        Raises:
+            ValueError: If the patch size does not divide the image.
+        """
+        height, width = img_size
+        if height % self.patch_size or width % self.patch_size:
+            raise ValueError(
+                f"image height and width must be multiples of the patch size {self.patch_size}, "
+                f"got {height}x{width} pixels (set pad_size_divisor in the data preprocessor)"
+            )
+        return height // self.patch_size, width // self.patch_size
 
     def num_keep(self, grid: tuple[int, int] | None = None) -> dict[int, int]:
         """Patch tokens kept at each reducing block, for a grid or the native one."""
@@ -254,6 +278,25 @@ class CroprViT(BaseModule):
         for module in self._frozen_modules():
             module.eval()
         return self
+
+    def _build_reducers(self, cfg: dict[str, Any]) -> None:
+        """One reducer per block of the schedule."""
+        for block in self.num_keep():
+            self.reducers[str(block)] = MODELS.build({**cfg, "embed_dim": self.embed_dim})
+        self.num_keep()  # again, now that the reducers' site is known
+        for reducer in self.reducers.values():
+            name = type(reducer).__name__
+            if "cls_row" in reducer.needs and self.cls_token is None:
+                raise ValueError(
+                    f"{name} reads the attention of the class token, got a model without; "
+                    "use signal='column_mean'"
+                )
+            dense = self.fusion is not None or self.out_type in ("featmap", "raw")
+            if isinstance(reducer, TokenMerger) and dense:
+                raise ValueError(
+                    f"{name} merges tokens, which cannot be given back: expected fusion=None and a "
+                    f"pooled out_type, got fusion={self.fusion} and out_type={self.out_type!r}"
+                )
 
     def _embed(self, img: Tensor, grid: tuple[int, int], tables: GridTables) -> Tokens:
         """Patches with positions, in token order, behind the prefix."""
@@ -339,69 +382,6 @@ class CroprViT(BaseModule):
     def _num_embedded_prefix(self) -> int:
         """Rows of ``pos_embed`` that belong to prefix tokens."""
         return self.num_prefix if self.arch.pos_embed_prefix else 0
-
-    def _grid(self, img_size: tuple[int, ...]) -> tuple[int, int]:
-        height, width = img_size
-        if height % self.patch_size or width % self.patch_size:
-            raise ValueError(
-                f"image height and width must be multiples of the patch size {self.patch_size}, "
-                f"got {height}x{width} pixels (set pad_size_divisor in the data preprocessor)"
-            )
-        return height // self.patch_size, width // self.patch_size
-
-    def _check(
-        self,
-        global_block_indexes: Sequence[int],
-        window_rope: str,
-        use_rel_pos: bool,
-        has_cls: bool,
-        init_cfg: dict[str, Any] | None,
-    ) -> None:
-        for name, value, allowed in (
-            ("out_type", self.out_type, _OUT_TYPES),
-            ("survivor_order", self.survivor_order, ("window", "raster")),
-            ("window_rope", window_rope, ("origin", "slot")),
-        ):
-            if value not in allowed:
-                raise ValueError(f"{name} must be one of {allowed}, got {value!r}")
-        for name, blocks in (
-            ("out_indices", self.out_indices),
-            ("global_block_indexes", global_block_indexes),
-        ):
-            if list(blocks) != sorted(set(blocks) & set(range(self.depth))):
-                raise ValueError(
-                    f"{name} must be ascending blocks of 0..{self.depth - 1}, got {list(blocks)}"
-                )
-        if not self.out_indices:
-            raise ValueError("out_indices must name at least one block, got none")
-        if self.window_size is not None and self.window_size < 1:
-            raise ValueError(f"window_size must be at least 1 patch, got {self.window_size}")
-        if self.window_size is not None and self.num_prefix:
-            raise ValueError(
-                f"window attention has no place for prefix tokens, got {self.num_prefix}; "
-                "set with_cls_token=False and choose an architecture without registers"
-            )
-        if self.window_size is None and global_block_indexes:
-            raise ValueError(
-                f"global_block_indexes={list(global_block_indexes)} needs window_size, got None"
-            )
-        if self.window_size is not None and use_rel_pos and window_rope != "slot":
-            raise ValueError(
-                "relative position bias in windows uses the places in the window: "
-                f"use_rel_pos with window_size needs window_rope='slot', got {window_rope!r}"
-            )
-        if self.out_type == "cls_token" and not has_cls:
-            raise ValueError("out_type='cls_token' needs a class token, got with_cls_token=False")
-        if not -1 <= self.frozen_stages <= self.depth:
-            raise ValueError(f"frozen_stages must be in -1..{self.depth}, got {self.frozen_stages}")
-        if init_cfg is not None and (
-            init_cfg.get("type") != "Pretrained"
-            or not {"checkpoint"} <= set(init_cfg) - {"type"} <= {"checkpoint", "prefix"}
-        ):
-            raise ValueError(
-                "init_cfg must be dict(type='Pretrained', checkpoint=..., prefix=''), "
-                f"got {init_cfg}"
-            )
 
     def _frozen_modules(self) -> list[nn.Module]:
         if self.frozen_stages < 0:

@@ -1,24 +1,9 @@
 """What a schedule means for one grid: tokens kept per block and how survivors form windows."""
 
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 from cropr_mm.ops.window import window_rectangle
-
-
-class Schedule(Protocol):
-    """A schedule, see ``cropr_mm.schedules``."""
-
-    def __call__(
-        self,
-        *,
-        num_patches: int,
-        num_prefix: int,
-        depth: int,
-        window_size: int | None,
-        last_site: int,
-        progress: float,
-    ) -> dict[int, int]:
-        """Patch tokens kept at each reducing block."""
+from cropr_mm.schedules.base import Schedule
 
 
 class Plan(NamedTuple):
@@ -82,7 +67,7 @@ def make_plan(
     for block, start, end in zip(sorted(num_keep), starts, ends, strict=True):
         count = num_keep[block]
         in_windows = [i for i in range(start, end) if windowed[i]]
-        if not in_windows:
+        if not in_windows or count == grid[0] * grid[1]:
             continue
         if count % window_size**2:
             raise ValueError(

@@ -111,19 +111,21 @@ class Attention(nn.Module):
         if geometry.rope is not None:
             qk = apply_rope(qk, geometry.rope, self.rope_half)
         length = geometry.window_tokens or num_tokens
+        windows = batch * (num_tokens // length)
         q, k, v = (
-            t.reshape(-1, length, *t.shape[2:]).transpose(1, 2)
+            t.reshape(windows, length, *t.shape[2:]).transpose(1, 2)
             for t in (qk[:, :, 0], qk[:, :, 1], v)
         )  # (B * windows, H, length, d)
         bias = self._relative_bias(q, geometry.relative)
-        if "cls_row" in needs:
-            signals["cls_row"] = attention_rows(
-                q[:, :, :1], k, None if bias is None else bias[:, :, :1]
-            ).mean(dim=1)[:, 0]
-        if "column_mean" in needs:
-            signals["column_mean"] = column_mean(q, k, bias).view(batch, num_tokens)
+        with torch.no_grad():  # attention ranks tokens; a graph would hold the N x N matrix
+            if "cls_row" in needs:
+                row = None if bias is None else bias[:, :, :1]
+                signals["cls_row"] = attention_rows(q[:, :, :1], k, row).mean(dim=1)[:, 0]
+            if "column_mean" in needs:
+                signals["column_mean"] = column_mean(q, k, bias).view(batch, num_tokens)
         out = F.scaled_dot_product_attention(q, k, v, attn_mask=bias)
-        return self.proj(self.norm(out.transpose(1, 2).reshape(batch, num_tokens, -1))), signals
+        out = out.transpose(1, 2).reshape(x.shape)
+        return self.proj(self.norm(out)), signals
 
     def _project(self, x: Tensor) -> Tensor:
         if self.q_bias is None:

@@ -41,7 +41,8 @@ class CroprAuxiliary(nn.Module):
         Returns:
             Shape (B, M, C).
         """
-        logits = queries @ x.transpose(1, 2) * x.shape[2] ** -0.5  # (B, M, S)
+        # Queries are scaled, not the product, which half precision may not hold.
+        logits = queries * x.shape[2] ** -0.5 @ x.transpose(1, 2)  # (B, M, S)
         return logits.softmax(dim=-1) @ x
 
     def forward(self, queries: Tensor, x: Tensor) -> Tensor:

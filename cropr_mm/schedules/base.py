@@ -43,8 +43,9 @@ class Schedule(ABC):
         """Plan the reduction; arguments are the fields of :class:`Setting`.
 
         Returns:
-            ``{block: patch tokens kept}``, 0-based blocks in ascending order, strictly decreasing
-            counts. Steps that keep everything are left out.
+            ``{block: patch tokens kept}``, 0-based blocks in ascending order, counts that do not
+            grow. A step that keeps everything stays in the plan, so that a model has the same
+            reducers at every image size and progress.
 
         Raises:
             ValueError: If the plan does not fit the setting; the message has the numbers.
@@ -67,8 +68,7 @@ class Schedule(ABC):
                     f"{self}: expected to keep between 1 and {left} of {num_patches} patch tokens "
                     f"after block {block}, got {count}"
                 )
-            if count < left:
-                plan[block] = left = count
+            plan[block] = left = count
         return plan
 
     @abstractmethod

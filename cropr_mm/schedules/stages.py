@@ -16,6 +16,7 @@ class Stages(Schedule):
         rate: Tokens removed per stage: one number, or one for each stage.
         blocks: 0-based blocks after which the stages act.
         absorb_prefix: The first stage also removes as many patch tokens as there are prefix tokens.
+            The published single step to 200 tokens of 1025 is without: ``Stages(825, [2], False)``.
     """
 
     rate: int | Sequence[int]

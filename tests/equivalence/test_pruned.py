@@ -93,22 +93,29 @@ def test_orders_and_rope_options_differ() -> None:
 @pytest.mark.parametrize("windows", [{}, WINDOWS], ids=["global", "windows"])
 def test_keeping_all_tokens_equals_dense_exactly(windows: dict) -> None:
     model = pruned(EVA, {1: 48}, fusion=LLF, **windows)
-    # Steps that keep everything leave the schedule; force them through the reducer as well.
-    reducer = pruned(EVA, {1: 44}, fusion=LLF, **windows)
+    assert list(model.reducers) == ["1"]
     dense = CroprViT(EVA, img_size=(32, 24), **windows).eval()
-    dense.load_state_dict(model.state_dict(), strict=not model.reducers)
-    reducer.load_state_dict(dense.state_dict(), strict=False)
-    reducer.schedule = lambda **_: {1: 48}
+    state = model.state_dict()
+    dense.load_state_dict({name: value for name, value in state.items() if "reducers" not in name})
     img = torch.randn(2, 3, 32, 24)
     with torch.no_grad():
         assert torch.equal(model(img)[0], dense(img)[0])
-        assert torch.equal(reducer(img)[0], dense(img)[0])
 
 
 @pytest.mark.parametrize("with_cp", [False, True], ids=["plain", "checkpointing"])
-@pytest.mark.parametrize("windows", [{}, WINDOWS], ids=["global", "windows"])
-def test_gradients_reach_every_parameter(windows: dict, with_cp: bool) -> None:
-    model = pruned(EVA, {1: 24, 3: 8}, fusion=LLF, with_cp=with_cp, **windows).train()
+@pytest.mark.parametrize(
+    ("arch", "options"),
+    [
+        (EVA, {}),
+        (EVA, WINDOWS),
+        (PLAIN, dict(WINDOWS, use_rel_pos=True, window_rope="slot")),
+        (dict(PLAIN, layer_scale=1e-5, num_registers=4, pos_embed_prefix=False), {}),
+        (dict(EVA, rope="dinov3", attn_norm=True, mlp_norm=True), {}),
+    ],
+    ids=["eva", "eva_windows", "rel_pos", "layer_scale_registers", "dinov3_sub_norms"],
+)
+def test_gradients_reach_every_parameter(arch: dict, options: dict, with_cp: bool) -> None:
+    model = pruned(arch, {1: 24, 3: 8}, fusion=LLF, with_cp=with_cp, **options).train()
     logits = listen(model)
     (out,) = model(torch.randn(2, 3, 32, 24))
     loss = out.square().mean() + sum(one.square().mean() for one in logits)
@@ -191,6 +198,15 @@ def test_tapped_blocks_return_the_full_map(windows: dict) -> None:
         assert torch.equal(flat[dropped.index[image]], dropped.x[image])
 
 
+def test_attention_signals_hold_no_graph() -> None:
+    reducer = dict(type="cropr_mm.AttnTopK", signal="column_mean")
+    model = pruned(EVA, {1: 24}, fusion=LLF, reducer=reducer).train()
+    seen = []
+    model.reducers["1"].register_forward_pre_hook(lambda _, args: seen.append(args[2].column_mean))
+    model(torch.randn(1, 3, 32, 24))
+    assert not seen[0].requires_grad
+
+
 def test_images_of_a_batch_do_not_mix() -> None:
     model = pruned(EVA, {1: 24, 3: 8}, fusion=LLF, **WINDOWS)
     img = torch.randn(3, 3, 32, 24)
@@ -232,11 +248,22 @@ def test_unpruned_twin_shares_parameters_and_reduces_nothing() -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_half_precision_runs(dtype: torch.dtype) -> None:
-    model = pruned(EVA, {1: 24, 3: 8}, fusion=LLF, **WINDOWS).to(dtype)
+def test_half_precision_stays_close(dtype: torch.dtype) -> None:
+    model = pruned(EVA, {1: 24, 3: 8}, fusion=LLF, **WINDOWS)
+    for parameter in model.parameters():
+        parameter.data *= 0.3
+    img = torch.randn(1, 3, 32, 24)
+    steps: list[list] = [[], []]
+    for block in "13":
+        model.reducers[block].register_forward_hook(lambda _, __, out: steps[0].append(out))
     with torch.no_grad():
-        (out,) = model(torch.randn(1, 3, 32, 24).to(dtype))
-    assert out.dtype == dtype
+        (full,) = model(img)
+        steps.reverse()
+        (half,) = model.to(dtype)(img.to(dtype))
+    assert half.dtype == dtype
+    close = [a.kept.index.eq(b.kept.index).all() for a, b in zip(*steps, strict=True)]
+    assert all(close), "the seed gives scores that half precision swaps: choose another"
+    assert (half - full).abs().max() < 64 * torch.finfo(dtype).eps * full.abs().max()
 
 
 @pytest.mark.parametrize("windows", [{}, WINDOWS], ids=["global", "windows"])
@@ -257,9 +284,10 @@ def test_compiles_to_one_graph_without_recompiling(windows: dict, mode: str) -> 
     assert counter.frame_count == 1
 
 
+@pytest.mark.parametrize("deploy", [False, True], ids=["trained", "deployed"])
 @pytest.mark.parametrize("windows", [{}, WINDOWS], ids=["global", "windows"])
-def test_exports(windows: dict) -> None:
-    model = pruned(EVA, {1: 24, 3: 8}, fusion=LLF, deploy=True, **windows)
+def test_exports(windows: dict, deploy: bool) -> None:
+    model = pruned(EVA, {1: 24, 3: 8}, fusion=LLF, deploy=deploy, **windows)
     program = torch.export.export(model, (torch.randn(2, 3, 32, 24),))
     for _ in range(2):
         img = torch.randn(2, 3, 32, 24)

@@ -1,0 +1,101 @@
+"""Checks of the backbone's arguments; ValueError says what was expected and what came."""
+
+from collections.abc import Sequence
+from typing import Any
+
+_CHOICES = {
+    "out_type": ("featmap", "raw", "avg_featmap", "avg_all", "cls_token"),
+    "survivor_order": ("window", "raster"),
+    "window_rope": ("origin", "slot"),
+}
+
+
+def check_sizes(
+    img_size: tuple[int, int],
+    patch_size: int,
+    in_channels: int,
+    window_size: int | None,
+    drop_path_rate: float,
+) -> None:
+    """Sizes are whole numbers of at least 1, the drop rate is a probability below 1."""
+    sizes = {"patch_size": patch_size, "in_channels": in_channels}
+    if window_size is not None:
+        sizes["window_size"] = window_size
+    for name, value in sizes.items():
+        if not isinstance(value, int) or value < 1:
+            raise ValueError(f"{name} must be a whole number of at least 1, got {value!r}")
+    if len(img_size) != 2 or not all(isinstance(side, int) and side >= 1 for side in img_size):
+        raise ValueError(f"img_size must be one or two whole numbers of pixels, got {img_size!r}")
+    if not 0 <= drop_path_rate < 1:
+        raise ValueError(f"drop_path_rate must be in [0, 1), got {drop_path_rate}")
+
+
+def check_choices(out_type: str, survivor_order: str, window_rope: str) -> None:
+    """Options that are one of a few words."""
+    given = {"out_type": out_type, "survivor_order": survivor_order, "window_rope": window_rope}
+    for name, value in given.items():
+        if value not in _CHOICES[name]:
+            raise ValueError(f"{name} must be one of {', '.join(_CHOICES[name])}; got {value!r}")
+
+
+def check_blocks(
+    depth: int, out_indices: Sequence[int], global_block_indexes: Sequence[int], frozen_stages: int
+) -> None:
+    """Blocks exist, ascend and are named once."""
+    given = {"out_indices": out_indices, "global_block_indexes": global_block_indexes}
+    for name, blocks in given.items():
+        if list(blocks) != sorted(set(blocks) & set(range(depth))):
+            raise ValueError(
+                f"{name} must be ascending blocks of 0..{depth - 1}, got {list(blocks)}"
+            )
+    if not out_indices:
+        raise ValueError("out_indices must name at least one block, got none")
+    if not -1 <= frozen_stages <= depth:
+        raise ValueError(f"frozen_stages must be in -1..{depth}, got {frozen_stages}")
+
+
+def check_windows(
+    window_size: int | None,
+    num_prefix: int,
+    has_global_blocks: bool,
+    use_rel_pos: bool,
+    window_rope: str,
+) -> None:
+    """Options of window attention go together."""
+    if window_size is None:
+        if has_global_blocks:
+            raise ValueError("global_block_indexes needs a window_size, got None")
+        return
+    if num_prefix:
+        raise ValueError(
+            f"window attention has no place for prefix tokens, got {num_prefix}; "
+            "set with_cls_token=False and choose an architecture without registers"
+        )
+    if use_rel_pos and window_rope != "slot":
+        raise ValueError(
+            "relative position bias in windows uses the places in the window: "
+            f"use_rel_pos with window_size needs window_rope='slot', got {window_rope!r}"
+        )
+
+
+def check_reduction(
+    reducer: dict[str, Any] | None, schedule: dict[str, Any] | None, fusion: dict[str, Any] | None
+) -> None:
+    """Reducer and schedule go together, fusion needs them."""
+    if (reducer is None) != (schedule is None) or (reducer is None and fusion is not None):
+        raise ValueError(
+            "reducer and schedule go together, and fusion needs both; "
+            f"got reducer={reducer}, schedule={schedule}, fusion={fusion}"
+        )
+
+
+def check_init_cfg(init_cfg: dict[str, Any] | None) -> None:
+    """Only checkpoints are loaded; other initialisation is the constructor's."""
+    if init_cfg is None:
+        return
+    keys = set(init_cfg)
+    known = {"type", "checkpoint", "prefix"}
+    if init_cfg.get("type") != "Pretrained" or "checkpoint" not in keys or not keys <= known:
+        raise ValueError(
+            f"init_cfg must be dict(type='Pretrained', checkpoint=..., prefix=''), got {init_cfg}"
+        )
