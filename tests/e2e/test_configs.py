@@ -15,7 +15,7 @@ from mmengine.registry import MODELS, init_default_scope
 from torch import nn
 
 from cropr_mm.backbones.lookup import auxiliary_reducers, find_backbones
-from cropr_mm.datasets import CLASSES, DemoSettings, make_demo_data
+from cropr_mm.datasets import DemoSettings, make_demo_data
 from cropr_mm.layers.arch import resolve_arch
 from cropr_mm.runner import load_config, train
 
@@ -87,6 +87,7 @@ def test_shrunk_config_trains_and_validates(
 
     train(cfg)
 
+    assert "end of the dataloader" not in "".join(capfd.readouterr()), "waits after each epoch"
     lines = [
         json.loads(line)
         for file in (tmp_path / "work").rglob("scalars.json")
@@ -105,7 +106,7 @@ def test_shrunk_config_trains_and_validates(
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("digits") / "data"
-    make_demo_data(out, DemoSettings(num_train=4, num_val=2))
+    make_demo_data(out, DemoSettings(num_train=2, num_val=2))  # an epoch of one batch
     return out
 
 
@@ -154,7 +155,7 @@ def narrow(cfg: Any) -> None:
 
 
 def shrink_schedule(cfg: Config) -> None:
-    cfg.train_cfg = dict(type="IterBasedTrainLoop", max_iters=1, val_interval=1)
+    cfg.train_cfg = dict(type="IterBasedTrainLoop", max_iters=2, val_interval=2)
     cfg.default_hooks.logger.interval = 1
     cfg.param_scheduler = []
 
@@ -171,7 +172,6 @@ def use_data(cfg: Config, data: Path, folder: Path) -> None:
         content["categories"] = [dict(id=i + 1, name=n) for i, n in enumerate(classes)]
         for annotation in content["annotations"]:
             annotation["category_id"] = (annotation["category_id"] - 1) % len(classes) + 1
-        assert len(classes) in (1, len(CLASSES)) or len(classes) > len(CLASSES)
         file = folder / f"{split}.json"
         file.write_text(json.dumps(content))
         dataset.update(
