@@ -1,4 +1,5 @@
-# EVA-02-L with windows, as fine-tuned on Objects365 for detection: load those weights by load_from.
+# EVA-02-L with windows, of random weights until backbone.init_cfg names a checkpoint of timm. The
+# published results start from weights tuned on Objects365, whose names (detectron2's) do not load.
 _base_ = [
     "./_base_/models/cascade_mask_rcnn.py",
     "./_base_/datasets/coco_lsj.py",
