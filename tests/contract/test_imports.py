@@ -26,6 +26,7 @@ ORDER = (
     ("hooks", "datasets"),
     ("preflight",),
     ("runner",),
+    ("demo",),
 )
 RANK = {layer: rank for rank, row in enumerate(ORDER) for layer in row}
 HOSTS = {"mmdet", "mmseg", "mmpretrain", "mmcv"}

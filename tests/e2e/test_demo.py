@@ -1,34 +1,39 @@
 """The demo, with few iterations: what it writes, that it resumes, and that broken promises fail."""
 
-import importlib.util
 import json
+import runpy
 from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
 
 import cv2
 import pytest
 
 from cropr_mm.analysis.latency import measure
 from cropr_mm.datasets import DemoSettings, make_demo_data
+from cropr_mm.demo import run as demo
+from cropr_mm.demo.report import METRICS, judge
 from cropr_mm.hooks import benchmark
 
 ROOT = Path(__file__).parents[2]
+CONFIG = ROOT / "configs/demo/cropr_tiny_cascade_digits.py"
 TITLES = ("box AP50", "mask AP50", "tokens pruned", "encoder", "model", "train", "pictures")
+BOTH_AP = ["coco/bbox_mAP_50", "coco/segm_mAP_50"]
+Run = Callable[..., tuple[int, str]]
 
 
-@pytest.fixture(scope="module")
-def demo() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("demo", ROOT / "tools" / "demo.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+@pytest.fixture
+def work_dir(tmp_path: Path) -> Path:
+    return tmp_path / "work"
 
 
 @pytest.fixture
 def run(
-    demo: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Callable[[int], tuple[int, Path]]:
+    tmp_path: Path,
+    work_dir: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture,
+) -> Run:
+    """Runs a short demo; returns its exit code and what the console showed."""
     data = tmp_path / "data"
     facts = make_demo_data(data, DemoSettings(num_train=4, num_val=3))
     monkeypatch.setattr(demo, "make_demo_data", lambda _: facts)
@@ -37,81 +42,88 @@ def run(
     monkeypatch.setattr(benchmark, "measure", lambda f, **kw: measure(f, **{**kw, **rounds}))
     config = tmp_path / "config.py"
 
-    def call(checkpoint_interval: int) -> tuple[int, Path]:
+    def call(score_thr: float = 0.05) -> tuple[int, str]:
         config.write_text(
             f"""
-_base_ = {str(ROOT / demo.CONFIG)!r}
+_base_ = {str(CONFIG)!r}
 train_cfg = dict(max_iters=3)
-default_hooks = dict(checkpoint=dict(interval={checkpoint_interval}))
+default_hooks = dict(checkpoint=dict(interval=1, max_keep_ckpts=2))
 custom_hooks = [*_base_.custom_hooks[:1], dict(type="cropr_mm.PruningMapHook", interval=1)]
+model = dict(test_cfg=dict(rcnn=dict(score_thr={score_thr})))
 train_dataloader = dict(batch_size=2, dataset=dict(data_root={str(data)!r}))
 test_dataloader = dict(batch_size=1, dataset=dict(data_root={str(data)!r}))
 test_evaluator = dict(ann_file={str(data / "annotations/instances_val.json")!r})
 """
         )
-        return demo.run(str(config), tmp_path / "work"), tmp_path / "work"
+        capfd.readouterr()
+        code = demo.run_demo(str(config), work_dir)
+        return code, capfd.readouterr().out
 
     return call
 
 
-def test_three_iterations_break_the_promise_but_show_everything(
-    run: Callable[[int], tuple[int, Path]], monkeypatch: pytest.MonkeyPatch, demo: ModuleType
-) -> None:
-    said: list[str] = []
-    monkeypatch.setattr(demo, "say", said.append)
-    code, work_dir = run(1)
+def test_three_iterations_break_the_promise_but_show_everything(run: Run, work_dir: Path) -> None:
+    code, text = run()
     assert code == 1
-    text = "\n".join(said)
     assert text.count("BROKEN") == 2
     assert all(title in text for title in TITLES)
     assert len(text.splitlines()) < 60
     record = json.loads((work_dir / "demo.json").read_text())
-    assert record["broken"] == ["coco/bbox_mAP_50", "coco/segm_mAP_50"]
+    assert record["broken"] == BOTH_AP
     assert record["metrics"]["pruned"] >= 0.85
     assert len([*(work_dir / "vis").glob("*.png")]) == 3
     assert cv2.imread(str(work_dir / "pictures.png")).shape[1] > 1000
 
-    said.clear()  # finished: the next run starts anew
-    run(1)
-    assert any("iterations 1 to 3" in line for line in said)
+    _, text = run()  # finished: the next run starts anew
+    assert "iterations 1 to 3" in text
 
-    said.clear()  # interrupted before the end of the training: it goes on
-    (work_dir / "demo.json").unlink()
-    (work_dir / "iter_3.pth").rename(work_dir / "iter_2.pth")
-    (work_dir / "last_checkpoint").write_text(str(work_dir / "iter_2.pth"))
-    monkeypatch.setattr(demo, "train", lambda cfg, resume: said.append(f"resumed {resume}"))
-    run(1)
-    assert f"resumed {work_dir / 'iter_2.pth'}" in said
+    (work_dir / "demo.json").unlink()  # interrupted before the end of the training: it goes on
+    (work_dir / "iter_3.pth").unlink()
+    second = work_dir / "iter_2.pth"
+    (work_dir / "last_checkpoint").write_text(str(second))
+    code, text = run()
+    assert code == 1
+    assert f"going on from {second}" in text
+    assert "iterations 3 to 3" in text
 
-    said.clear()  # another config: anew
-    (work_dir / "demo.json").unlink()
-    with pytest.raises(Exception, match="checkpoint"):
-        run(2)
-    assert "resumed None" in said
+    (work_dir / "demo.json").unlink()  # all but the test was done
+    _, text = run()
+    assert f"already trained: {work_dir / 'iter_3.pth'}" in text
+    assert "  iterations" not in text
+
+    (work_dir / "demo.json").unlink()  # another config, which finds nothing: anew, and reported
+    code, text = run(score_thr=1.1)
+    assert code == 1
+    assert "iterations 1 to 3" in text
+    assert text.count("BROKEN") == 2
 
 
-def test_other_tasks_are_refused(
-    demo: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
-) -> None:
-    monkeypatch.setattr("sys.argv", ["demo.py", "--task", "seg"])
-    with pytest.raises(SystemExit) as error:
-        demo.main()
-    assert error.value.code == 2
-    assert "task seg is not available yet; available: det" in capsys.readouterr().err
+def test_an_evaluator_without_metrics_breaks_both_promises_of_precision() -> None:
+    result, broken = judge({}, [256, 24, 256])
+    assert list(result) == list(METRICS)
+    assert result["pruned"] == 1 - 24 / 256
+    assert sum(result.values()) == result["pruned"]
+    assert broken == BOTH_AP
+
+
+def test_each_promise_is_judged() -> None:
+    kept = dict.fromkeys(BOTH_AP, 0.5)
+    assert judge(kept, [100, 15])[1] == []
+    assert judge(kept, [100, 16])[1] == ["pruned"]
+    assert judge({**kept, "coco/segm_mAP_50": 0.49}, [100, 15])[1] == ["coco/segm_mAP_50"]
+    assert judge({**kept, "coco/bbox_mAP_50": float("nan")}, [100, 15])[1] == ["coco/bbox_mAP_50"]
 
 
 def test_an_interrupt_needs_no_traceback(
-    demo: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture, tmp_path: Path
 ) -> None:
     def interrupt(*_: object) -> int:
         raise KeyboardInterrupt
 
-    said: list[str] = []
-    monkeypatch.setattr(demo, "run", interrupt)
-    monkeypatch.setattr(demo, "say", said.append)
-    monkeypatch.setattr("sys.argv", ["demo.py"])
-    monkeypatch.chdir(tmp_path)  # main changes the folder; this puts it back
+    monkeypatch.setattr(demo, "make_demo_data", interrupt)
+    monkeypatch.setattr("sys.argv", ["demo.py", "--work-dir", str(tmp_path)])
+    monkeypatch.chdir(tmp_path)  # the tool changes the folder; this puts it back
     with pytest.raises(SystemExit) as error:
-        demo.main()
+        runpy.run_path(str(ROOT / "tools/demo.py"), run_name="__main__")
     assert error.value.code == 130
-    assert "goes on from the last checkpoint" in said[0]
+    assert "goes on from the last checkpoint" in capfd.readouterr().out
