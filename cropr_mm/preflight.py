@@ -15,8 +15,13 @@ from pathlib import Path
 from typing import Any
 
 from mmengine.dataset import BaseDataset
+from mmengine.logging import print_log
 from mmengine.registry import DATASETS
-from torch import nn
+from torch import Tensor, nn
+
+from cropr_mm.backbones.lookup import find_backbones
+from cropr_mm.checkpoints.errors import CheckpointError
+from cropr_mm.checkpoints.load import check_names, check_shapes
 
 _CLASSIFIERS = (
     "bbox_head",
@@ -78,6 +83,52 @@ def check_classes(model: nn.Module, dataset: Any, where: str) -> None:
                     f"{name} has num_classes={count}, but the dataset of {where} has "
                     f"{len(classes)} classes ({_some(classes)}); set num_classes={len(classes)}"
                 )
+
+
+def check_encoder(model: nn.Module, weights: Mapping[str, Tensor], label: str) -> None:
+    """Compare a checkpoint to start training from with the model that it goes into.
+
+    The encoder must be there completely, its reducers excepted, and nothing else under its name.
+    Other parts may differ; what keeps its initial value or is not used is logged in one line each.
+
+    Args:
+        model: Model whose encoders are its ``CroprViT``, or, without one, its ``backbone``.
+        weights: Name in the model -> tensor.
+        label: What to call the checkpoint in messages.
+
+    Raises:
+        SetupError: If names or shapes of the encoder differ.
+    """
+    target = {
+        name: value
+        for name, value in model.state_dict().items()
+        if not name.endswith("num_batches_tracked")
+    }
+    paths = [*find_backbones(model)] or ["backbone"]
+    roots = tuple(f"{path}." if path else "" for path in paths)
+    wanted = {n for n in target if n.startswith(roots) and ".reducers." not in f".{n}"}
+    missing = wanted - weights.keys()
+    leftovers = weights.keys() - model.state_dict().keys()
+    strangers = {name for name in leftovers if name.startswith(roots)}
+    try:
+        # Where nothing has the encoder's name, any name shows what the checkpoint is.
+        check_names(
+            missing,
+            strangers or (leftovers if missing else ()),
+            f"{label} does not fit the encoder: {len(missing)} of its {len(wanted)} weights are "
+            f"missing, {len(strangers)} under its name are unexpected",
+        )
+        check_shapes({n: v for n, v in weights.items() if n in wanted}, target, label)
+    except CheckpointError as error:
+        raise SetupError(
+            f"{error}\nexpected a checkpoint whose encoder {_some(paths)} is that of this config "
+            "(reducers may be missing, heads may differ); the file of an encoder alone belongs in "
+            "model.backbone.init_cfg=dict(type='Pretrained', checkpoint=...)"
+        ) from error
+    initial = [n for n, v in target.items() if n not in weights or weights[n].shape != v.shape]
+    for names, text in ((initial, "keep their initial values"), (leftovers, "are not used")):
+        if names:
+            print_log(f"{label}: {len(names)} {text}: {_some(sorted(names))}", logger="current")
 
 
 @contextmanager

@@ -5,9 +5,11 @@ import io
 import json
 import logging
 import os
+import re
 import traceback
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from typing import Any
@@ -18,12 +20,20 @@ from mmengine.config import Config
 from mmengine.device import get_device
 from mmengine.dist import is_distributed, is_main_process
 from mmengine.logging import MMLogger
+from mmengine.model import is_model_wrapper
 from mmengine.registry import init_default_scope
-from mmengine.runner import Runner, find_latest_checkpoint
+from mmengine.runner import CheckpointLoader, Runner, find_latest_checkpoint, load_state_dict
 
 import cropr_mm.compat  # noqa: F401 - lets configs inherit from mmseg on both lines
-from cropr_mm.checkpoints import register_safe_loader
-from cropr_mm.preflight import SetupError, check_classes, check_data, check_length, loading
+from cropr_mm.checkpoints import CheckpointError, register_safe_loader
+from cropr_mm.preflight import (
+    SetupError,
+    check_classes,
+    check_data,
+    check_encoder,
+    check_length,
+    loading,
+)
 
 _HOST_SCOPES = ("mmdet", "mmseg", "mmpretrain")
 _FILE_ONLY = (
@@ -54,10 +64,11 @@ _NOISE = (
 
 
 class ToolRunner(Runner):
-    """Runner that keeps its console short and takes complete checkpoints only.
+    """Runner that keeps its console short and takes fitting checkpoints only.
 
     Environment, config and lists of settings go to the log file alone. Checkpoints that are tested
-    or resumed must have every parameter of the model and no other.
+    or resumed must have every parameter of the model and no other; those that training starts from
+    must have those of the encoder.
     """
 
     strict = False
@@ -76,13 +87,26 @@ class ToolRunner(Runner):
         strict: bool = False,
         revise_keys: list = [(r"^module.", "")],  # noqa: B006 - the signature of the base class
     ) -> dict:
+        """Load a checkpoint completely, or for fine-tuning with other heads at most.
+
+        Raises:
+            SetupError: If its names or shapes do not fit, see :func:`check_encoder`.
+            CheckpointError: If the file is damaged or holds code.
+        """
         strict = strict or self.strict
+        checkpoint = CheckpointLoader.load_checkpoint(filename, map_location)
+        self.call_hook("after_load_checkpoint", checkpoint=checkpoint)
+        model = self.model.module if is_model_wrapper(self.model) else self.model
+        weights = _named_tensors(checkpoint, revise_keys)
+        if not strict:
+            check_encoder(model, weights, filename)
         try:
-            return super().load_checkpoint(filename, map_location, strict, revise_keys)
+            load_state_dict(model, weights, strict, logger="silent")  # differences are logged above
         except RuntimeError as error:
-            if not strict:
-                raise
             raise SetupError(f"{filename} is not a checkpoint of this config: {error}") from error
+        self._has_loaded = True
+        self.logger.info(f"Load checkpoint from {filename}")
+        return checkpoint
 
 
 def load_config(
@@ -143,8 +167,10 @@ def train(cfg: Config, resume: str | None = None, amp: bool = False) -> None:
             print(f"Nothing to resume in {cfg.work_dir}: starting anew.")
     if resume is not None:
         cfg.load_from, cfg.resume = _existing(resume), True
+    if cfg.get("load_from"):
+        _existing(cfg.load_from)
     runner = _build(cfg, ("train", "val"))
-    runner.strict = resume is not None
+    runner.strict = bool(cfg.get("resume"))
     runner.train()
     _print_files(runner, "Trained", {"last checkpoint": find_latest_checkpoint(runner.work_dir)})
 
@@ -256,9 +282,10 @@ def short_errors(*kinds: type[Exception]) -> Iterator[None]:
     """End the program with one line where the input is at fault; keep other tracebacks.
 
     Args:
-        kinds: Exceptions besides SetupError and FileNotFoundError that stand for such a fault.
+        kinds: Exceptions that stand for such a fault, besides SetupError, CheckpointError and
+            FileNotFoundError.
     """
-    faults: tuple[type[Exception], ...] = (SetupError, FileNotFoundError, *kinds)
+    faults = (SetupError, CheckpointError, FileNotFoundError, *kinds)
     try:
         yield
     except faults as error:
@@ -316,6 +343,21 @@ def _existing(checkpoint: str) -> str:
     if "://" not in checkpoint and not os.path.isfile(checkpoint):
         raise SetupError(f"expected a checkpoint file, found none at {checkpoint}")
     return checkpoint
+
+
+def _named_tensors(
+    checkpoint: Mapping[str, Any], renames: Iterable[tuple[str, str]]
+) -> dict[str, torch.Tensor]:
+    """Weights of a checkpoint, their names changed by (pattern, replacement) in turn."""
+    content = checkpoint.get("state_dict", checkpoint)
+    weights: OrderedDict[str, torch.Tensor] = OrderedDict()
+    weights._metadata = getattr(content, "_metadata", None)  # versions of layers, where torch looks
+    for name, value in content.items() if isinstance(content, Mapping) else ():
+        if isinstance(name, str) and isinstance(value, torch.Tensor):
+            for pattern, replacement in renames:
+                name = re.sub(pattern, replacement, name)
+            weights[name] = value
+    return weights
 
 
 def _print_files(runner: ToolRunner, done: str, files: Mapping[str, Any]) -> None:

@@ -12,6 +12,8 @@ from timm.layers import resample_abs_pos_embed, resample_patch_embed
 from torch import Tensor
 from torch.nn import functional as F
 
+from cropr_mm.checkpoints.errors import CheckpointError
+
 TOKENS = ("cls_token", "dist_token", "reg_token")
 
 
@@ -91,7 +93,7 @@ def fit_pos_embed(
         What was changed, or None.
 
     Raises:
-        ValueError: If the rows fit neither a square, nor ``source_grid``, nor ``grid``.
+        CheckpointError: If the rows fit neither a square, nor ``source_grid``, nor ``grid``.
     """
     pos, wanted = weights["pos_embed"], target["pos_embed"]
     have, want = _prefix_tokens(weights), _prefix_tokens(target)
@@ -139,7 +141,7 @@ def _split_rows(
         for shape in ((side, side), grid) if source_grid is None else (source_grid,):
             if patches > 0 and shape[0] * shape[1] == patches:
                 return rows, shape
-    raise ValueError(
+    raise CheckpointError(
         f"pos_embed: expected rows for {_x(source_grid or grid)} patches or for a square grid, "
         f"and for {len(tokens)} or no prefix tokens; got {count} rows"
     )

@@ -9,6 +9,7 @@ from typing import Any
 from mmengine.logging import print_log
 from torch import Tensor, nn
 
+from cropr_mm.checkpoints.errors import CheckpointError
 from cropr_mm.checkpoints.safe import safe_load
 from cropr_mm.checkpoints.timm import from_timm
 
@@ -38,7 +39,8 @@ def load_backbone(
         prefix: Name of the encoder in the file, such as 'backbone.'.
 
     Raises:
-        ValueError: If names or shapes do not fit, with all of them, or the file is not acceptable.
+        CheckpointError: If names or shapes do not fit, with all of them, or the file is not
+            acceptable.
         FileNotFoundError: If there is no such file.
     """
     label = "the state dict" if isinstance(source, Mapping) else str(source)
@@ -65,7 +67,7 @@ def load_backbone(
 
 
 def check_names(missing: Collection[str], unexpected: Collection[str], problem: str) -> None:
-    """Raise a ValueError with the two lists side by side, unless both are empty."""
+    """Raise a CheckpointError with the two lists side by side, unless both are empty."""
     if not missing and not unexpected:
         return
     rows = [
@@ -73,18 +75,20 @@ def check_names(missing: Collection[str], unexpected: Collection[str], problem: 
         *zip_longest(sorted(missing), sorted(unexpected), fillvalue="-"),
     ]
     width = max(len(left) for left, _ in rows)
-    raise ValueError(f"{problem}\n" + _cut([f"  {left:<{width}}  {right}" for left, right in rows]))
+    raise CheckpointError(
+        f"{problem}\n" + _cut([f"  {left:<{width}}  {right}" for left, right in rows])
+    )
 
 
 def check_shapes(weights: Mapping[str, Tensor], target: Mapping[str, Tensor], label: str) -> None:
-    """Raise a ValueError with both shapes of every weight that differs from its target."""
+    """Raise a CheckpointError with both shapes of every weight that differs from its target."""
     wrong = [
         f"  {name}: expected {tuple(target[name].shape)}, got {tuple(value.shape)}"
         for name, value in weights.items()
         if value.shape != target[name].shape
     ]
     if wrong:
-        raise ValueError(f"{label}: shapes differ from the model's\n" + _cut(wrong))
+        raise CheckpointError(f"{label}: shapes differ from the model's\n" + _cut(wrong))
 
 
 def _unwrap(checkpoint: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -104,12 +108,14 @@ def _select(weights: Mapping[str, Any], prefix: str, label: str) -> dict[str, Te
         prefix += "."
     selected = {n[len(prefix) :]: v for n, v in weights.items() if n.startswith(prefix)}
     if not selected:
-        raise ValueError(
+        raise CheckpointError(
             f"{label}: expected names that start with {prefix!r}, got {_short(list(weights))}"
         )
     others = [n for n, value in selected.items() if not isinstance(value, Tensor)]
     if others:
-        raise ValueError(f"{label}: expected tensors only, got other values at {_short(others)}")
+        raise CheckpointError(
+            f"{label}: expected tensors only, got other values at {_short(others)}"
+        )
     return selected
 
 

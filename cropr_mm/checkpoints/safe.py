@@ -28,6 +28,7 @@ from mmengine.optim.scheduler.param_scheduler import OneCycleParamScheduler
 from mmengine.utils import digit_version
 
 from cropr_mm.checkpoints import restricted
+from cropr_mm.checkpoints.errors import CheckpointError
 
 MapLocation: TypeAlias = str | torch.device | dict[str, str] | Callable[..., Any] | None
 
@@ -48,12 +49,13 @@ def safe_load(path: str | Path, map_location: MapLocation = "cpu") -> dict[str, 
 
     Raises:
         FileNotFoundError: If there is no file at ``path``.
-        ValueError: If ``path`` is a folder, if the file is damaged or holds something else than a
-            dict, or if it asks for Python objects beyond tensors and plain data; they are named.
+        CheckpointError: If ``path`` is a folder, if the file is damaged or holds something else
+            than a dict, or if it asks for Python objects beyond tensors and plain data; they are
+            named.
     """
     file = download(str(path)) if is_url(path) else Path(path).expanduser()
     if file.is_dir():
-        raise ValueError(f"expected a checkpoint file, got the folder {file}")
+        raise CheckpointError(f"expected a checkpoint file, got the folder {file}")
     if not file.is_file():
         raise FileNotFoundError(f"no checkpoint file at {file}")
     checkpoint = (
@@ -62,7 +64,9 @@ def safe_load(path: str | Path, map_location: MapLocation = "cpu") -> dict[str, 
         else _load_pickle(file, map_location)
     )
     if not isinstance(checkpoint, dict):
-        raise ValueError(f"{file}: expected a dict of tensors, got {type(checkpoint).__name__}")
+        raise CheckpointError(
+            f"{file}: expected a dict of tensors, got {type(checkpoint).__name__}"
+        )
     return checkpoint
 
 
@@ -129,13 +133,13 @@ def _load_safetensors(file: Path, map_location: MapLocation) -> dict[str, Any]:
     try:
         return safetensors.torch.load_file(file, device=device)
     except safetensors.SafetensorError as error:
-        raise ValueError(f"{file}: not a readable safetensors file: {error}") from error
+        raise CheckpointError(f"{file}: not a readable safetensors file: {error}") from error
 
 
 def _load_pickle(file: Path, map_location: MapLocation) -> Any:
     kind = _other_archive(file)
     if kind is not None:
-        raise ValueError(f"{file}: expected a checkpoint, got a {kind}")
+        raise CheckpointError(f"{file}: expected a checkpoint, got a {kind}")
     load = _load_with_safe_globals if HAS_SAFE_GLOBALS else _load_restricted
     try:
         return load(file, map_location)
@@ -143,12 +147,12 @@ def _load_pickle(file: Path, map_location: MapLocation) -> Any:
         known = allowed_globals().keys() | restricted.torch_globals().keys()
         forbidden = sorted(set(_globals_in(file)) - known)
         if forbidden:
-            raise ValueError(
+            raise CheckpointError(
                 f"{file}: refused, since loading it could run code: it asks for "
                 f"{', '.join(forbidden)}; expected tensors and plain data only"
             ) from error
         reason = str(error).split("WeightsUnpickler error:")[-1].split("Check the documentation")[0]
-        raise ValueError(f"{file}: not a readable checkpoint: {reason.strip()}") from error
+        raise CheckpointError(f"{file}: not a readable checkpoint: {reason.strip()}") from error
 
 
 def _load_with_safe_globals(file: Path, map_location: MapLocation) -> Any:

@@ -12,6 +12,7 @@ from mmengine.runner.checkpoint import (
     get_torchvision_models,
 )
 
+from cropr_mm.checkpoints.errors import CheckpointError
 from cropr_mm.checkpoints.safe import MapLocation, safe_load
 
 
@@ -71,11 +72,13 @@ def load_from_storage(filename: str, map_location: MapLocation = "cpu") -> dict[
 
 def load_from_pavi(filename: str, map_location: MapLocation = "cpu") -> dict[str, Any]:
     """Refuse: this service hands files to mmengine's own loader only."""
-    raise ValueError(f"expected a file, an http(s) address or a known model name, got {filename}")
+    raise CheckpointError(
+        f"expected a file, an http(s) address or a known model name, got {filename}"
+    )
 
 
 def _look_up(address: str, models: Mapping[str, str]) -> str:
     name = address.split("://", 1)[1]
     if name not in models:
-        raise ValueError(f"{address}: expected one of {len(models)} known names, got {name!r}")
+        raise CheckpointError(f"{address}: expected one of {len(models)} known names, got {name!r}")
     return models[name]

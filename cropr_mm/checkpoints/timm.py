@@ -13,6 +13,7 @@ from mmengine.logging import print_log
 from timm.models import eva, vision_transformer
 from torch import Tensor, nn
 
+from cropr_mm.checkpoints.errors import CheckpointError
 from cropr_mm.checkpoints.fit import fit_shapes
 
 # timm's name -> ours, in this order.
@@ -65,7 +66,7 @@ def from_timm(
         classification heads and biases that are zero are not counted.
 
     Raises:
-        ValueError: If two tensors claim one name, or if the grid of the positions is unclear.
+        CheckpointError: If two tensors claim one name, or if the grid of the positions is unclear.
     """
     target = backbone.state_dict()
     weights = _pack(_rename(_read_raw(state_dict, target["patch_embed.proj.weight"])))
@@ -136,7 +137,7 @@ def _rename(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
         for pattern, replacement in RENAMES:
             new = re.sub(pattern, replacement, new)
         if new in renamed:
-            raise ValueError(f"expected one source of {new}, got {origin[new]} and {name}")
+            raise CheckpointError(f"expected one source of {new}, got {origin[new]} and {name}")
         renamed[new], origin[new] = value, name
     return renamed
 
@@ -158,7 +159,7 @@ def _pack(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
             stem = name[: -len(parts[0])]
             members = [stem + part for part in parts]
             if stem + whole in weights:
-                raise ValueError(f"expected one source of {stem + whole}, got it and {name}")
+                raise CheckpointError(f"expected one source of {stem + whole}, got it and {name}")
             if all(member in packed for member in members):
                 packed[stem + whole] = torch.cat([packed.pop(member) for member in members])
     return packed

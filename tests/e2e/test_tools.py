@@ -6,6 +6,7 @@ import os
 import pickle
 import re
 import runpy
+import socket
 import subprocess
 import sys
 from collections.abc import Callable
@@ -15,7 +16,9 @@ from pathlib import Path
 import pytest
 import torch
 from mmengine.config import Config
+from mmengine.registry import MODELS, init_default_scope
 from tiny_tasks import write_config, write_images
+from torch import nn
 
 from cropr_mm.runner import enable_amp
 
@@ -104,6 +107,95 @@ def test_checkpoint_of_another_model_is_refused(root: Path, tool: Callable[..., 
     assert "missing keys in source state_dict: backbone.cls_token" in str(end.value)
 
 
+def tiny_model(config: Path) -> nn.Module:
+    cfg = Config.fromfile(config)
+    init_default_scope(cfg.default_scope)
+    return MODELS.build(cfg.model)
+
+
+def test_training_starts_from_the_encoder_of_another_task(
+    root: Path, tool: Callable[..., str]
+) -> None:
+    source = tiny_model(write_config(root, "cls")).state_dict()
+    source["head.fc.bias"] = torch.zeros(7)
+    for name in [name for name in source if ".reducers." in name]:
+        del source[name]
+    torch.save(dict(state_dict=source), root / "encoder.pth")
+    config, work_dir = write_config(root, "det", load_from=str(root / "encoder.pth")), root / "fine"
+    frozen = ("--cfg-options", "optim_wrapper.optimizer.lr=0.0")
+    output = tool("train.py", config, "--work-dir", work_dir, *frozen)
+    assert output.count("keep their initial values: backbone.reducers.") == 1
+    assert "2 are not used: head.fc.bias, head.fc.weight" in output
+    trained = torch.load(work_dir / "iter_2.pth", weights_only=False)["state_dict"]
+    encoder = [name for name in source if name.startswith("backbone.")]
+    assert all(torch.equal(trained[name], source[name]) for name in encoder)
+
+
+def test_training_does_not_start_from_another_encoder(root: Path, tool: Callable[..., str]) -> None:
+    file = root / "load_from.pth"
+    weights = tiny_model(write_config(root, "cls")).state_dict()
+    total = sum(name.startswith("backbone.") for name in weights)
+    name = "backbone.blocks.0.attn.qkv.weight"
+    cases = [
+        (
+            {f"encoder.{name}": value for name, value in weights.items()},
+            rf"{total} of its {total} weights are missing, 0 under its name are unexpected\n"
+            r"  missing in the checkpoint +unexpected in the checkpoint\n"
+            r"  backbone\.\S+ +encoder\.backbone\.",
+        ),
+        (
+            {k: v for k, v in weights.items() if k != name},
+            rf"1 of its {total} weights are missing, 0 .*\n.*\n  {name}  -\n",
+        ),
+        (
+            {**weights, "backbone.blocks.5.norm1.bias": torch.ones(16)},
+            r"0 of its .* 1 under its name .*\n.*\n  - +backbone\.blocks\.5\.norm1\.bias\n",
+        ),
+        ({**weights, name: torch.ones(2)}, rf"{name}: expected \(48, 16\), got \(2,\)"),
+    ]
+    for wrong, message in cases:
+        torch.save(dict(state_dict=wrong), file)
+        config = write_config(root, "cls", load_from=str(file))
+        with pytest.raises(SystemExit, match=message) as end:
+            tool("train.py", config, "--work-dir", root / "unfit")
+        assert str(end.value).startswith("error: ")
+        assert "expected a checkpoint whose encoder backbone is that of this" in str(end.value)
+
+
+def test_resuming_is_strict_however_it_is_asked_for(root: Path, tool: Callable[..., str]) -> None:
+    config, file = write_config(root, "cls"), root / "headless.pth"
+    weights = {k: v for k, v in tiny_model(config).state_dict().items() if "head" not in k}
+    torch.save(dict(meta=dict(epoch=0, iter=1), state_dict=weights), file)
+    options = ("--cfg-options", "resume=True", f"load_from={file}")
+    with pytest.raises(SystemExit, match=r"missing keys in source state_dict: head\.fc"):
+        tool("train.py", config, "--work-dir", root / "resume_options", *options)
+
+
+@pytest.mark.parametrize("use", ["load_from", "init_cfg", "test"])
+def test_checkpoint_that_holds_code_or_is_damaged_ends_in_one_line(
+    use: str, root: Path, tool: Callable[..., str]
+) -> None:
+    file, work_dir = root / f"{use}.pth", root / f"file_{use}"
+    changes = {
+        "load_from": dict(load_from=str(file)),
+        "init_cfg": dict(model__backbone__init_cfg=dict(type="Pretrained", checkpoint=str(file))),
+        "test": {},
+    }
+    for content, message in (
+        (eval, "could run code: it asks for .*eval"),
+        (None, "not a readable"),
+    ):
+        torch.save(dict(state_dict=content), file)
+        if content is None:
+            file.write_bytes(file.read_bytes()[:200])
+        config = write_config(root, "cls", **changes[use])
+        args = ("test.py", config, file) if use == "test" else ("train.py", config)
+        with pytest.raises(SystemExit, match=message) as end:
+            tool(*args, "--work-dir", work_dir)
+        assert str(end.value).startswith("error: ")
+        assert len(str(end.value).splitlines()) == 1
+
+
 def test_bad_input_ends_in_one_line_before_training(root: Path) -> None:
     wrong = dict(train_dataloader__dataset__metainfo=dict(classes=("disc", "bx")))
     config = write_config(root, "det", **wrong)
@@ -122,7 +214,9 @@ def test_bad_input_ends_in_one_line_before_training(root: Path) -> None:
 def test_two_processes_train_together(root: Path) -> None:
     config, work_dir = write_config(root, "cls"), root / "together"
     env = dict(os.environ, PYTHONPATH=str(ROOT), OMP_NUM_THREADS="1", PYTHON=sys.executable)
-    env.update(CUDA_VISIBLE_DEVICES="", PORT="29511")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))  # the system picks a free one
+        env.update(CUDA_VISIBLE_DEVICES="", PORT=str(probe.getsockname()[1]))
     command = ["bash", str(ROOT / "tools/dist_train.sh"), str(config), "2"]
     command += ["--work-dir", str(work_dir)]
     done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=300)
