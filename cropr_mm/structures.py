@@ -2,6 +2,8 @@
 
 B batch, P prefix tokens (class and register tokens), N live patch tokens, C channels, h x w patch
 grid. NamedTuples, because they pass through compile, export and FSDP as plain tuples of tensors.
+The compiler of torch 2.1 knows neither their properties nor ``_replace``, so the forward pass uses
+plain fields.
 """
 
 from typing import NamedTuple
@@ -45,6 +47,11 @@ class Tokens(NamedTuple):
     def num_patches(self) -> int:
         """N, the number of live patch tokens."""
         return self.index.shape[1]
+
+
+def with_features(tokens: Tokens, x: Tensor) -> Tokens:
+    """The same tokens with other features, shape (B, P + N, C)."""
+    return Tokens(x, tokens.index, tokens.grid, tokens.num_prefix, tokens.size, tokens.policy)
 
 
 class Signals(NamedTuple):

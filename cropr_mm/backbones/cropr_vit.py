@@ -33,9 +33,8 @@ from cropr_mm.ops.variance import patch_variance
 from cropr_mm.ops.window import window_major_order
 from cropr_mm.reducers.base import TokenMerger
 from cropr_mm.registry import MODELS, TASK_UTILS
-from cropr_mm.structures import Signals, Tokens
+from cropr_mm.structures import Signals, Tokens, with_features
 
-_ATTENTION_SIGNALS = frozenset({"cls_row", "column_mean", "keys", "values"})
 _NOTHING: frozenset[str] = frozenset()
 
 
@@ -195,7 +194,7 @@ class CroprViT(BaseModule):
                 parked, geometries = [], {}
             reducer = self.reducers[str(i)] if i in plan.num_keep else None
             site = None if reducer is None else reducer.site
-            needs = _NOTHING if reducer is None else reducer.needs & _ATTENTION_SIGNALS
+            needs = _NOTHING if reducer is None else reducer.needs
             signals: dict[str, Tensor] = {}
             if site == "before":
                 tokens = self._reduce(i, tokens, plan, signals, variance, parked)
@@ -205,13 +204,13 @@ class CroprViT(BaseModule):
                 geometries[windowed] = self.positions.geometry(tokens, tables, windowed)
             if site == "between":
                 x, signals = self._run(block.attend, tokens.x, geometries[windowed], needs)
-                tokens = tokens._replace(x=x)
+                tokens = with_features(tokens, x)
                 tokens = self._reduce(i, tokens, plan, signals, variance, parked)
                 geometries = {}
-                tokens = tokens._replace(x=self._run(block.feed, tokens.x))
+                tokens = with_features(tokens, self._run(block.feed, tokens.x))
             else:
                 x, signals = self._run(block, tokens.x, geometries[windowed], needs)
-                tokens = tokens._replace(x=x)
+                tokens = with_features(tokens, x)
             if site == "after":
                 tokens = self._reduce(i, tokens, plan, signals, variance, parked)
                 geometries = {}
@@ -340,10 +339,9 @@ class CroprViT(BaseModule):
         kept, dropped, _ = reducer(tokens, plan.num_keep[block], Signals(**values))
         if dropped is not None:
             parked.append(dropped)
-        rectangle = plan.rectangles.get(block)
-        if rectangle is None or self.window_size is None:
+        if block not in plan.rectangles or self.window_size is None:
             return kept
-        layout = window_major_order(rectangle, self.window_size, kept.index.device)
+        layout = window_major_order(plan.rectangles[block], self.window_size, kept.index.device)
         return take_tokens(kept, kept.index.argsort(dim=1)[:, layout], with_prefix=True)
 
     def _output(self, tokens: Tokens, parked: list[Tokens], last: bool) -> Tensor:
@@ -351,14 +349,15 @@ class CroprViT(BaseModule):
         if self.out_type == "cls_token":
             return norm(tokens.x[:, 0])
         if self.out_type in ("avg_featmap", "avg_all"):
-            x = tokens.patches if self.out_type == "avg_featmap" else tokens.x
+            x = tokens.x[:, self.num_prefix :] if self.out_type == "avg_featmap" else tokens.x
             if self.arch.norm_after_pool:
                 return norm(x.mean(dim=1))
             return norm(x).mean(dim=1)
         full = restore_tokens(tokens, parked, None)
         if self.out_type == "raw":
             return norm(full.x)
-        return norm(full.patches).transpose(1, 2).unflatten(2, full.grid).contiguous()
+        patches = norm(full.x[:, self.num_prefix :])
+        return patches.transpose(1, 2).unflatten(2, full.grid).contiguous()
 
     def _plan(self, grid: tuple[int, int]) -> Plan:
         return make_plan(

@@ -62,11 +62,12 @@ def make_plan(
     if window_size is None or not num_keep:
         return Plan(num_keep, rectangles)
     shift = 0 if before else 1
-    starts = [block + shift for block in sorted(num_keep)]
-    ends = [*starts[1:], depth - 1 if fused else depth]
-    for block, start, end in zip(sorted(num_keep), starts, ends, strict=True):
+    blocks = sorted(num_keep)
+    ends = [block + shift for block in blocks[1:]] + [depth - 1 if fused else depth]
+    for i in range(len(blocks)):  # plain, since this runs under torch.compile
+        block = blocks[i]
         count = num_keep[block]
-        in_windows = [i for i in range(start, end) if windowed[i]]
+        in_windows = [b for b in range(block + shift, ends[i]) if windowed[b]]
         if not in_windows or count == grid[0] * grid[1]:
             continue
         if count % window_size**2:

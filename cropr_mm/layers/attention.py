@@ -112,10 +112,10 @@ class Attention(nn.Module):
             qk = apply_rope(qk, geometry.rope, self.rope_half)
         length = geometry.window_tokens or num_tokens
         windows = batch * (num_tokens // length)
-        q, k, v = (
-            t.reshape(windows, length, *t.shape[2:]).transpose(1, 2)
-            for t in (qk[:, :, 0], qk[:, :, 1], v)
-        )  # (B * windows, H, length, d)
+        split = (windows, length, self.num_heads, v.shape[-1])
+        q = qk[:, :, 0].reshape(split).transpose(1, 2)  # (B * windows, H, length, d)
+        k = qk[:, :, 1].reshape(split).transpose(1, 2)
+        v = v.reshape(split).transpose(1, 2)
         bias = self._relative_bias(q, geometry.relative)
         with torch.no_grad():  # attention ranks tokens; a graph would hold the N x N matrix
             if "cls_row" in needs:

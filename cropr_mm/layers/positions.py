@@ -91,7 +91,7 @@ class Positions(nn.Module):
             windowed: Window or global attention.
         """
         # With no cell missing, the tokens are in the order of the tables, the same for every image.
-        pruned = tokens.num_patches < tables.order.shape[0]
+        pruned = tokens.index.shape[1] < tables.order.shape[0]
         if windowed:
             assert self.window_size is not None
             return self._window_geometry(tokens, tables, self.window_size, pruned)
@@ -109,7 +109,7 @@ class Positions(nn.Module):
     ) -> Geometry:
         windows = window_grid(tokens.grid, side)
         num_slots = windows[0] * windows[1] * side**2
-        length = tokens.num_patches if pruned else num_slots
+        length = tokens.index.shape[1] if pruned else num_slots
         rope = relative = None
         if tables.window_rope is not None and self.window_rope == "slot":
             repeats = length // side**2
@@ -121,7 +121,7 @@ class Positions(nn.Module):
         if self.rel_pos:
             place = torch.arange(side**2, device=tokens.x.device)[None]
             relative = Relative((place // side, place % side), (side, side))
-        filled = not pruned and num_slots != tokens.num_patches
+        filled = not pruned and num_slots != tokens.index.shape[1]
         return Geometry(
             window_tokens=side**2,
             rope=rope,

@@ -68,7 +68,8 @@ def relative_position_bias(
     Source: ViTDet (arXiv 2203.16527) after MViTv2; here for any subset of the grid's tokens.
     """
     bias = 0
-    for table, position in zip(tables, coordinates, strict=True):
+    for axis in (0, 1):
+        table, position = tables[axis], coordinates[axis]
         offset = position[:, :, None] - position[:, None, :] + table.shape[0] // 2  # (1 or B, N, N)
         products = q_BHNd @ table.to(q_BHNd.dtype).t()  # (B, H, N, 2 * extent - 1)
         index = offset[:, None].expand(*q_BHNd.shape[:2], -1, -1)

@@ -249,6 +249,8 @@ def test_unpruned_twin_shares_parameters_and_reduces_nothing() -> None:
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_half_precision_stays_close(dtype: torch.dtype) -> None:
+    if dtype == torch.float16 and torch.__version__ < (2, 2):
+        pytest.skip("torch 2.1 has no float16 convolution on the CPU")
     model = pruned(EVA, {1: 24, 3: 8}, fusion=LLF, **WINDOWS)
     for parameter in model.parameters():
         parameter.data *= 0.3
