@@ -2,7 +2,7 @@
 
 import argparse
 
-from cropr_mm.checkpoints import deploy_checkpoint
+from cropr_mm.deploy import deploy_checkpoint
 from cropr_mm.runner import load_config, short_errors
 
 

@@ -13,8 +13,6 @@ from functools import partial
 from typing import Any
 
 import torch
-from mmengine.config import Config
-from mmengine.registry import MODELS, init_default_scope
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -136,13 +134,6 @@ class ModelCost:
             "parts": parts,
             "not_counted": self.not_counted,
         }
-
-
-def build_on_meta(cfg: Config) -> nn.Module:
-    """Model of a config without memory for its weights, in evaluation mode."""
-    init_default_scope(cfg.get("default_scope") or "mmengine")
-    with torch.device("meta"):
-        return MODELS.build(copy.deepcopy(cfg.model)).eval()
 
 
 def encoder_cost(backbone: nn.Module, img_size: tuple[int, int] | None = None) -> EncoderCost:

@@ -4,8 +4,9 @@ from typing import Any
 
 from mmengine.config import Config
 
-from cropr_mm.analysis.complexity import build_on_meta, encoder_cost, model_cost
+from cropr_mm.analysis.complexity import encoder_cost, model_cost
 from cropr_mm.analysis.latency import format_table
+from cropr_mm.build import build_model
 
 _BAR = 30
 _CONVENTION = {
@@ -37,7 +38,7 @@ def complexity_report(cfg: Config, img_size: tuple[int, int] | None = None) -> d
     if not hasattr(backbone, "get") or "CroprViT" not in str(backbone.get("type")):
         got = backbone.get("type") if hasattr(backbone, "get") else backbone
         raise ValueError(f"expected model.backbone of type cropr_mm.CroprViT, got {got}")
-    model = build_on_meta(cfg)
+    model = build_model(cfg, "meta").eval()
     encoder = encoder_cost(model.backbone, img_size)
     return {
         "convention": _CONVENTION,

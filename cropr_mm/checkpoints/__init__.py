@@ -1,6 +1,5 @@
 """Checkpoints: loading that runs no code, and names of other projects turned into ours."""
 
-from cropr_mm.checkpoints.deploy import deploy_checkpoint
 from cropr_mm.checkpoints.errors import CheckpointError
 from cropr_mm.checkpoints.load import load_backbone
 from cropr_mm.checkpoints.safe import safe_load
@@ -9,7 +8,6 @@ from cropr_mm.checkpoints.timm import from_timm, to_timm
 
 __all__ = [
     "CheckpointError",
-    "deploy_checkpoint",
     "from_timm",
     "load_backbone",
     "register_safe_loader",

@@ -11,7 +11,7 @@ PACKAGE = Path(__file__).parents[2] / "cropr_mm"
 
 # Top to bottom; layers of one row do not import each other.
 ORDER = (
-    ("compat", "registry"),
+    ("compat", "registry", "build"),
     ("structures",),
     ("ops",),
     ("layers",),
@@ -25,7 +25,7 @@ ORDER = (
     ("optim",),
     ("hooks", "datasets"),
     ("preflight",),
-    ("runner",),
+    ("runner", "deploy"),
     ("demo",),
 )
 RANK = {layer: rank for rank, row in enumerate(ORDER) for layer in row}

@@ -6,13 +6,13 @@ from typing import Any, NamedTuple
 
 import torch
 from mmengine.config import Config
-from mmengine.registry import MODELS as HOST_MODELS
-from mmengine.registry import init_default_scope
 from torch import nn
 
+from cropr_mm.backbones import CroprViT
+from cropr_mm.backbones.lookup import find_backbones
+from cropr_mm.build import build_model
+from cropr_mm.checkpoints import safe_load
 from cropr_mm.checkpoints.load import check_names, check_shapes
-from cropr_mm.checkpoints.safe import safe_load
-from cropr_mm.registry import MODELS
 
 
 class Deployed(NamedTuple):
@@ -61,8 +61,8 @@ def deploy_checkpoint(cfg: Config, checkpoint: str | Path, out: str | Path) -> D
     out = Path(out)
     if out.is_dir() or out.resolve() == Path(checkpoint).resolve():
         raise ValueError(f"expected another file for the result, got {out}")
-    model = _build(cfg)
-    encoders = tuple(n for n, m in model.named_modules() if isinstance(m, _encoder_type()))
+    model = build_model(cfg)
+    encoders = find_backbones(model)
     if not encoders:
         raise ValueError(f"expected a cropr_mm.CroprViT in {cfg.model.type}, found none")
     content = safe_load(checkpoint)
@@ -73,33 +73,20 @@ def deploy_checkpoint(cfg: Config, checkpoint: str | Path, out: str | Path) -> D
     model.load_state_dict(weights, strict=True)
 
     before = _count(model)
-    for name in encoders:
-        model.get_submodule(name).switch_to_deploy()
+    for encoder in encoders.values():
+        encoder.switch_to_deploy()
     deployed = copy.deepcopy(cfg)
     _set_deploy(deployed.model)
     meta = {**content.get("meta", {}), "cfg": deployed.pretty_text}
     out.parent.mkdir(parents=True, exist_ok=True)
     torch.save(dict(meta=meta, state_dict=model.state_dict()), out)
-    return Deployed(out, encoders, before, _count(model))
-
-
-def _build(cfg: Config) -> nn.Module:
-    """Model of a config as mmengine's runner builds it."""
-    init_default_scope(cfg.get("default_scope") or "mmengine")
-    settings = copy.deepcopy(cfg.model)
-    if cfg.get("data_preprocessor") is not None:
-        settings.setdefault("data_preprocessor", cfg.data_preprocessor)
-    return HOST_MODELS.build(settings)
-
-
-def _encoder_type() -> type:
-    return MODELS.get("cropr_mm.CroprViT")
+    return Deployed(out, tuple(encoders), before, _count(model))
 
 
 def _set_deploy(settings: Any) -> None:
     """Set ``deploy`` in every encoder of a (nested) model config."""
     if isinstance(settings, dict):
-        if settings.get("type") in ("cropr_mm.CroprViT", "CroprViT", _encoder_type()):
+        if settings.get("type") in ("cropr_mm.CroprViT", "CroprViT", CroprViT):
             settings["deploy"] = True
         settings = list(settings.values())
     if isinstance(settings, list | tuple):
