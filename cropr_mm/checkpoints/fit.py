@@ -10,9 +10,9 @@ from math import isqrt
 import torch
 from timm.layers import resample_abs_pos_embed, resample_patch_embed
 from torch import Tensor
-from torch.nn import functional as F
 
 from cropr_mm.checkpoints.errors import CheckpointError
+from cropr_mm.ops.attention import resize_relative_table
 
 TOKENS = ("cls_token", "dist_token", "reg_token")
 
@@ -47,24 +47,13 @@ def fit_shapes(
                 fitted[name] = resample_patch_embed(value, list(wanted[2:]))
                 notes[f"{name}: patches of {_x(value.shape[2:])} to {_x(wanted[2:])} pixels"] += 1
         elif ".attn.rel_pos_" in name and len(value) != len(target[name]):
-            fitted[name] = fit_rel_pos(value, len(target[name]))
+            fitted[name] = resize_relative_table(value, (len(target[name]) + 1) // 2)
             notes[f"*.attn.rel_pos_*: {len(value)} to {len(target[name])} rows"] += 1
     if "pos_embed" in weights and "pos_embed" in target:
         note = fit_pos_embed(fitted, target, grid, source_grid, prefix_rows)
         if note is not None:
             notes[f"pos_embed: {note}"] += 1
     return fitted, [f"resampled {note} ({count} tensors)" for note, count in notes.items()]
-
-
-def fit_rel_pos(table: Tensor, length: int) -> Tensor:
-    """Resize a table of relative positions linearly, as ViTDet does.
-
-    Args:
-        table: One row for each distance, shape (L, C / heads).
-        length: Rows wanted.
-    """
-    rows = F.interpolate(table.float().t()[None], size=length, mode="linear")
-    return rows[0].t().to(table.dtype)
 
 
 def fit_pos_embed(

@@ -169,7 +169,6 @@ def _table(record: dict[str, Any], results: dict[str, Latencies]) -> str:
     any_result = next(iter(results.values()))
     height, width = record["img_size"]
     tokens = [[str(i), str(count)] for i, count in enumerate(record["tokens_per_block"], start=1)]
-    load = max(latencies.load for latencies in results.values())
     lines = [
         "Throughput, pruned against its dense twin with the same weights",
         f"{record['machine']}, CPU threads {any_result.threads}, {record['dtype']}, "
@@ -179,7 +178,8 @@ def _table(record: dict[str, Any], results: dict[str, Latencies]) -> str:
     for part, latencies in results.items():
         rows = latencies.table(base="dense").splitlines()
         lines += [f"{part}:", *(f"  {row}" for row in rows)]
-    if load > MAX_LOAD:
+    if not all(latencies.is_idle for latencies in results.values()):
+        load = max(latencies.load for latencies in results.values())
         lines.append(
             f"NOT IDLE: other processes kept {load:.2f} cores busy (more than {MAX_LOAD}); "
             "these times do not count"
