@@ -59,7 +59,6 @@ _NOISE = (
     r".*The draw is False.*",
     r".*faster_coco_eval is not installed.*",
     r".*To copy construct from a tensor.*",
-    r".*lr_scheduler\.step\(\).*",
 )
 
 
