@@ -10,6 +10,7 @@ from mmengine.logging import print_log
 from torch import Tensor, nn
 
 from cropr_mm.checkpoints.errors import CheckpointError
+from cropr_mm.checkpoints.grid import stored_grid
 from cropr_mm.checkpoints.safe import safe_load
 from cropr_mm.checkpoints.timm import from_timm
 
@@ -31,7 +32,8 @@ def load_backbone(
     logged. Nothing is loaded unless everything fits.
 
     Positions in published files are taken to be square. In mmengine's checkpoints, which are ours,
-    they are taken as they are where their number is the backbone's.
+    they have the grid that the stored config names; where it names none, they are taken as they are
+    if their number is the backbone's, which is logged for grids that are not square.
 
     Args:
         backbone: A ``CroprViT``; its parameters are overwritten.
@@ -47,10 +49,8 @@ def load_backbone(
     checkpoint = source if isinstance(source, Mapping) else safe_load(source)
     weights = _select(_unwrap(checkpoint), prefix, label)
     target = backbone.state_dict()
-    ours = "state_dict" in checkpoint and "meta" in checkpoint
-    ours = ours or any(REDUCERS.match(name) for name in weights)
-    as_is = ours and _rows(weights) == _rows(target)
-    converted, leftovers = from_timm(weights, backbone, backbone.grid if as_is else None)
+    source_grid = _source_grid(checkpoint, prefix, weights, backbone, label)
+    converted, leftovers = from_timm(weights, backbone, source_grid)
 
     missing = [name for name in target if name not in converted]
     hard_missing = [n for n in missing if not OPTIONAL.search(n) and not REDUCERS.match(n)]
@@ -119,8 +119,30 @@ def _select(weights: Mapping[str, Any], prefix: str, label: str) -> dict[str, Te
     return selected
 
 
-def _rows(weights: Mapping[str, Tensor]) -> int | None:
-    return weights["pos_embed"].shape[1] if "pos_embed" in weights else None
+def _source_grid(
+    checkpoint: Mapping[str, Any],
+    prefix: str,
+    weights: Mapping[str, Tensor],
+    backbone: nn.Module,
+    label: str,
+) -> tuple[int, int] | None:
+    """Patch grid of the positions in our own checkpoints; None leaves it to :func:`from_timm`."""
+    if "pos_embed" not in weights or "pos_embed" not in backbone.state_dict():
+        return None
+    kernel = weights.get("patch_embed.proj.weight")
+    stored = None if kernel is None else stored_grid(checkpoint, prefix, kernel)
+    ours = "state_dict" in checkpoint and "meta" in checkpoint
+    ours = ours or any(REDUCERS.match(name) for name in weights)
+    if stored is not None or not ours or weights["pos_embed"].shape != backbone.pos_embed.shape:
+        return stored
+    height, width = backbone.grid
+    if height != width:
+        print_log(
+            f"{label}: names no image size; its positions are taken for the {height}x{width} "
+            "patches of the backbone",
+            logger="current",
+        )
+    return backbone.grid
 
 
 def _hint(weights: Mapping[str, Tensor]) -> str:

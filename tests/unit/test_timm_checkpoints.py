@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import timm
 import torch
+from mmengine.config import Config
 from mmengine.logging import MMLogger
 from timm.layers import resample_abs_pos_embed, resample_patch_embed
 from timm.models.eva import Eva
@@ -263,6 +264,34 @@ def test_grid_of_published_positions_is_square_and_of_our_own_the_same() -> None
     load_backbone(tiny(img_size=(16, 40)), odd.state_dict())
     with pytest.raises(ValueError, match=r"expected rows for 4x4 patches.* got 11 rows"):
         load_backbone(tiny(), odd.state_dict())
+
+
+@pytest.mark.parametrize("where", ["img_size", "arch"])
+def test_grid_of_our_own_positions_is_that_of_the_stored_config(where: str, log: list[str]) -> None:
+    source, backbone = tiny(img_size=(48, 80)), tiny(img_size=(80, 48))
+    size = dict(img_size=(48, 80))
+    settings = dict(arch={**DIMS, **size}) if where == "arch" else dict(arch="x", **size)
+    cfg = Config(dict(lr=1e-3, model=dict(type="X", backbone=dict(type="CroprViT", **settings))))
+    weights = {f"backbone.{k}": v for k, v in source.state_dict().items()}
+    checkpoint = dict(meta=dict(cfg=cfg.pretty_text), state_dict=weights)
+    load_backbone(backbone, checkpoint, "backbone")
+    turned = resample_abs_pos_embed(source.pos_embed, [10, 6], [6, 10])
+    assert torch.equal(backbone.pos_embed, turned)
+    assert any("pos_embed: 6x10 to 10x6 patches" in line for line in log)
+    larger = tiny(img_size=(96, 160))
+    load_backbone(larger, checkpoint, "backbone")
+    grown = resample_abs_pos_embed(source.pos_embed, [12, 20], [6, 10])
+    assert torch.equal(larger.pos_embed, grown)
+
+
+@pytest.mark.parametrize("text", ["", "model = make()", "model = dict(", None])
+def test_unknown_grid_of_our_own_positions_is_taken_as_it_is_with_a_word(
+    text: str | None, log: list[str]
+) -> None:
+    source, backbone = tiny(img_size=(48, 80)), tiny(img_size=(80, 48))
+    load_backbone(backbone, dict(meta=dict(cfg=text), state_dict=source.state_dict()))
+    assert torch.equal(backbone.pos_embed, source.pos_embed)
+    assert any("names no image size" in line and "10x6 patches" in line for line in log)
 
 
 @pytest.mark.parametrize("prefix", [False, True])
