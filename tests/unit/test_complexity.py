@@ -1,14 +1,18 @@
 """Counts against published figures, hand calculation and torch's own layers."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from mmengine.config import Config
 from torch import nn
 
 from cropr_mm import CroprViT
+from cropr_mm.analysis import complexity_report
 from cropr_mm.analysis.complexity import encoder_cost, model_cost
 
+CONFIGS = Path(__file__).parents[2] / "configs"
 COCO = dict(
     arch="eva02_large_patch14_448",
     img_size=1536,
@@ -60,6 +64,18 @@ def test_reproduces_published_figures_to_every_printed_digit(name: str) -> None:
     digits = len(str(linear).partition(".")[2])
     assert round((cost.macs.linear + 1024 * head) / 1e9, digits) == linear
     assert round((cost.macs.total + 1024 * head) / 1e9, digits) == total
+
+
+@pytest.mark.parametrize(
+    ("config", "published"),
+    [("cropr_eva02_cascade_coco", 1273), ("unpruned_eva02_cascade_coco", 2790)],
+)
+def test_shipped_configs_cost_what_is_published(config: str, published: int) -> None:
+    pytest.importorskip("mmdet")
+    report = complexity_report(Config.fromfile(CONFIGS / f"{config}.py"))
+    assert round(report["encoder"]["macs_linear"] / 1e9) == published
+    assert report["model"]["parts"]["backbone"]["macs_linear"] == report["encoder"]["macs_linear"]
+    assert report["model"]["not_counted"] == {}
 
 
 def small(**changes: Any) -> CroprViT:
