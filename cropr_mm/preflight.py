@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from cropr_mm.backbones.lookup import find_backbones
 from cropr_mm.checkpoints.errors import CheckpointError
+from cropr_mm.checkpoints.grid import stored_grid
 from cropr_mm.checkpoints.load import check_names, check_shapes
 
 _CLASSIFIERS = (
@@ -85,7 +86,12 @@ def check_classes(model: nn.Module, dataset: Any, where: str) -> None:
                 )
 
 
-def check_encoder(model: nn.Module, weights: Mapping[str, Tensor], label: str) -> None:
+def check_encoder(
+    model: nn.Module,
+    weights: Mapping[str, Tensor],
+    label: str,
+    checkpoint: Mapping[str, Any],
+) -> None:
     """Compare a checkpoint to start training from with the model that it goes into.
 
     The encoder must be there completely, its reducers excepted, and nothing else under its name.
@@ -95,16 +101,18 @@ def check_encoder(model: nn.Module, weights: Mapping[str, Tensor], label: str) -
         model: Model whose encoders are its ``CroprViT``, or, without one, its ``backbone``.
         weights: Name in the model -> tensor.
         label: What to call the checkpoint in messages.
+        checkpoint: Where ``weights`` are from; a config in it tells the grid of its positions.
 
     Raises:
-        SetupError: If names or shapes of the encoder differ.
+        SetupError: If names or shapes of the encoder differ, or the grids of as many positions.
     """
     target = {
         name: value
         for name, value in model.state_dict().items()
         if not name.endswith("num_batches_tracked")
     }
-    paths = [*find_backbones(model)] or ["backbone"]
+    encoders = find_backbones(model)
+    paths = [*encoders] or ["backbone"]
     roots = tuple(f"{path}." if path else "" for path in paths)
     wanted = {n for n in target if n.startswith(roots) and ".reducers." not in f".{n}"}
     missing = wanted - weights.keys()
@@ -119,6 +127,13 @@ def check_encoder(model: nn.Module, weights: Mapping[str, Tensor], label: str) -
             f"missing, {len(strangers)} under its name are unexpected",
         )
         check_shapes({n: v for n, v in weights.items() if n in wanted}, target, label)
+        for path, encoder in encoders.items():
+            grid = stored_grid(checkpoint, path, encoder.patch_embed.proj.weight)
+            if encoder.pos_embed is not None and grid not in (None, encoder.grid):
+                raise CheckpointError(
+                    f"{label}: expected positions of {encoder.grid[0]}x{encoder.grid[1]} patches, "
+                    f"got {grid[0]}x{grid[1]}"
+                )
     except CheckpointError as error:
         raise SetupError(
             f"{error}\nexpected a checkpoint whose encoder {_some(paths)} is that of this config "

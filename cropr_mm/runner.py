@@ -98,7 +98,7 @@ class ToolRunner(Runner):
         model = self.model.module if is_model_wrapper(self.model) else self.model
         weights = _named_tensors(checkpoint, revise_keys)
         if not strict:
-            check_encoder(model, weights, filename)
+            check_encoder(model, weights, filename, checkpoint)
         try:
             load_state_dict(model, weights, strict, logger="silent")  # differences are logged above
         except RuntimeError as error:
@@ -284,7 +284,7 @@ def short_errors(*kinds: type[Exception]) -> Iterator[None]:
         kinds: Exceptions that stand for such a fault, besides SetupError, CheckpointError and
             FileNotFoundError.
     """
-    faults = (SetupError, CheckpointError, FileNotFoundError, *kinds)
+    faults: tuple[type[Exception], ...] = (SetupError, CheckpointError, FileNotFoundError, *kinds)
     try:
         yield
     except faults as error:
@@ -350,7 +350,8 @@ def _named_tensors(
     """Weights of a checkpoint, their names changed by (pattern, replacement) in turn."""
     content = checkpoint.get("state_dict", checkpoint)
     weights: OrderedDict[str, torch.Tensor] = OrderedDict()
-    weights._metadata = getattr(content, "_metadata", None)  # versions of layers, where torch looks
+    # Versions of layers, where torch looks for them.
+    weights._metadata = getattr(content, "_metadata", None)  # type: ignore[attr-defined]
     for name, value in content.items() if isinstance(content, Mapping) else ():
         if isinstance(name, str) and isinstance(value, torch.Tensor):
             for pattern, replacement in renames:

@@ -47,9 +47,10 @@ def _assigned(text: str, name: str) -> Any:
     except (SyntaxError, ValueError, RecursionError):
         return None
     for statement in statements:
-        targets = statement.targets if isinstance(statement, ast.Assign) else []
-        if any(isinstance(target, ast.Name) and target.id == name for target in targets):
-            return _plain(statement.value)
+        if isinstance(statement, ast.Assign):
+            targets = [target.id for target in statement.targets if isinstance(target, ast.Name)]
+            if name in targets:
+                return _plain(statement.value)
     return None
 
 

@@ -162,6 +162,17 @@ def test_training_does_not_start_from_another_encoder(root: Path, tool: Callable
         assert "expected a checkpoint whose encoder backbone is that of this" in str(end.value)
 
 
+def test_training_does_not_start_from_turned_positions(
+    root: Path, tool: Callable[..., str]
+) -> None:
+    wide = write_config(root, "cls", model__backbone__img_size=(64, 128))
+    meta = dict(cfg=Config.fromfile(wide).pretty_text)
+    torch.save(dict(meta=meta, state_dict=tiny_model(wide).state_dict()), root / "wide.pth")
+    changes = dict(model__backbone__img_size=(128, 64), load_from=str(root / "wide.pth"))
+    with pytest.raises(SystemExit, match="expected positions of 16x8 patches, got 8x16"):
+        tool("train.py", write_config(root, "cls", **changes), "--work-dir", root / "turned")
+
+
 def test_resuming_is_strict_however_it_is_asked_for(root: Path, tool: Callable[..., str]) -> None:
     config, file = write_config(root, "cls"), root / "headless.pth"
     weights = {k: v for k, v in tiny_model(config).state_dict().items() if "head" not in k}
