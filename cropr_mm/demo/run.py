@@ -4,19 +4,20 @@ An interrupted demo goes on where it stopped; a finished one starts anew.
 """
 
 import json
+import os
 import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 
+import torch
 from mmengine.config import Config
 from mmengine.runner import find_latest_checkpoint
 
 from cropr_mm.datasets import make_demo_data
 from cropr_mm.demo.report import format_report, judge
 from cropr_mm.demo.sheet import draw_sheet
-from cropr_mm.demo.threads import use_cores
 from cropr_mm.hooks.progress import say
 from cropr_mm.runner import evaluate, load_config, train
 
@@ -50,7 +51,7 @@ def _run(config: str, work_dir: Path) -> int:
             f"  {facts['train_images']} images to train, {facts['val_images']} to test, "
             f"of handwritten digits in {cfg.data_root}"
         )
-    threads = use_cores(cfg.train_dataloader.num_workers)
+    threads = _use_cores(cfg.train_dataloader.num_workers)
     with _stage(f"train on {threads} thread{'s' * (threads > 1)}", stages):
         _train_or_resume(cfg, work_dir)
     with _stage("test and benchmark", stages), _output_to(work_dir / "output.txt"):
@@ -74,6 +75,19 @@ def _run(config: str, work_dir: Path) -> int:
     say(format_report(record, files))
     (work_dir / "demo.json").write_text(json.dumps(record, indent=2) + "\n")
     return int(bool(broken))
+
+
+def _use_cores(num_workers: int) -> int:
+    """Give torch the cores that data workers leave; OMP_NUM_THREADS has the last word.
+
+    Threads that wait for a core which something else uses are slower than one thread alone, and a
+    model this small does not fill many.
+    """
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    free = min(4, max(1, (cores or 1) - num_workers))
+    threads = int(os.environ.get("OMP_NUM_THREADS") or free)
+    torch.set_num_threads(threads)
+    return threads
 
 
 def _train_or_resume(cfg: Config, work_dir: Path) -> None:

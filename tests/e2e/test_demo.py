@@ -37,7 +37,7 @@ def run(
     data = tmp_path / "data"
     facts = make_demo_data(data, DemoSettings(num_train=4, num_val=3))
     monkeypatch.setattr(demo, "make_demo_data", lambda _: facts)
-    monkeypatch.setattr(demo, "use_cores", lambda _: 1)
+    monkeypatch.setattr(demo, "_use_cores", lambda _: 1)
     rounds = dict(rounds=1, warmup=0)
     monkeypatch.setattr(benchmark, "measure", lambda f, **kw: measure(f, **{**kw, **rounds}))
     config = tmp_path / "config.py"
