@@ -25,9 +25,8 @@ class CroprAuxLossHook(Hook):
     ``backbone.reducers``). Validation, testing and ``mode='predict'`` stay as they are. A copy of
     the model made before training starts (EMAHook's) is a plain model.
 
-    A module that the schedule leaves idle for an image size yields a zero loss with zero
-    gradients: under data parallelism every process then reduces the same parameters, whatever the
-    size of its images, and ``find_unused_parameters`` is not needed.
+    Every module runs in every pass, also where its step keeps all tokens, so
+    ``find_unused_parameters`` is not needed under data parallelism.
 
     Args:
         target: Config of an AuxiliaryTarget, e.g. ``dict(type='cropr_mm.MultiLabelTarget',
@@ -135,13 +134,16 @@ class AuxiliaryListener:
         return {**self._arguments, **dict(zip(self._arguments, args, strict=False)), **kwargs}
 
     def _losses(self, logits: dict[str, Tensor], data_samples: Any) -> dict[str, Tensor]:
-        """One loss per Cropr module, active or not, in block order."""
+        """One loss per Cropr module, in block order."""
         target = None
         losses = {}
         for name, reducer in self.reducers.items():
             if name not in logits:
-                losses[name] = _zero_loss(reducer)
-                continue
+                raise RuntimeError(
+                    f"the Cropr module of {name} did not run in this forward pass; expected a "
+                    "schedule that names the same blocks for every image size, and an encoder that "
+                    "runs in every pass"
+                )
             _check_gradient(name, reducer, logits[name])
             if target is None:
                 target = self._encode(data_samples, logits[name].device)
@@ -222,8 +224,3 @@ def _check_gradient(name: str, reducer: nn.Module, logits: Tensor) -> None:
             f"the logits of {name} carry no gradient: the backbone runs under no_grad or inside "
             "a reentrant activation checkpoint; use CroprViT(with_cp=True) to checkpoint its blocks"
         )
-
-
-def _zero_loss(reducer: nn.Module) -> Tensor:
-    """Zero whose gradient is zero, not missing, for each trainable parameter; float32."""
-    return torch.stack([p.flatten()[:0].sum() for p in reducer.parameters()]).sum()

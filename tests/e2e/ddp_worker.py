@@ -19,7 +19,7 @@ from torch import Tensor
 CASES: dict[str, dict[str, Any]] = {
     "plain": dict(with_cp=False, counts=1),
     "checkpointing and accumulation": dict(with_cp=True, counts=2),
-    "modules idle in one process": dict(with_cp=False, counts=1, idle=True),
+    "one process keeps all tokens": dict(with_cp=False, counts=1, keep_all=True),
 }
 ITERATIONS = 4
 
@@ -79,7 +79,7 @@ class Watch(Hook):
         self.logged.append({name: value.item() for name, value in outputs.items()})
 
 
-def train(case: str, out: Path, with_cp: bool, counts: int, idle: bool = False) -> None:
+def train(case: str, out: Path, with_cp: bool, counts: int, keep_all: bool = False) -> None:
     """Train for a few iterations; the first process writes the report."""
     watch = Watch(counts)
     runner = make_runner(
@@ -100,7 +100,7 @@ def train(case: str, out: Path, with_cp: bool, counts: int, idle: bool = False) 
         val_cfg=None,
         val_evaluator=None,
     )
-    if idle and dist.get_rank() == 1:
+    if keep_all and dist.get_rank() == 1:
         runner.model.module.backbone.progress = 0.0
     runner.train()
     logged: list[Any] = [None] * dist.get_world_size()

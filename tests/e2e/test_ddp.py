@@ -52,7 +52,5 @@ def test_every_process_has_its_own_auxiliary_losses(
     assert len(first) == len(second) == ITERATIONS
     for a, b in zip(first, second, strict=True):
         for name in AUXILIARY:
-            idle = CASES[case].get("idle", False) and name != AUXILIARY[0]
-            assert a[name] > 0
-            assert (b[name] == 0) if idle else (b[name] > 0)
+            assert min(a[name], b[name]) > 0
             assert a[name] != b[name], "the processes must see different images"
