@@ -1,6 +1,5 @@
 """Registries of the plug-in: children of mmengine's, found by the scope prefix ``cropr_mm.``."""
 
-from mmengine.registry import DATASETS as MMENGINE_DATASETS
 from mmengine.registry import HOOKS as MMENGINE_HOOKS
 from mmengine.registry import MODELS as MMENGINE_MODELS
 from mmengine.registry import OPTIM_WRAPPER_CONSTRUCTORS as MMENGINE_OPTIM_WRAPPER_CONSTRUCTORS
@@ -34,7 +33,4 @@ OPTIM_WRAPPER_CONSTRUCTORS = Registry(
     parent=MMENGINE_OPTIM_WRAPPER_CONSTRUCTORS,
     scope="cropr_mm",
     locations=["cropr_mm.optim"],
-)
-DATASETS = Registry(
-    "dataset", parent=MMENGINE_DATASETS, scope="cropr_mm", locations=["cropr_mm.datasets"]
 )

@@ -162,7 +162,7 @@ def encoder_cost(backbone: nn.Module, img_size: tuple[int, int] | None = None) -
                 counter.before(module, partial(enter, i))
         backbone(_image(backbone, size))
     ends = [*(entries[i] for i in range(1, len(entries))), counter.macs]
-    grid = (size[0] // backbone.patch_size, size[1] // backbone.patch_size)
+    grid = backbone.patch_grid((size[0], size[1]))
     blocks = tuple(
         BlockCost(tokens, ends[i] - entries[i])
         for i, tokens in enumerate(backbone.tokens_per_block(grid))

@@ -135,7 +135,7 @@ def _precision(fp16: bool) -> AbstractContextManager:
 def _describe(backbone: CroprViT, images: Tensor, fp16: bool) -> dict[str, Any]:
     """What the times belong to."""
     height, width = images.shape[-2:]
-    grid = (height // backbone.patch_size, width // backbone.patch_size)
+    grid = backbone.patch_grid((height, width))
     cuda = images.device.type == "cuda"
     dtype = str(next(backbone.parameters()).dtype).removeprefix("torch.")
     return {

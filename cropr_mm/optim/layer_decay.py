@@ -3,7 +3,7 @@
 Parameters near the image keep more of their pre-training: their learning rate is
 ``lr * decay_rate ** (depth + 1 - layer)``.
 
-- layer 0: prefix tokens, position embedding, patch embedding, the norm before the blocks;
+- layer 0: prefix tokens, position embedding, patch embedding;
 - layer i + 1: block i (0-based);
 - layer depth + 1, at the full rate: all else, i.e. final norm, reducers, fusion, neck and heads.
 
@@ -21,7 +21,7 @@ from cropr_mm.backbones.lookup import find_backbones
 from cropr_mm.registry import OPTIM_WRAPPER_CONSTRUCTORS
 
 _PREFIX_TOKENS = ("cls_token", "reg_token")
-_EMBEDDING = (*_PREFIX_TOKENS, "pos_embed", "patch_embed", "norm_pre")
+_EMBEDDING = (*_PREFIX_TOKENS, "pos_embed", "patch_embed")
 
 
 @OPTIM_WRAPPER_CONSTRUCTORS.register_module()
