@@ -86,6 +86,33 @@ def check_classes(model: nn.Module, dataset: Any, where: str) -> None:
                 )
 
 
+def check_model(model: nn.Module, weights: Mapping[str, Tensor], label: str) -> None:
+    """Compare a checkpoint to test or resume with the whole model that it goes into.
+
+    Args:
+        model: Model.
+        weights: Name in the model -> tensor.
+        label: What to call the checkpoint in messages.
+
+    Raises:
+        SetupError: If names or shapes differ.
+    """
+    target = model.state_dict()
+    missing, unexpected = target.keys() - weights.keys(), weights.keys() - target.keys()
+    deployed = any(name.endswith(".query") and ".reducers." in f".{name}" for name in unexpected)
+    try:
+        check_names(
+            missing,
+            unexpected,
+            f"{label} is not a checkpoint of this config: {len(missing)} of the model's "
+            f"{len(target)} tensors are missing, {len(unexpected)} others are there",
+        )
+        check_shapes(weights, target, label)
+    except CheckpointError as error:
+        hint = "\nit is a deployed checkpoint: add --cfg-options model.backbone.deploy=True"
+        raise SetupError(f"{error}{hint if deployed else ''}") from error
+
+
 def check_encoder(
     model: nn.Module,
     weights: Mapping[str, Tensor],

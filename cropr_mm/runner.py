@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import re
+import sys
 import traceback
 import warnings
 from collections import OrderedDict
@@ -26,12 +27,15 @@ from mmengine.runner import CheckpointLoader, Runner, find_latest_checkpoint, lo
 
 import cropr_mm.compat  # noqa: F401 - lets configs inherit from mmseg on both lines
 from cropr_mm.checkpoints import CheckpointError, register_safe_loader
+from cropr_mm.hooks.aux_loss import CroprAuxLossHook
+from cropr_mm.optim.clip_groups import auxiliary_parameters
 from cropr_mm.preflight import (
     SetupError,
     check_classes,
     check_data,
     check_encoder,
     check_length,
+    check_model,
     loading,
 )
 
@@ -97,12 +101,11 @@ class ToolRunner(Runner):
         self.call_hook("after_load_checkpoint", checkpoint=checkpoint)
         model = self.model.module if is_model_wrapper(self.model) else self.model
         weights = _named_tensors(checkpoint, revise_keys)
-        if not strict:
+        if strict:
+            check_model(model, weights, filename)
+        else:
             check_encoder(model, weights, filename, checkpoint)
-        try:
-            load_state_dict(model, weights, strict, logger="silent")  # differences are logged above
-        except RuntimeError as error:
-            raise SetupError(f"{filename} is not a checkpoint of this config: {error}") from error
+        load_state_dict(model, weights, strict, logger="silent")  # differences are checked above
         self._has_loaded = True
         self.logger.info(f"Load checkpoint from {filename}")
         return checkpoint
@@ -170,6 +173,7 @@ def train(cfg: Config, resume: str | None = None, amp: bool = False) -> None:
         _existing(cfg.load_from)
     runner = _build(cfg, ("train", "val"))
     runner.strict = bool(cfg.get("resume"))
+    _check_auxiliary(runner)
     runner.train()
     _print_files(runner, "Trained", {"last checkpoint": find_latest_checkpoint(runner.work_dir)})
 
@@ -289,6 +293,9 @@ def short_errors(*kinds: type[Exception]) -> Iterator[None]:
         yield
     except faults as error:
         raise SystemExit(f"error: {error}") from None
+    except KeyboardInterrupt:
+        print("\ninterrupted; a training goes on with --resume", file=sys.stderr)
+        raise SystemExit(130) from None
 
 
 def _build(cfg: Config, splits: tuple[str, ...]) -> ToolRunner:
@@ -323,6 +330,22 @@ def _join_processes_on_cpu(cfg: Config) -> None:
         find_unused_parameters=cfg.get("find_unused_parameters", False),
     )
     cfg.model_wrapper_cfg = {**wrapper, "device_ids": None}
+
+
+def _check_auxiliary(runner: ToolRunner) -> None:
+    """Cropr modules have a hook that trains them, and that hook fits model and data."""
+    model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+    hooks = [hook for hook in runner.hooks if isinstance(hook, CroprAuxLossHook)]
+    if not hooks and auxiliary_parameters(model):
+        raise SetupError(
+            "the model has Cropr modules that nothing trains; expected in custom_hooks a "
+            "dict(type='cropr_mm.CroprAuxLossHook', target=...)"
+        )
+    for hook in hooks:
+        try:
+            hook.check(model, runner.train_dataloader.dataset)
+        except ValueError as error:
+            raise SetupError(str(error)) from error
 
 
 def _import_quietly(module: str) -> None:

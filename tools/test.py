@@ -24,7 +24,7 @@ def main() -> None:
         nargs="+",
         action=DictAction,
         metavar="KEY=VALUE",
-        help="replace config entries, such as test_dataloader.batch_size=4",
+        help="replace config entries, one key at a time, such as test_dataloader.batch_size=4",
     )
     args = parser.parse_args()
     with short_errors():

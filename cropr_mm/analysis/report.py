@@ -54,7 +54,7 @@ def format_complexity(report: dict[str, Any]) -> str:
     height, width = report["img_size"]
     blocks = encoder["blocks"]
     most = max(block["tokens"] for block in blocks)
-    rows = [["block", "tokens", "GMAC linear", "GMAC total", ""]]
+    rows = [["block (from 1)", "tokens", "GMAC linear", "GMAC total", ""]]
     for block in blocks:
         bar = "#" * max(1, round(_BAR * block["tokens"] / most))
         counts = (str(block["index"] + 1), str(block["tokens"]))

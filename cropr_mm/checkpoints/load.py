@@ -19,7 +19,7 @@ NESTS = ("state_dict_ema", "model_ema", "state_dict", "model", "module")
 # What a config may switch off or add: prefix tokens, the final norm, relative position tables.
 OPTIONAL = re.compile(r"^(cls_token|reg_token|dist_token|norm\.\w+)$|\.attn\.rel_pos_[hw]$")
 REDUCERS = re.compile(r"^reducers\.")
-LINES = 20
+LINES = 6
 
 
 def load_backbone(

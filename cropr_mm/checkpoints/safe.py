@@ -152,7 +152,10 @@ def _load_pickle(file: Path, map_location: MapLocation) -> Any:
                 f"{', '.join(forbidden)}; expected tensors and plain data only"
             ) from error
         reason = str(error).split("WeightsUnpickler error:")[-1].split("Check the documentation")[0]
-        raise CheckpointError(f"{file}: not a readable checkpoint: {reason.strip()}") from error
+        reason = reason.strip().split("\n")[0]
+        if file.read_bytes()[:1] not in (b"P", b"\x80"):  # neither a zip archive nor a pickle
+            reason = "expected a file of torch or safetensors, got another kind"
+        raise CheckpointError(f"{file}: not a readable checkpoint: {reason}") from error
 
 
 def _load_with_safe_globals(file: Path, map_location: MapLocation) -> Any:

@@ -51,8 +51,22 @@ class CroprAuxLossHook(Hook):
         while is_model_wrapper(model):
             model = model.module
         self.after_train(runner)
-        _check_dataset(runner.train_dataloader.dataset, self.target)
+        self.check(model, runner.train_dataloader.dataset)
         self._listener = AuxiliaryListener(model, self.target, self.loss_weight)
+
+    def check(self, model: nn.Module, dataset: Any) -> None:
+        """Compare target, model and training data.
+
+        Args:
+            model: Unwrapped model.
+            dataset: Training dataset; its ``metainfo`` may name the classes.
+
+        Raises:
+            ValueError: If the model has no Cropr module, or the classes differ.
+        """
+        reducers = _named_reducers(model)
+        _check_dataset(dataset, self.target)
+        _check_classes(reducers, self.target)
 
     def after_train(self, runner: Runner) -> None:
         if self._listener is not None:
@@ -211,9 +225,11 @@ def _check_dataset(dataset: Any, target: AuxiliaryTarget) -> None:
     """Compare with the dataset's classes where it names them."""
     classes = (getattr(dataset, "metainfo", None) or {}).get("classes")
     if isinstance(classes, (list, tuple)) and len(classes) != target.num_classes:
+        noun = "class" if len(classes) == 1 else "classes"
+        names = ", ".join(classes[:5]) + (", ..." if len(classes) > 5 else "")
         raise ValueError(
             f"{type(target).__name__} of CroprAuxLossHook has num_classes={target.num_classes}, "
-            f"but the training dataset has {len(classes)} classes: {', '.join(classes[:5])}, ..."
+            f"but the training dataset has {len(classes)} {noun}: {names}"
         )
 
 

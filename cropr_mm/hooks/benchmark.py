@@ -61,6 +61,7 @@ class CroprBenchmarkHook(Hook):
                 f"{type(images).__name__}"
             )
         path, backbone = _only_backbone(model)
+        runner.logger.info(f"Timing encoder and model, {self.rounds} rounds each ...")
         fp16 = bool(getattr(runner.test_loop, "fp16", False))
         results = self._measure(model, path, backbone, batch, images, fp16)
         record = {
@@ -173,7 +174,9 @@ def _table(record: dict[str, Any], results: dict[str, Latencies]) -> str:
         "Throughput, pruned against its dense twin with the same weights",
         f"{record['machine']}, CPU threads {any_result.threads}, {record['dtype']}, "
         f"batch size {record['batch_size']}, images of {height}x{width} pixels",
-        format_table([list(column) for column in zip(["block", "tokens"], *tokens, strict=True)]),
+        format_table(
+            [list(column) for column in zip(["block (from 1)", "tokens"], *tokens, strict=True)]
+        ),
     ]
     for part, latencies in results.items():
         rows = latencies.table(base="dense").splitlines()

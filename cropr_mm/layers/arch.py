@@ -5,6 +5,7 @@ the names and numbers are; tests compare the features of these models with timm'
 """
 
 from dataclasses import dataclass, fields, replace
+from difflib import get_close_matches
 from typing import Any
 
 
@@ -206,7 +207,11 @@ def resolve_arch(arch: str | dict[str, Any]) -> Arch:
     if isinstance(arch, str):
         name = arch.split(".", 1)[0]
         if name not in ARCHS:
-            raise ValueError(f"arch must be one of\n  {chr(10).join(sorted(ARCHS))}\ngot {arch!r}")
+            near = get_close_matches(name, ARCHS, n=3, cutoff=0.0)
+            raise ValueError(
+                f"arch {arch!r} is none of the {len(ARCHS)} known names; nearest: "
+                f"{', '.join(near)}; all are in cropr_mm.layers.arch.ARCHS"
+            )
         return ARCHS[name]
     known = [f.name for f in fields(Arch)]
     unknown = sorted(set(arch) - set(known))

@@ -74,7 +74,10 @@ def test_wrong_arguments_are_named(options: dict, message: str) -> None:
 @pytest.mark.parametrize(
     ("arch", "message"),
     [
-        ("vit_base_patch15_224", "arch must be one of"),
+        (
+            "vit_base_patch15_224",
+            "is none of .* nearest: vit_base_patch16_224",
+        ),
         (dict(embed_dim=16, depth=2), r"missing \['num_heads'\]"),
         (dict(ARCH, width=3), r"unknown \['width'\]"),
         (dict(ARCH, mlp="relu"), "mlp must be one of"),
