@@ -1,0 +1,43 @@
+"""Compare pruners on small data: each is fine-tuned from the same dense model, equally long.
+
+The same command goes on after an interruption and repeats nothing that is done.
+"""
+
+import argparse
+import os
+from pathlib import Path
+
+from cropr_mm.comparison import compare
+from cropr_mm.comparison.variants import DEFAULT_VARIANTS, PACKS, VARIANTS
+from cropr_mm.runner import short_errors
+
+TASKS = sorted({pack.task for pack in PACKS.values()})
+
+
+def main() -> None:
+    """Parse arguments and compare; paths are those of the repository."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--task", choices=TASKS, required=True)
+    parser.add_argument("--packs", nargs="+", help="default: all packs of the task")
+    parser.add_argument(
+        "--variants",
+        nargs="+",
+        default=DEFAULT_VARIANTS,
+        help=f"default: {', '.join(DEFAULT_VARIANTS)}; known: {', '.join(VARIANTS)}",
+    )
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2], help="default: 0 1 2")
+    parser.add_argument("--out", type=Path, help="default: work_dirs/compare/<task>")
+    parser.add_argument(
+        "--jobs", type=int, default=os.cpu_count() or 1, help="runs at once (default: %(default)s)"
+    )
+    parser.add_argument("--samples", type=int, default=500, help="bootstrap samples (default: 500)")
+    args = parser.parse_args()
+    os.chdir(Path(__file__).resolve().parents[1])
+    packs = args.packs or [name for name, pack in PACKS.items() if pack.task == args.task]
+    out = args.out or Path("work_dirs/compare", args.task)
+    with short_errors():
+        compare(packs, args.variants, args.seeds, out, args.jobs, args.samples)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,141 @@
+"""What the runs of a comparison say: intervals, tables, plot."""
+
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy as np
+from mmengine.config import Config
+from numpy.typing import NDArray
+
+from cropr_mm.analysis.bootstrap import draw_images, paired_interval
+from cropr_mm.comparison.detection import KINDS, DetectionScores
+from cropr_mm.comparison.runs import Run
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt  # noqa: E402
+
+Values = tuple[dict[str, float], dict[str, NDArray[np.float64]]]
+
+
+def summarise(
+    runs: Mapping[tuple[str, int], Run],
+    variants: Sequence[str],
+    seeds: Sequence[int],
+    samples: int,
+) -> dict[str, Any]:
+    """Intervals of every variant, and of its paired differences to 'dense' and from 'cropr'.
+
+    Args:
+        runs: Finished runs of one pack, by (variant, seed).
+        variants: Names, 'dense' among them.
+        seeds: Seeds.
+        samples: Bootstrap samples of images.
+
+    Returns:
+        Plain values for JSON: percent.
+    """
+    with ProcessPoolExecutor() as pool:
+        results = dict(
+            zip(runs, pool.map(_score, runs.values(), [samples] * len(runs)), strict=True)
+        )
+
+    def stack(name: str, metric: str) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        found = [results[name, seed] for seed in seeds]
+        return (
+            np.array([values[metric] for values, _ in found]),
+            np.stack([resampled[metric] for _, resampled in found]),
+        )
+
+    summary: dict[str, Any] = {"seeds": list(seeds), "samples": samples, "variants": {}}
+    for name in variants:
+        entry: dict[str, Any] = {}
+        for metric in KINDS:
+            values, resampled = stack(name, metric)
+            entry[metric] = {
+                "per_seed": values.tolist(),
+                "mean": paired_interval(values, resampled)._asdict(),
+            }
+            for other, key in (("dense", "minus_dense"), ("cropr", "cropr_minus_it")):
+                if other not in variants or other == name:
+                    continue
+                sign = 1.0 if other == "dense" else -1.0
+                theirs, theirs_resampled = stack(other, metric)
+                entry[metric][key] = paired_interval(
+                    sign * (values - theirs), sign * (resampled - theirs_resampled)
+                )._asdict()
+        finished = [runs[name, seed].result for seed in seeds]
+        entry["metrics_per_seed"] = [result["metrics"] for result in finished]
+        entry["seconds_per_iteration"] = [result["seconds_per_iteration"] for result in finished]
+        entry["iterations"] = finished[0]["iterations"]
+        summary["variants"][name] = entry
+    return summary
+
+
+def _score(run: Run, samples: int) -> Values:
+    """Metrics of one run on all images and on each sample of them."""
+    cfg = Config.fromfile(run.folder / "config.py")
+    scores = DetectionScores(cfg.test_evaluator.ann_file, run.folder / "predictions")
+    whole = scores(np.arange(scores.num_images))
+    drawn = [scores(images) for images in draw_images(scores.num_images, samples)]
+    return whole, {metric: np.array([values[metric] for values in drawn]) for metric in whole}
+
+
+def format_tables(record: Mapping[str, Any]) -> str:
+    """One Markdown table per pack."""
+    blocks = []
+    for pack, summary in record.items():
+        speed = summary["encoder_speed"]
+        head = ["model", "box AP", "mask AP", "mask AP - dense", "Cropr - it", "encoder"]
+        rows = [head, ["---"] + ["---:"] * (len(head) - 1)]
+        for name, entry in summary["variants"].items():
+            mask, times = entry["mask AP"], speed["functions"][name]
+            ratio = times["speedup"]
+            rows.append(
+                [
+                    name,
+                    _text(entry["box AP"]["mean"]),
+                    _text(mask["mean"]),
+                    _text(mask.get("minus_dense"), signed=True),
+                    _text(mask.get("cropr_minus_it"), signed=True),
+                    f"{ratio['value']:.2f}x ({ratio['low']:.2f} to {ratio['high']:.2f})",
+                ]
+            )
+        lines = ["| " + " | ".join(row) + " |" for row in rows]
+        idle = "idle machine" if speed["idle"] else f"NOT IDLE, load {speed['load']:.2f}"
+        seeds = len(summary["seeds"])
+        blocks.append(
+            f"**{pack}**: mean of {seeds} seed{'s' * (seeds > 1)} in percent, 95 % interval over "
+            f"seeds and images; encoder speed-up over dense ({idle}, {speed['threads']} threads, "
+            f"batch {speed['images_per_call']}).\n\n" + "\n".join(lines)
+        )
+    return "\n\n".join(blocks)
+
+
+def draw(record: Mapping[str, Any], file: Path) -> None:
+    """Plot mask AP with its interval over encoder throughput, one panel per pack."""
+    figure, axes = plt.subplots(
+        1, len(record), figsize=(5.2 * len(record), 4), squeeze=False, layout="constrained"
+    )
+    for axis, (pack, summary) in zip(axes[0], record.items(), strict=True):
+        for i, (name, entry) in enumerate(summary["variants"].items()):
+            mean = entry["mask AP"]["mean"]
+            speed = summary["encoder_speed"]["functions"][name]["images_per_s"]
+            error = [[mean["value"] - mean["low"]], [mean["high"] - mean["value"]]]
+            axis.errorbar(
+                speed, mean["value"], yerr=error, fmt="o", capsize=3, color=f"C{i}", label=name
+            )
+        axis.set(title=pack, xlabel="encoder, images per second", ylabel="mask AP, %")
+        axis.grid(alpha=0.3)
+        axis.legend(fontsize=8)
+    figure.savefig(file, dpi=120)
+    plt.close(figure)
+
+
+def _text(interval: Mapping[str, float] | None, signed: bool = False) -> str:
+    if interval is None:
+        return ""
+    form = "+.1f" if signed else ".1f"
+    return f"{interval['value']:{form}} ({interval['low']:{form}} to {interval['high']:{form}})"

@@ -1,0 +1,114 @@
+"""The whole comparison: runs in order, then what they say."""
+
+import json
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from cropr_mm.comparison.report import draw, format_tables, summarise
+from cropr_mm.comparison.runs import PRETRAINING, Run, execute, make_config
+from cropr_mm.comparison.speed import encoder_speed
+from cropr_mm.comparison.variants import PACKS, VARIANTS
+from cropr_mm.datasets import make_demo_data
+from cropr_mm.preflight import SetupError
+
+
+def compare(
+    packs: Sequence[str],
+    variants: Sequence[str],
+    seeds: Sequence[int],
+    out: Path,
+    jobs: int = 1,
+    samples: int = 500,
+) -> Path:
+    """Train and test everything that is not done yet, then write table, plot and numbers.
+
+    The dense model is trained once per pack and seed; every variant is fine-tuned from it with the
+    same number of iterations and the same seed.
+
+    Args:
+        packs: Names out of PACKS.
+        variants: Names out of VARIANTS; 'dense' is always among them.
+        seeds: Seeds, at least one.
+        out: Folder for all output.
+        jobs: Runs at the same time, each on one thread.
+        samples: Bootstrap samples.
+
+    Returns:
+        File with all numbers, JSON.
+
+    Raises:
+        SetupError: If a name is unknown or a run fails; the others are kept.
+    """
+    variants = list(dict.fromkeys(["dense", *variants]))
+    for kind, names, known in (("pack", packs, PACKS), ("variant", variants, VARIANTS)):
+        wrong = [name for name in names if name not in known]
+        if wrong:
+            raise SetupError(f"unknown {kind} {', '.join(wrong)}; known: {', '.join(known)}")
+    out = out.absolute()
+    groups = [(pack, seed) for pack in packs for seed in seeds]
+    first = {group: _run(out, *group, PRETRAINING) for group in groups}
+    rest = {group: [_run(out, *group, name) for name in variants] for group in groups}
+    if "digits" in packs:
+        make_demo_data("data/demo")
+
+    _in_parallel(list(first.values()), lambda run: None, jobs, "dense models")
+    starts = {group: run.checkpoint for group, run in first.items()}
+    _in_parallel(
+        [run for runs in rest.values() for run in runs],
+        lambda run: starts[run.pack, run.seed],
+        jobs,
+        "fine-tuning",
+    )
+    record = {}
+    for pack in packs:
+        runs = {(r.name, r.seed): r for seed in seeds for r in rest[pack, seed]}
+        record[pack] = summarise(runs, variants, seeds, samples)
+        record[pack]["encoder_speed"] = encoder_speed(
+            {name: runs[name, seeds[0]] for name in variants}
+        )
+    file = out / "comparison.json"
+    file.write_text(json.dumps(record, indent=2) + "\n")
+    tables = format_tables(record)
+    (out / "tables.md").write_text(tables + "\n")
+    draw(record, out / "comparison.png")
+    print(f"{tables}\n\nnumbers  {file}\ntables   {out / 'tables.md'}")
+    print(f"plot     {out / 'comparison.png'}")
+    return file
+
+
+def _run(out: Path, pack: str, seed: int, name: str) -> Run:
+    return Run(pack, seed, name, out / pack / f"seed{seed}" / name)
+
+
+def _in_parallel(
+    runs: Sequence[Run], start: Callable[[Run], Path | None], jobs: int, title: str
+) -> None:
+    """Execute runs; after a failure the others still finish.
+
+    Raises:
+        SetupError: If one or more failed.
+    """
+    failures: list[str] = []
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    with Progress(*columns, TimeElapsedColumn(), console=Console(width=100)) as progress:
+        bar = progress.add_task(title, total=len(runs))
+
+        def step(run: Run) -> None:
+            try:
+                execute(run, make_config(run, PACKS[run.pack], start(run)))
+                metrics = run.result["metrics"].items()
+                text = ", ".join(f"{k} {v:.3f}" for k, v in metrics if k.endswith("_mAP"))
+            except SetupError as error:
+                failures.append(str(error))
+                text = "FAILED"
+            progress.console.print(f"{run}: {text}")
+            progress.advance(bar)
+
+        with ThreadPoolExecutor(jobs) as pool:
+            list(pool.map(step, runs))
+    if failures:
+        raise SetupError("\n".join(failures))

@@ -1,0 +1,158 @@
+"""One training with its test, in processes of their own, resumable.
+
+Every run has a folder with its complete ``config.py``, so that it can be repeated by hand with
+``tools/train.py`` and ``tools/test.py``.
+"""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from mmengine.config import Config
+from mmengine.runner import find_latest_checkpoint
+
+from cropr_mm.comparison.variants import FINETUNE_LR, VARIANTS, WARMUP_ITERS, Pack
+from cropr_mm.preflight import SetupError
+
+ROOT = Path(__file__).resolve().parents[2]
+PRETRAINING = "pretraining"
+
+
+@dataclass(frozen=True)
+class Run:
+    """A training with its test.
+
+    Attributes:
+        pack: Name of the pack.
+        seed: Seed of the random numbers.
+        name: A variant, or 'pretraining' for the dense model that all variants start from.
+        folder: Folder for all output.
+    """
+
+    pack: str
+    seed: int
+    name: str
+    folder: Path
+
+    def __str__(self) -> str:
+        return f"{self.pack}, seed {self.seed}, {self.name}"
+
+    @property
+    def checkpoint(self) -> Path:
+        """Latest checkpoint.
+
+        Raises:
+            SetupError: If there is none.
+        """
+        found = find_latest_checkpoint(str(self.folder))
+        if found is None:
+            raise SetupError(f"expected a checkpoint in {self.folder}, found none")
+        return Path(found)
+
+    @property
+    def result(self) -> dict[str, Any]:
+        """Metrics and seconds per iteration of a finished run."""
+        return json.loads((self.folder / "result.json").read_text())
+
+
+def make_config(run: Run, pack: Pack, start: Path | None) -> Config:
+    """Config of one run.
+
+    Args:
+        run: The run.
+        pack: Its pack.
+        start: Checkpoint to fine-tune from; None trains from random weights.
+
+    Raises:
+        SetupError: If the pack's configs do not have the parts that are changed here.
+    """
+    variant = VARIANTS["dense" if start is None else run.name]
+    cfg = Config.fromfile(ROOT / (pack.pruned if variant.pruned else pack.dense))
+    backbone = cfg.model.backbone
+    backbone.update(variant.backbone)
+    hooks = cfg.get("custom_hooks") or []
+    if variant.reducer is not None:
+        backbone.reducer = variant.reducer
+        hooks = [hook for hook in hooks if hook["type"] != "cropr_mm.CroprAuxLossHook"]
+    cfg.custom_hooks = [hook for hook in hooks if hook["type"] != "cropr_mm.PruningMapHook"]
+    iters = pack.pretrain_iters if start is None else pack.finetune_iters
+    cfg.train_cfg.max_iters = iters
+    warmup, decay = cfg.param_scheduler
+    warmup.end = decay.begin = WARMUP_ITERS
+    decay.end = iters
+    if start is not None:
+        cfg.load_from = str(start)
+        cfg.optim_wrapper.optimizer.lr = FINETUNE_LR
+    # Several runs share the cores: no worker processes, one test at the end.
+    for loader in (cfg.train_dataloader, cfg.test_dataloader):
+        loader.num_workers = 0
+        loader.pop("persistent_workers", None)
+    cfg.val_dataloader = cfg.val_evaluator = cfg.val_cfg = None
+    cfg.default_hooks.checkpoint.interval = 100
+    cfg.randomness = dict(seed=run.seed)
+    cfg.test_evaluator.outfile_prefix = str(run.folder / "predictions")
+    return cfg
+
+
+def execute(run: Run, cfg: Config) -> None:
+    """Train and test unless that is done; go on where it was interrupted.
+
+    A folder that was made from another config is emptied first.
+
+    Args:
+        run: The run.
+        cfg: Its config.
+
+    Raises:
+        SetupError: If a process fails; the message has the last lines of its output.
+    """
+    file = run.folder / "config.py"
+    if file.exists() and file.read_text() != cfg.pretty_text:
+        shutil.rmtree(run.folder)
+    if (run.folder / "result.json").exists():
+        return
+    run.folder.mkdir(parents=True, exist_ok=True)
+    file.write_text(cfg.pretty_text)
+    done = find_latest_checkpoint(str(run.folder))
+    if done is None or Path(done).stem != f"iter_{cfg.train_cfg.max_iters}":
+        _call(run, "train.py", str(file), "--work-dir", str(run.folder), "--resume")
+    test = run.folder / "test"
+    _call(run, "test.py", str(file), str(run.checkpoint), "--work-dir", str(test))
+    result = dict(
+        metrics=json.loads((test / "test_metrics.json").read_text()),
+        seconds_per_iteration=_seconds_per_iteration(run.folder),
+        iterations=cfg.train_cfg.max_iters,
+    )
+    (run.folder / "result.json").write_text(json.dumps(result, indent=2) + "\n")
+
+
+def _call(run: Run, tool: str, *args: str) -> None:
+    """Run a tool on one thread; its output goes to a file."""
+    log = run.folder / f"{Path(tool).stem}.txt"
+    with log.open("w") as out:
+        code = subprocess.run(
+            [sys.executable, str(ROOT / "tools" / tool), *args],
+            stdout=out,
+            stderr=subprocess.STDOUT,
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+            check=False,
+        ).returncode
+    if code:
+        tail = "\n".join(log.read_text().splitlines()[-5:])
+        raise SetupError(f"{run}: tools/{tool} ended with code {code} (see {log}):\n{tail}")
+
+
+def _seconds_per_iteration(folder: Path) -> float:
+    """Median over the intervals that were logged."""
+    lines = [
+        json.loads(line)
+        for file in sorted(folder.glob("*/vis_data/scalars.json"))
+        for line in file.read_text().splitlines()
+    ]
+    return median(line["time"] for line in lines if "loss" in line)

@@ -1,0 +1,35 @@
+"""Encoders of all variants timed against each other."""
+
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
+
+import torch
+from mmengine.config import Config
+from mmengine.registry import MODELS, init_default_scope
+
+from cropr_mm.analysis import measure
+from cropr_mm.comparison.runs import Run
+
+
+@torch.no_grad()
+def encoder_speed(runs: Mapping[str, Run], batch_size: int = 8, rounds: int = 30) -> dict[str, Any]:
+    """Interleaved times of the encoders, stripped for inference, on random images.
+
+    Args:
+        runs: One run per variant; of them only the config is used.
+        batch_size: Images per call.
+        rounds: Timed calls of each.
+
+    Returns:
+        As :meth:`cropr_mm.analysis.Latencies.as_dict`, against 'dense'.
+    """
+    init_default_scope("mmdet")
+    calls = {}
+    for name, run in runs.items():
+        cfg = Config.fromfile(run.folder / "config.py").model.backbone
+        encoder = MODELS.build(cfg).eval()
+        encoder.switch_to_deploy()
+        images = torch.randn(batch_size, 3, *encoder.img_size)
+        calls[name] = partial(encoder, images)
+    return measure(calls, rounds=rounds, warmup=3, items=batch_size).as_dict(base="dense")
