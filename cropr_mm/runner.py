@@ -1,17 +1,13 @@
 """What the command-line tools share: config, checks, training and testing with any host library."""
 
-import importlib
-import io
+import atexit
 import json
 import logging
 import os
 import re
-import sys
 import traceback
-import warnings
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager, redirect_stdout
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,9 +22,17 @@ from mmengine.registry import init_default_scope
 from mmengine.runner import CheckpointLoader, Runner, find_latest_checkpoint, load_state_dict
 
 import cropr_mm.compat  # noqa: F401 - lets configs inherit from mmseg on both lines
-from cropr_mm.checkpoints import CheckpointError, register_safe_loader
+from cropr_mm.checkpoints import register_safe_loader
+from cropr_mm.console import (
+    ignore_noise,
+    import_quietly,
+    is_for_console,
+    print_files,
+    short_errors,
+)
 from cropr_mm.hooks.aux_loss import CroprAuxLossHook
 from cropr_mm.optim.clip_groups import auxiliary_parameters
+from cropr_mm.options import add_hook, draw_predictions, dump_predictions, enable_amp
 from cropr_mm.preflight import (
     SetupError,
     check_classes,
@@ -39,31 +43,9 @@ from cropr_mm.preflight import (
     loading,
 )
 
+__all__ = ["ToolRunner", "evaluate", "load_config", "short_errors", "train"]
+
 _HOST_SCOPES = ("mmdet", "mmseg", "mmpretrain")
-_FILE_ONLY = (
-    "System environment:",
-    "Config:\n",
-    "Hooks will be executed in the following order",
-    "paramwise_options -- ",
-    "is not used, all SyncBatchNorm",
-    '"FileClient" will be deprecated',
-    '"HardDiskBackend" is the alias',
-    "so skip saving parameter schedulers",
-    "The prefix is not set in metric class Dump",
-)
-_AMP_WRAPPERS = {
-    "OptimWrapper": "AmpOptimWrapper",
-    "mmengine.OptimWrapper": "mmengine.AmpOptimWrapper",
-    "cropr_mm.CroprOptimWrapper": "cropr_mm.CroprAmpOptimWrapper",
-}
-_NOISE = (
-    r".*pkg_resources.*",
-    r".*torch\.meshgrid.*",
-    r".*`torch\.cuda\.amp\..*` is deprecated.*",
-    r".*The draw is False.*",
-    r".*faster_coco_eval is not installed.*",
-    r".*To copy construct from a tensor.*",
-)
 
 
 class ToolRunner(Runner):
@@ -80,7 +62,7 @@ class ToolRunner(Runner):
         logger = super().build_logger(*args, **kwargs)
         for handler in logger.handlers:
             if not isinstance(handler, logging.FileHandler):
-                handler.addFilter(_is_for_console)
+                handler.addFilter(is_for_console)
         return logger
 
     def load_checkpoint(
@@ -128,8 +110,7 @@ def load_config(
     Raises:
         SetupError: If there is no such file or it cannot be read, or its host library is missing.
     """
-    for message in _NOISE:
-        warnings.filterwarnings("ignore", message=message)
+    ignore_noise()
     if not os.path.isfile(path):
         raise SetupError(f"expected a config file, found none at {path}")
     register_safe_loader()
@@ -140,7 +121,7 @@ def load_config(
     scope = cfg.get("default_scope")
     if scope in _HOST_SCOPES:
         try:
-            _import_quietly(f"{scope}.models")
+            import_quietly(f"{scope}.models")
         except ImportError as error:
             raise SetupError(
                 f"{path} has default_scope={scope!r}, but {scope} cannot be imported: {error}"
@@ -207,8 +188,7 @@ def evaluate(
     if show_dir is not None:
         draw_predictions(cfg, show_dir)
     if benchmark:
-        hooks = list(cfg.get("custom_hooks") or [])
-        cfg.custom_hooks = [*hooks, dict(type="cropr_mm.CroprBenchmarkHook")]
+        add_hook(cfg, "cropr_mm.CroprBenchmarkHook")
     runner = _build(cfg, ("test",))
     runner.strict = True
     metrics = runner.test()
@@ -221,87 +201,10 @@ def evaluate(
     return metrics
 
 
-def enable_amp(cfg: Config) -> None:
-    """Replace a config's optimizer wrapper by its mixed-precision form.
-
-    Raises:
-        SetupError: If there is no device for it, or no such form is known.
-    """
-    kind = cfg.optim_wrapper.get("type", "OptimWrapper")
-    if get_device() == "cpu":
-        raise SetupError("--amp expects an accelerator such as CUDA, got only the CPU")
-    if kind in _AMP_WRAPPERS.values():
-        return
-    if kind not in _AMP_WRAPPERS:
-        raise SetupError(
-            f"--amp expects optim_wrapper of type {', '.join(_AMP_WRAPPERS)}, got {kind}"
-        )
-    cfg.optim_wrapper.type = _AMP_WRAPPERS[kind]
-    cfg.optim_wrapper.setdefault("loss_scale", "dynamic")
-
-
-def dump_predictions(cfg: Config, file: str) -> None:
-    """Add an evaluator that writes predictions to a pickle file.
-
-    Raises:
-        SetupError: If the file name does not end in .pkl or .pickle.
-    """
-    if not file.endswith((".pkl", ".pickle")):
-        raise SetupError(f"--out expects a file name that ends in .pkl, got {file}")
-    kind = "mmdet.DumpDetResults" if cfg.get("default_scope") == "mmdet" else "DumpResults"
-    evaluators = cfg.test_evaluator
-    if isinstance(evaluators, Mapping):
-        evaluators = [evaluators]
-    cfg.test_evaluator = [*evaluators, dict(type=kind, out_file_path=file)]
-
-
-def draw_predictions(cfg: Config, folder: str) -> None:
-    """Turn on the host library's visualisation of each test image.
-
-    Raises:
-        SetupError: If the config's host library is none of the known ones.
-    """
-    folder = str(Path(folder).absolute())
-    scope = cfg.get("default_scope")
-    hooks = {
-        "mmdet": dict(type="mmdet.DetVisualizationHook", draw=True, test_out_dir=folder),
-        "mmseg": dict(type="mmseg.SegVisualizationHook", draw=True, interval=1),
-        "mmpretrain": dict(
-            type="mmpretrain.VisualizationHook", enable=True, interval=1, out_dir=folder
-        ),
-    }
-    if scope not in hooks:
-        raise SetupError(f"--show-dir expects default_scope of {', '.join(hooks)}, got {scope}")
-    configured = (cfg.get("default_hooks") or {}).get("visualization") or {}
-    cfg.merge_from_dict({"default_hooks.visualization": {**configured, **hooks[scope]}})
-    if scope == "mmseg":
-        visualizer = cfg.get("visualizer") or dict(type="mmseg.SegLocalVisualizer")
-        backends = [dict(type="LocalVisBackend")]
-        cfg.visualizer = {**visualizer, "vis_backends": backends, "save_dir": folder}
-
-
-@contextmanager
-def short_errors(*kinds: type[Exception]) -> Iterator[None]:
-    """End the program with one line where the input is at fault; keep other tracebacks.
-
-    Args:
-        kinds: Exceptions that stand for such a fault, besides SetupError, CheckpointError and
-            FileNotFoundError.
-    """
-    faults: tuple[type[Exception], ...] = (SetupError, CheckpointError, FileNotFoundError, *kinds)
-    try:
-        yield
-    except faults as error:
-        raise SystemExit(f"error: {error}") from None
-    except KeyboardInterrupt:
-        print("\ninterrupted; a training goes on with --resume", file=sys.stderr)
-        raise SystemExit(130) from None
-
-
 def _build(cfg: Config, splits: tuple[str, ...]) -> ToolRunner:
     """Runner with its loops built and all checks passed."""
     if cfg.get("default_scope") in _HOST_SCOPES:
-        _import_quietly(f"{cfg.default_scope}.datasets")
+        import_quietly(f"{cfg.default_scope}.datasets")
     check_data(cfg, splits)
     _join_processes_on_cpu(cfg)
     try:
@@ -324,6 +227,8 @@ def _join_processes_on_cpu(cfg: Config) -> None:
     if cfg.launcher != "pytorch" or get_device() != "cpu" or is_distributed():
         return
     torch.distributed.init_process_group("gloo")
+    # Else its threads are still running when the interpreter ends, which now and then aborts.
+    atexit.register(torch.distributed.destroy_process_group)
     wrapper = cfg.get("model_wrapper_cfg") or dict(
         type="MMDistributedDataParallel",
         broadcast_buffers=False,
@@ -346,13 +251,6 @@ def _check_auxiliary(runner: ToolRunner) -> None:
             hook.check(model, runner.train_dataloader.dataset)
         except ValueError as error:
             raise SetupError(str(error)) from error
-
-
-def _import_quietly(module: str) -> None:
-    """Import a part of a host library without what it prints about packages that are absent."""
-    with redirect_stdout(io.StringIO()), warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        importlib.import_module(module)
 
 
 def _need(cfg: Config, *keys: str) -> None:
@@ -383,21 +281,10 @@ def _named_tensors(
     return weights
 
 
-def _print_files(runner: ToolRunner, done: str, files: Mapping[str, Any]) -> None:
-    if not is_main_process():
-        return
-    found = {
-        "work dir": runner.work_dir,
-        **files,
-        "log": f"{runner.log_dir}/{runner.timestamp}.log",
-    }
-    shown = {name: str(file) for name, file in found.items() if file is not None}
-    width = max(map(len, shown))
-    print("\n".join([f"{done}. Files:", *(f"  {k.ljust(width)}  {v}" for k, v in shown.items())]))
-
-
-def _is_for_console(record: logging.LogRecord) -> bool:
-    return not any(mark in record.getMessage()[:200] for mark in _FILE_ONLY)
+def _print_files(runner: ToolRunner, done: str, files: Mapping[str, object]) -> None:
+    if is_main_process():
+        log = f"{runner.log_dir}/{runner.timestamp}.log"
+        print_files(done, {"work dir": runner.work_dir, **files, "log": log})
 
 
 def _plain(value: Any) -> Any:

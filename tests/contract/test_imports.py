@@ -25,6 +25,7 @@ ORDER = (
     ("optim",),
     ("hooks", "datasets"),
     ("preflight",),
+    ("console", "options"),
     ("runner", "deploy"),
     ("demo",),
 )

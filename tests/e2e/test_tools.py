@@ -20,7 +20,7 @@ from mmengine.registry import MODELS, init_default_scope
 from tiny_tasks import write_config, write_images
 from torch import nn
 
-from cropr_mm.runner import enable_amp
+from cropr_mm.options import enable_amp
 
 ROOT = Path(__file__).parents[2]
 
@@ -300,13 +300,13 @@ def test_bad_arguments_are_named(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     config = str(write_config(root, "det"))
-    monkeypatch.setattr("cropr_mm.runner.get_device", lambda: "cpu")
+    monkeypatch.setattr("cropr_mm.options.get_device", lambda: "cpu")
     with pytest.raises(SystemExit, match=re.escape(message)):
         tool(*(config if arg == "CONFIG" else arg for arg in args))
 
 
 def test_mixed_precision_keeps_the_clip_groups(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("cropr_mm.runner.get_device", lambda: "cuda")
+    monkeypatch.setattr("cropr_mm.options.get_device", lambda: "cuda")
     for kind, expected in (
         ("cropr_mm.CroprOptimWrapper", "cropr_mm.CroprAmpOptimWrapper"),
         ("OptimWrapper", "AmpOptimWrapper"),

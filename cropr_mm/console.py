@@ -1,0 +1,75 @@
+"""What the command-line tools print: short messages, and no noise of the host libraries."""
+
+import importlib
+import io
+import logging
+import sys
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, redirect_stdout
+
+from cropr_mm.checkpoints.errors import CheckpointError
+from cropr_mm.preflight import SetupError
+
+_FILE_ONLY = (
+    "System environment:",
+    "Config:\n",
+    "Hooks will be executed in the following order",
+    "paramwise_options -- ",
+    "is not used, all SyncBatchNorm",
+    '"FileClient" will be deprecated',
+    '"HardDiskBackend" is the alias',
+    "so skip saving parameter schedulers",
+    "The prefix is not set in metric class Dump",
+)
+_NOISE = (
+    r".*pkg_resources.*",
+    r".*torch\.meshgrid.*",
+    r".*`torch\.cuda\.amp\..*` is deprecated.*",
+    r".*The draw is False.*",
+    r".*faster_coco_eval is not installed.*",
+    r".*To copy construct from a tensor.*",
+)
+
+
+@contextmanager
+def short_errors(*kinds: type[Exception]) -> Iterator[None]:
+    """End the program with one line where the input is at fault; keep other tracebacks.
+
+    Args:
+        kinds: Exceptions that stand for such a fault, besides SetupError, CheckpointError and
+            FileNotFoundError.
+    """
+    faults: tuple[type[Exception], ...] = (SetupError, CheckpointError, FileNotFoundError, *kinds)
+    try:
+        yield
+    except faults as error:
+        raise SystemExit(f"error: {error}") from None
+    except KeyboardInterrupt:
+        print("\ninterrupted; a training goes on with --resume", file=sys.stderr)
+        raise SystemExit(130) from None
+
+
+def is_for_console(record: logging.LogRecord) -> bool:
+    """Whether a message is worth the console; environment, config and settings are not."""
+    return not any(mark in record.getMessage()[:200] for mark in _FILE_ONLY)
+
+
+def ignore_noise() -> None:
+    """Ignore warnings of the host libraries that no user of the tools can act on."""
+    for message in _NOISE:
+        warnings.filterwarnings("ignore", message=message)
+
+
+def import_quietly(module: str) -> None:
+    """Import a part of a host library without what it prints about packages that are absent."""
+    with redirect_stdout(io.StringIO()), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        importlib.import_module(module)
+
+
+def print_files(title: str, files: Mapping[str, object]) -> None:
+    """Print what was written, by name; None stands for nothing."""
+    shown = {name: str(file) for name, file in files.items() if file is not None}
+    width = max(map(len, shown))
+    print("\n".join([f"{title}. Files:", *(f"  {k.ljust(width)}  {v}" for k, v in shown.items())]))
