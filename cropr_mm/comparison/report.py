@@ -15,7 +15,7 @@ from cropr_mm.comparison.detection import KINDS, DetectionScores
 from cropr_mm.comparison.runs import Run
 
 matplotlib.use("Agg")
-import matplotlib.pyplot as plt  # noqa: E402
+import matplotlib.pyplot as plt
 
 Values = tuple[dict[str, float], dict[str, NDArray[np.float64]]]
 

@@ -10,19 +10,15 @@ import torch.nn.functional as F
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 
+from cropr_mm.layers.channel_norm import ChannelNorm
 from cropr_mm.registry import MODELS
-
-
-class ChannelNorm(nn.LayerNorm):
-    """Layer normalisation over the channels of a map of shape (B, C, H, W)."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        return super().forward(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
 
 
 @MODELS.register_module()
 class SimpleFPN(BaseModule):
     """Simple feature pyramid: every level is a resized copy of the last feature map.
+
+    Given one map per level, all of the same size, each level is made from its own.
 
     A level is enlarged by transposed convolutions, each halving the channels, or shrunk by max
     pooling, then brought to ``out_channels`` by a 1 x 1 and a 3 x 3 convolution, both with channel
@@ -74,18 +70,23 @@ class SimpleFPN(BaseModule):
         """Make the pyramid.
 
         Args:
-            inputs: The backbone's output: one map, shape (B, in_channels, H, W).
+            inputs: The backbone's output: one map, or one per scale factor, shape
+                (B, in_channels, H, W).
 
         Returns:
             ``num_outs`` maps of ``out_channels`` channels, finest first.
 
         Raises:
-            ValueError: If there is not exactly one map.
+            ValueError: If the number of maps is another.
         """
-        if len(inputs) != 1:
-            raise ValueError(f"expected one feature map, got {len(inputs)}")
+        if len(inputs) not in (1, len(self.levels)):
+            raise ValueError(
+                f"expected one feature map or {len(self.levels)} (one per scale factor), "
+                f"got {len(inputs)}"
+            )
+        maps = inputs if len(inputs) > 1 else [inputs[0]] * len(self.levels)
         # mmcv's operators read a map as if it were contiguous, whatever its strides.
-        outs = [level(inputs[0]).contiguous() for level in self.levels]
+        outs = [level(x).contiguous() for level, x in zip(self.levels, maps, strict=True)]
         for _ in range(self.num_subsampled):
             outs.append(F.max_pool2d(outs[-1], kernel_size=1, stride=2))
         return tuple(outs)

@@ -27,7 +27,7 @@ ORDER = (
     ("preflight",),
     ("console", "options"),
     ("runner", "deploy"),
-    ("demo",),
+    ("demo", "comparison"),
 )
 RANK = {layer: rank for rank, row in enumerate(ORDER) for layer in row}
 HOSTS = {"mmdet", "mmseg", "mmpretrain", "mmcv"}

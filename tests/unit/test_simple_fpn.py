@@ -82,9 +82,18 @@ def test_bad_arguments_are_named(arguments: dict, message: str) -> None:
         SimpleFPN(8, 4, **arguments)
 
 
-def test_more_than_one_map_is_refused() -> None:
+def test_each_of_several_maps_makes_its_own_level() -> None:
+    neck = SimpleFPN(8, 4, scale_factors=(2.0, 1.0), num_outs=3)
+    maps = torch.randn(2, 1, 8, 4, 4)
+    fine, same, coarse = neck(tuple(maps))
+    torch.testing.assert_close(fine, neck((maps[0],))[0])
+    torch.testing.assert_close(same, neck((maps[1],))[1])
+    torch.testing.assert_close(coarse, neck((maps[1],))[2])
+
+
+def test_another_number_of_maps_is_refused() -> None:
     maps = (torch.zeros(1, 8, 4, 4),) * 2
-    with pytest.raises(ValueError, match="expected one feature map, got 2"):
+    with pytest.raises(ValueError, match=r"expected one feature map or 4 .*, got 2"):
         SimpleFPN(8, 4)(maps)
 
 

@@ -1,0 +1,193 @@
+"""Comparison of pruners: fair configs, exact average precision, resumed runs, bad names."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from mmengine.config import Config
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
+
+from cropr_mm.comparison import compare
+from cropr_mm.comparison.detection import DetectionScores
+from cropr_mm.comparison.report import format_tables
+from cropr_mm.comparison.runs import PRETRAINING, Run, execute, make_config
+from cropr_mm.comparison.variants import DEFAULT_VARIANTS, PACKS, VARIANTS
+from cropr_mm.preflight import SetupError
+
+START = Path("dense.pth")
+
+
+@pytest.mark.parametrize("pack", PACKS)
+def test_variants_differ_in_pruning_alone(pack: str, tmp_path: Path) -> None:
+    configs = {
+        name: make_config(Run(pack, 0, name, tmp_path), PACKS[pack], START) for name in VARIANTS
+    }
+    for cfg in configs.values():
+        for key in ("reducer", "schedule", "fusion", "survivor_order", "window_rope"):
+            cfg.model.backbone.pop(key, None)
+        hooks = [hook["type"] for hook in cfg.pop("custom_hooks")]
+        assert hooks in ([], ["cropr_mm.CroprAuxLossHook"])
+    first, *others = [cfg.to_dict() for cfg in configs.values()]
+    assert all(other == first for other in others)
+
+
+def test_only_learned_pruners_have_the_auxiliary_hook(tmp_path: Path) -> None:
+    for name in DEFAULT_VARIANTS:
+        cfg = make_config(Run("digits", 0, name, tmp_path), PACKS["digits"], START)
+        assert bool(cfg.custom_hooks) == name.startswith("cropr")
+        assert ("reducer" in cfg.model.backbone) == (name != "dense")
+
+
+def test_pretraining_starts_from_random_weights_and_lasts_its_own_time(tmp_path: Path) -> None:
+    pack = replace(PACKS["digits"], pretrain_iters=70, finetune_iters=50)
+    cold = make_config(Run("digits", 3, PRETRAINING, tmp_path), pack, None)
+    warm = make_config(Run("digits", 3, "dense", tmp_path), pack, START)
+    assert cold.load_from is None
+    assert warm.load_from == str(START)
+    assert (cold.train_cfg.max_iters, cold.param_scheduler[1].end) == (70, 70)
+    assert (warm.train_cfg.max_iters, warm.param_scheduler[1].end) == (50, 50)
+    assert cold.randomness.seed == warm.randomness.seed == 3
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> tuple[Path, Path]:
+    """Ground truth and noisy predictions of six images, two of them without an object."""
+    generator = np.random.default_rng(0)
+    truth: dict = {"images": [], "annotations": [], "categories": [dict(id=i) for i in (3, 7)]}
+    found = []
+    for image in range(10, 16):
+        truth["images"].append(dict(id=image, width=64, height=64))
+        for _ in range(generator.integers(1, 4) if image < 14 else 0):
+            x, y, w, h = (float(v) for v in generator.integers(4, 28, size=4))
+            category = int(generator.choice([3, 7]))
+            number = len(truth["annotations"]) + 1
+            polygon = [[x, y, x + w, y, x + w, y + h, x, y + h]]
+            truth["annotations"].append(
+                dict(id=number, image_id=image, category_id=category, bbox=[x, y, w, h])
+                | dict(area=w * h, iscrowd=0, segmentation=polygon)
+            )
+            box = [float(v) for v in np.array([x, y, w, h]) + generator.integers(0, 5, size=4)]
+            found.append((image, category, box, float(generator.random())))
+        found.append((image, 3, [1.0, 1.0, 9.0, 9.0], float(generator.random())))
+    ann_file = tmp_path / "truth.json"
+    ann_file.write_text(json.dumps(truth))
+    coco = COCO(str(ann_file))
+    for kind in ("bbox", "segm"):
+        entries = []
+        for image, category, (x, y, w, h), score in found:
+            entry: dict = dict(image_id=image, category_id=category, score=score)
+            if kind == "bbox":
+                entry["bbox"] = [x, y, w, h]
+            else:
+                polygon = [[x, y, x + w, y, x + w, y + h, x, y + h]]
+                rle = coco.annToRLE(dict(image_id=image, segmentation=polygon))
+                entry["segmentation"] = {**rle, "counts": rle["counts"].decode()}
+            entries.append(entry)
+        (tmp_path / f"found.{kind}.json").write_text(json.dumps(entries))
+    return ann_file, tmp_path / "found"
+
+
+def test_precision_on_all_images_is_that_of_pycocotools(files: tuple[Path, Path]) -> None:
+    ann_file, prefix = files
+    scores = DetectionScores(ann_file, prefix)(np.arange(6))
+    truth = COCO(str(ann_file))
+    for name, kind in (("box AP", "bbox"), ("mask AP", "segm")):
+        oracle = COCOeval(truth, truth.loadRes(f"{prefix}.{kind}.json"), kind)
+        oracle.evaluate()
+        oracle.accumulate()
+        oracle.summarize()
+        assert 0 < scores[name] < 100
+        assert scores[name] == pytest.approx(100 * oracle.stats[0], abs=1e-9)
+
+
+def test_a_repeated_image_counts_as_often_as_it_is_drawn(
+    files: tuple[Path, Path], tmp_path: Path
+) -> None:
+    """As if the image and everything on it stood in the files several times."""
+    ann_file, prefix = files
+    drawn = np.array([2, 0, 2, 3, 4, 2])
+    truth = json.loads(ann_file.read_text())
+    copies: dict = {"images": [], "annotations": [], "categories": truth["categories"]}
+    ids = sorted(image["id"] for image in truth["images"])
+    for place, image in enumerate(drawn):
+        copies["images"].append(dict(id=place, width=64, height=64))
+        for annotation in truth["annotations"]:
+            if annotation["image_id"] == ids[image]:
+                number = len(copies["annotations"]) + 1
+                copies["annotations"].append({**annotation, "id": number, "image_id": place})
+    (tmp_path / "copies.json").write_text(json.dumps(copies))
+    for kind in ("bbox", "segm"):
+        entries = json.loads(Path(f"{prefix}.{kind}.json").read_text())
+        (tmp_path / f"copied.{kind}.json").write_text(
+            json.dumps(
+                [
+                    {**entry, "image_id": place}
+                    for place, image in enumerate(drawn)
+                    for entry in entries
+                    if entry["image_id"] == ids[image]
+                ]
+            )
+        )
+    expected = DetectionScores(tmp_path / "copies.json", tmp_path / "copied")(np.arange(6))
+    scores = DetectionScores(ann_file, prefix)
+    whole = scores(np.arange(6))
+    assert scores(drawn) == pytest.approx(expected)
+    assert scores(drawn) != pytest.approx(whole)
+    assert scores(np.arange(6)) == pytest.approx(whole), "a selection leaves no trace"
+
+
+def test_images_without_objects_have_no_precision(files: tuple[Path, Path]) -> None:
+    assert np.isnan(list(DetectionScores(*files)(np.array([4, 5, 4])).values())).all()
+
+
+def test_a_finished_run_is_not_repeated_and_another_config_starts_anew(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    folder.mkdir()
+    cfg = Config(dict(train_cfg=dict(max_iters=1)))
+    (folder / "config.py").write_text(cfg.pretty_text)
+    (folder / "result.json").write_text('{"metrics": {}}')
+    run = Run("digits", 0, "dense", folder)
+    execute(run, cfg)
+    assert run.result == {"metrics": {}}
+    with pytest.raises(SetupError, match=r"digits, seed 0, dense: tools/train\.py ended with code"):
+        execute(run, Config(dict(train_cfg=dict(max_iters=2))))
+    assert not (folder / "result.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("packs", "variants", "message"),
+    [
+        (["digit"], ["cropr"], "unknown pack digit; known: digits, person"),
+        (["digits"], ["tome"], "unknown variant tome; known: dense, cropr"),
+    ],
+)
+def test_unknown_names_are_refused(
+    packs: list[str], variants: list[str], message: str, tmp_path: Path
+) -> None:
+    with pytest.raises(SetupError, match=message):
+        compare(packs, variants, [0], tmp_path)
+
+
+def test_tables_say_when_the_machine_was_busy() -> None:
+    interval = dict(value=61.04, low=58.0, high=64.0)
+    ratio = dict(value=1.5, low=1.4, high=1.6)
+    entry = {
+        metric: dict(mean=interval, minus_dense=dict(value=-1.0, low=-3.0, high=0.5))
+        for metric in ("box AP", "mask AP")
+    }
+    speed = dict(
+        functions={"random": dict(speedup=ratio)},
+        idle=False,
+        load=1.25,
+        threads=2,
+        images_per_call=8,
+    )
+    text = format_tables(
+        {"digits": dict(variants={"random": entry}, seeds=[0, 1], encoder_speed=speed)}
+    )
+    assert "NOT IDLE, load 1.25" in text
+    row = "| random | 61.0 (58.0 to 64.0) | 61.0 (58.0 to 64.0) | -1.0 (-3.0 to +0.5) |  | 1.50x"
+    assert row in text
