@@ -31,6 +31,7 @@ from cropr_mm.console import (
     short_errors,
 )
 from cropr_mm.hooks.aux_loss import CroprAuxLossHook
+from cropr_mm.hooks.benchmark import CroprBenchmarkHook
 from cropr_mm.optim.clip_groups import auxiliary_parameters
 from cropr_mm.options import add_hook, draw_predictions, dump_predictions, enable_amp
 from cropr_mm.preflight import (
@@ -165,6 +166,7 @@ def evaluate(
     out: str | None = None,
     show_dir: str | None = None,
     benchmark: bool = False,
+    rounds: int = 20,
 ) -> dict[str, Any]:
     """Check, then test.
 
@@ -174,6 +176,7 @@ def evaluate(
         out: File (.pkl) for all predictions.
         show_dir: Folder for pictures of all predictions.
         benchmark: Also time the model against its dense twin.
+        rounds: Timed calls of each part of the benchmark.
 
     Returns:
         Metrics by name, also written to ``test_metrics.json`` in the working folder.
@@ -188,8 +191,9 @@ def evaluate(
     if show_dir is not None:
         draw_predictions(cfg, show_dir)
     if benchmark:
-        add_hook(cfg, "cropr_mm.CroprBenchmarkHook")
+        add_hook(cfg, "cropr_mm.CroprBenchmarkHook", rounds=rounds)
     runner = _build(cfg, ("test",))
+    _check_hooks(runner)
     runner.strict = True
     metrics = runner.test()
     file = Path(runner.work_dir, "test_metrics.json")
@@ -235,6 +239,16 @@ def _join_processes_on_cpu(cfg: Config) -> None:
         find_unused_parameters=cfg.get("find_unused_parameters", False),
     )
     cfg.model_wrapper_cfg = {**wrapper, "device_ids": None}
+
+
+def _check_hooks(runner: ToolRunner) -> None:
+    """What is to be found out in a test can be, which would otherwise fail at its end."""
+    for hook in runner.hooks:
+        if isinstance(hook, CroprBenchmarkHook):
+            try:
+                hook.check(runner)
+            except ValueError as error:
+                raise SetupError(str(error)) from error
 
 
 def _check_auxiliary(runner: ToolRunner) -> None:

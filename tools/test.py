@@ -16,6 +16,9 @@ def main() -> None:
     parser.add_argument(
         "--benchmark", action="store_true", help="also time the model against its dense twin"
     )
+    parser.add_argument(
+        "--rounds", type=int, default=20, metavar="N", help="timed calls of each (default: 20)"
+    )
     parser.add_argument("--out", metavar="FILE", help="write all predictions to this .pkl file")
     parser.add_argument("--show-dir", metavar="DIR", help="draw all predictions into this folder")
     parser.add_argument("--launcher", choices=("none", "pytorch", "slurm", "mpi"), default="none")
@@ -29,7 +32,14 @@ def main() -> None:
     args = parser.parse_args()
     with short_errors():
         cfg = load_config(args.config, args.work_dir, args.launcher, args.cfg_options)
-        evaluate(cfg, args.checkpoint, args.out, args.show_dir, args.benchmark)
+        evaluate(
+            cfg,
+            args.checkpoint,
+            out=args.out,
+            show_dir=args.show_dir,
+            benchmark=args.benchmark,
+            rounds=args.rounds,
+        )
 
 
 if __name__ == "__main__":

@@ -275,6 +275,16 @@ def _image(module: nn.Module, size: tuple[int, int]) -> Tensor:
     return torch.empty(1, convolution.in_channels, *size, device="meta")
 
 
+def meta_twin(module: nn.Module) -> nn.Module:
+    """Copy of a module on the meta device, in evaluation mode; it takes no memory."""
+    memo: dict[int, Any] = {}
+    for tensor in (*module.parameters(), *module.buffers()):
+        empty = torch.empty_like(tensor, device="meta")
+        is_parameter = isinstance(tensor, nn.Parameter)
+        memo[id(tensor)] = nn.Parameter(empty, tensor.requires_grad) if is_parameter else empty
+    return copy.deepcopy(module, memo).eval()
+
+
 def _parameters(module: nn.Module) -> tuple[int, int]:
     """Number of parameters as trained and as deployed."""
     deployed = copy.deepcopy(module)

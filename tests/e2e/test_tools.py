@@ -63,7 +63,7 @@ def test_trains_tests_benchmarks_and_draws(task: str, root: Path, tool: Callable
     predictions, pictures = root / f"{task}.pkl", root / f"pictures_{task}"
     output = tool(
         *("test.py", write_config(root, task), checkpoint, "--work-dir", work_dir, "--benchmark"),
-        *("--out", predictions, "--show-dir", pictures),
+        *("--rounds", 2, "--out", predictions, "--show-dir", pictures),
     )
     metrics = json.loads((work_dir / "test_metrics.json").read_text())
     assert METRICS[task] in metrics
@@ -81,6 +81,14 @@ def test_trains_tests_benchmarks_and_draws(task: str, root: Path, tool: Callable
         functions = timing[part]["functions"]
         assert set(functions) == {"dense", "pruned"}
         assert functions["dense"]["speedup"]["value"] == 1.0
+        assert len(functions["pruned"]["times_ms"]) == 2
+    host = dict(det="mmdet", seg="mmseg", cls="mmpretrain")[task]
+    assert {host, "mmcv", "mmengine", "torch"} <= set(timing["versions"])
+    for name in ("dense", "pruned"):
+        parts = timing["parts"][name]
+        assert all(parts[part]["median_ms"] > 0 for part in timing["parts"]["contain"])
+        assert timing["floor"][name]["ms"] > 0
+        assert timing["macs"]["model"][name]["not_counted"] == {}
 
 
 def test_resumes_the_latest_checkpoint(root: Path, tool: Callable[..., str]) -> None:
@@ -290,6 +298,17 @@ def test_bad_config_is_named(
         (("test.py", "CONFIG", "no.pth"), "expected a checkpoint file, found none at no.pth"),
         (("test.py", "CONFIG", "CONFIG", "--out", "a.json"), "ends in .pkl, got a.json"),
         (("complexity.py", "CONFIG", "--img-size", "60", "64"), "patch size 8, got 60x64"),
+        (
+            ("test.py", "CONFIG", "CONFIG", "--benchmark", "--rounds", "0"),
+            "expected rounds >= 1 and warmup >= 0, got 0",
+        ),
+        (
+            (
+                *("test.py", "CONFIG", "CONFIG", "--benchmark", "--cfg-options"),
+                "test_dataloader.batch_size=5",
+            ),
+            "expected at least 5 test images (test_dataloader.batch_size), got 4",
+        ),
     ],
 )
 def test_bad_arguments_are_named(

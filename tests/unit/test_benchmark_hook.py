@@ -13,6 +13,7 @@ from mmengine.model import BaseModel
 from torch.utils.data import DataLoader
 
 from cropr_mm import CroprViT
+from cropr_mm.analysis.complexity import encoder_cost, meta_twin
 from cropr_mm.hooks import CroprBenchmarkHook
 
 
@@ -73,12 +74,53 @@ def test_pruned_and_dense_take_turns_inside_the_model(tmp_path: Path) -> None:
     model = Model(**PRUNED)
     backbone = model.backbone
     CroprBenchmarkHook(rounds=2, warmup=1).after_test(runner(tmp_path, model))
-    assert model.pruned == [False, True] * 3
+    turns, parts = [False, True] * 3, [False] * 3 + [True] * 3
+    assert model.pruned == turns + parts
     assert model.backbone is backbone
     record = json.loads((tmp_path / "benchmark.json").read_text())
     assert (record["batch_size"], record["img_size"]) == (2, [32, 48])
     assert record["tokens_per_block"] == [25, 13, 7, 7]
     assert len(record["model"]["functions"]["pruned"]["times_ms"]) == 2
+
+
+def test_record_holds_counts_floors_and_parts(tmp_path: Path) -> None:
+    model = Model(**PRUNED)
+    CroprBenchmarkHook(rounds=1, warmup=0).after_test(runner(tmp_path, model))
+    record = json.loads((tmp_path / "benchmark.json").read_text())
+    for name, encoder in (("dense", model.backbone.unpruned()), ("pruned", model.backbone)):
+        cost = encoder_cost(meta_twin(encoder), (32, 48)).macs
+        counted, floor = record["macs"]["encoder"][name], record["floor"][name]
+        assert (counted["macs_linear"], counted["macs_total"]) == (cost.linear, cost.total)
+        assert floor["macs_linear"] == 2 * cost.linear, "of the batch"
+        median = record["encoder"]["functions"][name]["median_ms"]
+        assert floor["encoder_times_floor"] == pytest.approx(median / floor["ms"])
+        parts = record["parts"][name]
+        assert set(parts) == {*record["parts"]["contain"], "sum"}
+        assert parts["encoder"]["median_ms"] > 0
+    assert record["peak_memory_bytes"]["model"] == {"dense": None, "pruned": None}
+    assert {"torch", "mmengine", "mmcv"} <= set(record["versions"])
+
+
+def test_auxiliary_parts_are_never_timed(tmp_path: Path) -> None:
+    model = Model(**PRUNED | dict(reducer=dict(type="cropr_mm.Cropr", num_classes=2)))
+    CroprBenchmarkHook(rounds=1, warmup=0).after_test(runner(tmp_path, model))
+    reducer = model.backbone.reducers["0"]
+    assert not reducer.auxiliary._forward_pre_hooks, "no trace is left"
+    reducer.register_forward_pre_hook(
+        lambda module, args: module.auxiliary(module.queries, args[0].x) and None
+    )
+    with pytest.raises(AssertionError, match="an auxiliary part ran"):
+        CroprBenchmarkHook(rounds=1, warmup=0).after_test(runner(tmp_path, model))
+
+
+def test_less_than_a_batch_of_images_is_refused_before_the_test(tmp_path: Path) -> None:
+    few = runner(tmp_path, Model(**PRUNED))
+    few.test_dataloader = DataLoader(
+        few.test_dataloader.dataset[:1], batch_size=2, collate_fn=pseudo_collate
+    )
+    with pytest.raises(ValueError, match=r"expected at least 2 test images .*, got 1"):
+        CroprBenchmarkHook().before_test(few)
+    CroprBenchmarkHook().before_test(runner(tmp_path, Model(**PRUNED)))
 
 
 def test_encoder_is_put_back_after_a_failure(tmp_path: Path) -> None:
@@ -94,4 +136,5 @@ def test_dense_model_is_timed_alone(tmp_path: Path) -> None:
     CroprBenchmarkHook(rounds=1, warmup=0).after_test(runner(tmp_path, model))
     record = json.loads((tmp_path / "benchmark.json").read_text())
     assert set(record["encoder"]["functions"]) == {"dense"}
-    assert model.pruned == [False]
+    assert set(record["floor"]) == {"dense"}
+    assert model.pruned == [False, False]
