@@ -1,5 +1,7 @@
 """Registries of the plug-in: children of mmengine's, found by the scope prefix ``cropr_mm.``."""
 
+from importlib import import_module
+
 from mmengine.registry import HOOKS as MMENGINE_HOOKS
 from mmengine.registry import MODELS as MMENGINE_MODELS
 from mmengine.registry import OPTIM_WRAPPER_CONSTRUCTORS as MMENGINE_OPTIM_WRAPPER_CONSTRUCTORS
@@ -7,11 +9,24 @@ from mmengine.registry import OPTIM_WRAPPERS as MMENGINE_OPTIM_WRAPPERS
 from mmengine.registry import TASK_UTILS as MMENGINE_TASK_UTILS
 from mmengine.registry import Registry
 
-MODELS = Registry(
+_MMDET_HEADS = ("ConvUpsampleMaskHead", "SharedMaskCascadeRoIHead")
+
+
+class _Models(Registry):
+    """Imports the heads when one is asked for: only then is mmdet sure to be there."""
+
+    def get(self, key: str) -> type | None:
+        if key.removeprefix("cropr_mm.") in _MMDET_HEADS:
+            import_module("cropr_mm.heads")
+        return super().get(key)
+
+
+MODELS = _Models(
     "model",
     parent=MMENGINE_MODELS,
     scope="cropr_mm",
     locations=[
+        "cropr_mm.layers.channel_norm",
         "cropr_mm.reducers",
         "cropr_mm.fusion",
         "cropr_mm.backbones",

@@ -1,4 +1,8 @@
-# Cascade Mask R-CNN on the simple pyramid of a plain Vision Transformer, which a leaf gives.
+# Cascade Mask R-CNN as in ViTDet and EVA-02-det, on the simple pyramid of a plain Vision
+# Transformer, which a leaf gives. Settings: detectron2, configs/common/models/mask_rcnn_{fpn,vitdet}
+# and projects/ViTDet/configs/COCO/cascade_mask_rcnn_vitdet_b_100ep; test settings: EVA,
+# EVA-02/det/README.md.
+norm_cfg = dict(type="cropr_mm.ChannelNorm", eps=1e-6)
 stages = ((0.5, 10.0), (0.6, 20.0), (0.7, 30.0))  # IoU of a match, precision of the boxes
 model = dict(
     type="CascadeRCNN",
@@ -27,10 +31,10 @@ model = dict(
         ),
         bbox_coder=dict(type="DeltaXYWHBBoxCoder", target_means=[0.0] * 4, target_stds=[1.0] * 4),
         loss_cls=dict(type="CrossEntropyLoss", use_sigmoid=True, loss_weight=1.0),
-        loss_bbox=dict(type="SmoothL1Loss", beta=1.0 / 9.0, loss_weight=1.0),
+        loss_bbox=dict(type="L1Loss", loss_weight=1.0),
     ),
     roi_head=dict(
-        type="CascadeRoIHead",
+        type="cropr_mm.SharedMaskCascadeRoIHead",
         num_stages=len(stages),
         stage_loss_weights=[1.0] * len(stages),
         bbox_roi_extractor=dict(
@@ -45,6 +49,7 @@ model = dict(
                 in_channels=256,
                 conv_out_channels=256,
                 fc_out_channels=1024,
+                norm_cfg=norm_cfg,
                 roi_feat_size=7,
                 num_classes=80,
                 reg_class_agnostic=True,
@@ -54,7 +59,12 @@ model = dict(
                     target_stds=[1 / precision] * 2 + [2 / precision] * 2,
                 ),
                 loss_cls=dict(type="CrossEntropyLoss", use_sigmoid=False, loss_weight=1.0),
-                loss_bbox=dict(type="SmoothL1Loss", beta=1.0, loss_weight=1.0),
+                loss_bbox=dict(type="L1Loss", loss_weight=1.0),
+                init_cfg=[
+                    dict(type="Normal", std=0.01, override=dict(name="fc_cls")),
+                    dict(type="Normal", std=0.001, override=dict(name="fc_reg")),
+                    dict(type="Caffe2Xavier", override=dict(name="shared_fcs")),
+                ],
             )
             for _, precision in stages
         ],
@@ -65,10 +75,11 @@ model = dict(
             featmap_strides=[4, 8, 16, 32],
         ),
         mask_head=dict(
-            type="FCNMaskHead",
+            type="cropr_mm.ConvUpsampleMaskHead",
             num_convs=4,
             in_channels=256,
             conv_out_channels=256,
+            norm_cfg=norm_cfg,
             num_classes=80,
             loss_mask=dict(type="CrossEntropyLoss", use_mask=True, loss_weight=1.0),
         ),
@@ -79,7 +90,7 @@ model = dict(
                 type="MaxIoUAssigner",
                 pos_iou_thr=0.7,
                 neg_iou_thr=0.3,
-                min_pos_iou=0.3,
+                min_pos_iou=0.0,
                 match_low_quality=True,
                 ignore_iof_thr=-1,
             ),
@@ -90,13 +101,13 @@ model = dict(
                 neg_pos_ub=-1,
                 add_gt_as_proposals=False,
             ),
-            allowed_border=0,
+            allowed_border=-1,
             pos_weight=-1,
             debug=False,
         ),
         rpn_proposal=dict(
             nms_pre=2000,
-            max_per_img=2000,
+            max_per_img=1000,
             nms=dict(type="nms", iou_threshold=0.7),
             min_bbox_size=0,
         ),
@@ -116,12 +127,14 @@ model = dict(
                     pos_fraction=0.25,
                     neg_pos_ub=-1,
                     add_gt_as_proposals=True,
-                ),
+                )
+                if stage == 0
+                else dict(type="PseudoSampler"),  # all boxes of the stage before
                 mask_size=28,
                 pos_weight=-1,
                 debug=False,
             )
-            for iou, _ in stages
+            for stage, (iou, _) in enumerate(stages)
         ],
     ),
     test_cfg=dict(
@@ -133,8 +146,9 @@ model = dict(
         ),
         rcnn=dict(
             score_thr=0.0,
-            nms=dict(type="soft_nms", iou_threshold=0.6),
+            nms=dict(type="cropr_mm.soft_nms", iou_threshold=0.6, method="linear"),
             max_per_img=100,
+            maskness_thr=0.5,
             mask_thr_binary=0.5,
         ),
     ),
