@@ -1,0 +1,63 @@
+"""Compare layouts of survivors in windows, and their positions, by features before fine-tuning.
+
+Needs the dense models that benchmarks/compare_pruners.py trains.
+"""
+
+import argparse
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+
+from cropr_mm.comparison.agreement import ORDERS, feature_agreement
+from cropr_mm.comparison.runs import PRETRAINING, Run
+from cropr_mm.comparison.variants import PACKS
+from cropr_mm.runner import short_errors
+
+
+def main() -> None:
+    """Parse arguments and compare."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--runs", type=Path, default=Path("work_dirs/compare/det"))
+    parser.add_argument("--packs", nargs="+", choices=PACKS, default=list(PACKS))
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    args = parser.parse_args()
+    os.chdir(Path(__file__).resolve().parents[1])
+    record: dict[str, dict[str, list[list[float]]]] = {}
+    print("Distance to the dense features at survivors, as a share of their variance: mean of")
+    print(
+        "images and seeds, in brackets of each seed. Difference: to the first row, same images.\n"
+    )
+    with short_errors():
+        for pack in args.packs:
+            values: dict[str, list[list[float]]] = {name: [] for name in ORDERS}
+            for seed in args.seeds:
+                folder = args.runs / pack / f"seed{seed}" / PRETRAINING
+                run = Run(pack, seed, PRETRAINING, folder)
+                for name, images in feature_agreement(run, PACKS[pack], ORDERS).items():
+                    values[name].append(images.tolist())
+            record[pack] = values
+            print(format_table(pack, values))
+    file = args.runs / "orders.json"
+    file.write_text(json.dumps(record) + "\n")
+    print(f"numbers  {file}")
+
+
+def format_table(pack: str, values: dict[str, list[list[float]]]) -> str:
+    """Markdown table of one pack."""
+    lines = [f"**{pack}**\n", "| order, rope | distance | difference |", "| --- | ---: | ---: |"]
+    first = np.array(next(iter(values.values())))  # (seeds, images)
+    for name, of_seeds in values.items():
+        found = np.array(of_seeds)
+        seeds = ", ".join(f"{value:.3f}" for value in found.mean(axis=1))
+        gap = found - first
+        error = 1.96 * gap.std() / np.sqrt(gap.size)
+        lines.append(
+            f"| {name} | {found.mean():.3f} ({seeds}) | {gap.mean():+.4f} +- {error:.4f} |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    main()
