@@ -26,9 +26,7 @@ def main() -> None:
     os.chdir(Path(__file__).resolve().parents[1])
     record: dict[str, dict[str, list[list[float]]]] = {}
     print("Distance to the dense features at survivors, as a share of their variance: mean of")
-    print(
-        "images and seeds, in brackets of each seed. Difference: to the first row, same images.\n"
-    )
+    print("images and seeds, in brackets of each seed. Difference: to the first row.\n")
     with short_errors():
         for pack in args.packs:
             values: dict[str, list[list[float]]] = {name: [] for name in ORDERS}

@@ -1,8 +1,8 @@
 """The whole comparison: runs in order, then what they say."""
 
 import json
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 from rich.console import Console
@@ -14,6 +14,9 @@ from cropr_mm.comparison.speed import encoder_speed
 from cropr_mm.comparison.variants import PACKS, VARIANTS
 from cropr_mm.datasets import make_demo_data
 from cropr_mm.preflight import SetupError
+
+Group = tuple[str, int]
+"""Pack and seed."""
 
 
 def compare(
@@ -55,14 +58,7 @@ def compare(
     if "digits" in packs:
         make_demo_data("data/demo")
 
-    _in_parallel(list(first.values()), lambda run: None, jobs, "dense models")
-    starts = {group: run.checkpoint for group, run in first.items()}
-    _in_parallel(
-        [run for runs in rest.values() for run in runs],
-        lambda run: starts[run.pack, run.seed],
-        jobs,
-        "fine-tuning",
-    )
+    _execute(first, rest, jobs)
     record = {}
     for pack in packs:
         runs = {(r.name, r.seed): r for seed in seeds for r in rest[pack, seed]}
@@ -84,31 +80,40 @@ def _run(out: Path, pack: str, seed: int, name: str) -> Run:
     return Run(pack, seed, name, out / pack / f"seed{seed}" / name)
 
 
-def _in_parallel(
-    runs: Sequence[Run], start: Callable[[Run], Path | None], jobs: int, title: str
-) -> None:
-    """Execute runs; after a failure the others still finish.
+def _execute(first: Mapping[Group, Run], rest: Mapping[Group, Sequence[Run]], jobs: int) -> None:
+    """Train the dense model of each group, then its variants; after a failure others still finish.
 
     Raises:
         SetupError: If one or more failed.
     """
     failures: list[str] = []
+    total = len(first) + sum(map(len, rest.values()))
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
     with Progress(*columns, TimeElapsedColumn(), console=Console(width=100)) as progress:
-        bar = progress.add_task(title, total=len(runs))
+        bar = progress.add_task("runs", total=total)
 
-        def step(run: Run) -> None:
+        def step(run: Run, dense: Future | None) -> bool:
+            text = "left out, no dense model to start from"
             try:
-                execute(run, make_config(run, PACKS[run.pack], start(run)))
-                metrics = run.result["metrics"].items()
-                text = ", ".join(f"{k} {v:.3f}" for k, v in metrics if k.endswith("_mAP"))
+                if dense is None or dense.result():
+                    start = None if dense is None else first[run.pack, run.seed].checkpoint
+                    execute(run, make_config(run, PACKS[run.pack], start))
+                    metrics = run.result["metrics"].items()
+                    text = ", ".join(f"{k} {v:.3f}" for k, v in metrics if k.endswith("_mAP"))
             except SetupError as error:
                 failures.append(str(error))
                 text = "FAILED"
             progress.console.print(f"{run}: {text}")
             progress.advance(bar)
+            return text != "FAILED"
 
+        # In this order no run waits for one that has not been started.
         with ThreadPoolExecutor(jobs) as pool:
-            list(pool.map(step, runs))
+            dense = {group: pool.submit(step, run, None) for group, run in first.items()}
+            others = [
+                pool.submit(step, run, dense[group]) for group, runs in rest.items() for run in runs
+            ]
+        for done in [*dense.values(), *others]:
+            done.result()  # raises what is no SetupError
     if failures:
         raise SetupError("\n".join(failures))
