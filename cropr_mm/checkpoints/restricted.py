@@ -39,13 +39,14 @@ def dotted_name(module: str, name: str) -> str:
     return f"{module}.{name}"
 
 
-def pickle_module(extra: dict[str, Any]) -> SimpleNamespace:
-    """What ``torch.load`` needs of a ``pickle_module``, limited to torch's names and ``extra``.
+def pickle_module(extra: dict[str, Any], base: dict[str, Any] | None = None) -> SimpleNamespace:
+    """What ``torch.load`` needs of a ``pickle_module``, limited to ``base`` and ``extra``.
 
     Args:
-        extra: Further Python objects by dotted name.
+        extra: Python objects by dotted name; instances of the classes among them may get state.
+        base: Python objects by dotted name, by default torch's.
     """
-    allowed = {**torch_globals(), **extra}
+    allowed = {**(torch_globals() if base is None else base), **extra}
     stateful = {OrderedDict, Counter, torch.Tensor, torch.nn.Parameter}
     stateful |= {value for value in extra.values() if isinstance(value, type)}
 

@@ -1,16 +1,19 @@
 """The one door through which every checkpoint comes in: tensors and plain data, never code.
 
 A pickle may name any Python function and have it called while it loads. Here only names from an
-explicit list are resolved: torch's own for tensors, and what mmengine's training checkpoints hold
-besides (log histories, numpy values, configuration dicts, one-cycle schedulers). There is no
-fallback.
+explicit list are resolved: torch's own for tensors, what mmengine's training checkpoints hold
+besides (log histories, numpy values, configuration dicts, one-cycle schedulers), and parsed
+command lines, which other projects keep beside their weights. There is no fallback.
 """
 
+import codecs
 import hashlib
+import pickle
 import pickletools
 import re
 import tarfile
 import zipfile
+from argparse import Namespace
 from collections.abc import Callable, Iterator
 from functools import lru_cache
 from pathlib import Path
@@ -32,6 +35,8 @@ from cropr_mm.checkpoints.errors import CheckpointError
 
 MapLocation: TypeAlias = str | torch.device | dict[str, str] | Callable[..., Any] | None
 
+# How files of torch begin that are no zip archives.
+_LEGACY_HEAD = pickle.dumps(torch.serialization.MAGIC_NUMBER, protocol=2)
 # From here on torch's own unpickler accepts further names, under any spelling of their module.
 HAS_SAFE_GLOBALS = digit_version(torch.__version__) >= digit_version("2.6.0")
 
@@ -40,8 +45,9 @@ def safe_load(path: str | Path, map_location: MapLocation = "cpu") -> dict[str, 
     """Load a checkpoint file without running any code that it may carry.
 
     Args:
-        path: File written by ``torch.save`` or by safetensors (suffix ``.safetensors``), or an
-            http(s) address, which is downloaded once into torch's hub cache.
+        path: File written by ``torch.save`` or by safetensors (suffix ``.safetensors``), a pickle
+            of numpy arrays (suffix ``.pkl``, as detectron2 publishes them), or an http(s) address,
+            which is downloaded once into torch's hub cache.
         map_location: As for ``torch.load``; safetensors files understand a device only.
 
     Returns:
@@ -105,6 +111,7 @@ def allowed_globals() -> dict[str, Any]:
         "mmengine.optim.scheduler.param_scheduler.OneCycleParamScheduler": OneCycleParamScheduler,
         "builtins.getattr": _listed_method,
         "builtins.slice": slice,
+        "argparse.Namespace": Namespace,
         "numpy.ndarray": np.ndarray,
         "numpy.dtype": np.dtype,
     }
@@ -141,6 +148,8 @@ def _load_pickle(file: Path, map_location: MapLocation) -> Any:
     if kind is not None:
         raise CheckpointError(f"{file}: expected a checkpoint, got a {kind}")
     load = _load_with_safe_globals if HAS_SAFE_GLOBALS else _load_restricted
+    if _is_plain_pickle(file):
+        load = _load_plain_pickle
     try:
         return load(file, map_location)
     except Exception as error:  # damaged files fail in many ways
@@ -168,6 +177,21 @@ def _load_restricted(file: Path, map_location: MapLocation) -> Any:
     """The same for older torch, whose own ``weights_only`` list cannot be extended."""
     module = restricted.pickle_module(allowed_globals())
     return torch.load(file, map_location=map_location, weights_only=False, pickle_module=module)
+
+
+def _load_plain_pickle(file: Path, map_location: MapLocation) -> Any:
+    """Load a pickle without torch's objects: dicts, plain values and arrays of numpy."""
+    arrays = {name: kind for name, kind in allowed_globals().items() if name.startswith("numpy.")}
+    module = restricted.pickle_module(arrays, base={"_codecs.encode": codecs.encode})
+    with file.open("rb") as stream:
+        return module.load(stream, encoding="latin1")  # text of Python 2
+
+
+def _is_plain_pickle(file: Path) -> bool:
+    if file.suffix != ".pkl" or _is_torch_zip(file):
+        return False
+    with file.open("rb") as stream:
+        return stream.read(len(_LEGACY_HEAD)) != _LEGACY_HEAD
 
 
 def _other_archive(file: Path) -> str | None:

@@ -69,7 +69,7 @@ def from_timm(
         CheckpointError: If two tensors claim one name, or if the grid of the positions is unclear.
     """
     target = backbone.state_dict()
-    weights = _pack(_rename(_read_raw(state_dict, target["patch_embed.proj.weight"])))
+    weights = pack(_rename(_read_raw(state_dict, target["patch_embed.proj.weight"])))
     weights = {
         name: value
         for name, value in weights.items()
@@ -150,7 +150,15 @@ def _rename_back(name: str, names: Iterable[str]) -> str:
     return name
 
 
-def _pack(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def pack(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Join timm's parts of one product, with any prefix, into our one tensor.
+
+    Args:
+        weights: Name -> tensor; not changed. Parts whose partners are missing stay as they are.
+
+    Raises:
+        CheckpointError: If a part is there as well as the whole.
+    """
     packed = dict(weights)
     for whole, parts in PACKS:
         for name in weights:

@@ -26,7 +26,7 @@ ORDER = (
     ("hooks", "datasets"),
     ("preflight",),
     ("console", "options"),
-    ("runner", "deploy"),
+    ("runner", "deploy", "convert"),
     ("demo", "comparison"),
 )
 RANK = {layer: rank for rank, row in enumerate(ORDER) for layer in row}

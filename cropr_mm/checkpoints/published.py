@@ -1,0 +1,156 @@
+"""Published checkpoints of other projects turned into state dicts of our models."""
+
+import re
+from collections.abc import Mapping
+from math import isqrt
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from cropr_mm.checkpoints.detectron2 import fit_positions, native_grid
+from cropr_mm.checkpoints.errors import CheckpointError
+from cropr_mm.checkpoints.eva02 import EVA02_DET, EVA02_MIM
+from cropr_mm.checkpoints.load import NESTS
+from cropr_mm.checkpoints.plain import MAE, VITDET
+from cropr_mm.checkpoints.rename import Source, looks_like, rename, some
+from cropr_mm.checkpoints.timm import pack
+
+SOURCES: dict[str, Source] = {
+    "eva02_det": EVA02_DET,
+    "eva02_mim": EVA02_MIM,
+    "mae": MAE,
+    "vitdet": VITDET,
+}
+# Where training programs put the weights; averaged ones first.
+ENTRIES = ("ema_state", *NESTS)
+
+
+class Converted(NamedTuple):
+    """A published checkpoint under our names.
+
+    Attributes:
+        weights: Our name -> tensor, the encoder under 'backbone.'.
+        grid: Patch grid (h, w) of the positions, or None where the encoder has none.
+        notes: One sentence for each thing that was left out or changed.
+    """
+
+    weights: dict[str, Tensor]
+    grid: tuple[int, int] | None
+    notes: list[str]
+
+
+def convert(
+    weights: Mapping[str, Tensor], name: str, grid: tuple[int, int] | None = None
+) -> Converted:
+    """Turn the weights of a published file into ours.
+
+    Args:
+        weights: Name in the file -> tensor, see :func:`read_weights`; not changed.
+        name: Key of :data:`SOURCES`.
+        grid: Patch grid (h, w) to bring the positions of a detector to. Default: that of the images
+            it was trained with. Positions of encoders stay as they are.
+
+    Returns:
+        The weights in our packed layout.
+
+    Raises:
+        CheckpointError: If names are left over, blocks are incomplete, or positions do not fit;
+            also which source the file looks like instead.
+    """
+    source = SOURCES[name]
+    try:
+        if not any(re.fullmatch(source.mark, key) for key in weights):
+            raise CheckpointError(
+                f"expected {source.files}, got a file without its names; it has "
+                f"{some(list(weights))}"
+            )
+        renamed, notes = rename(weights, source)
+    except CheckpointError as error:
+        raise CheckpointError(f"{error}{_hint(weights, name)}") from None
+    packed = pack(renamed)
+    _check_whole(packed)
+    key = "backbone.pos_embed"
+    if key not in packed:
+        return Converted(packed, None, notes)
+    rows = packed[key].shape[1]
+    if source.detector:
+        grid = grid or native_grid(weights)
+        if grid is None:
+            raise CheckpointError("the file does not tell its image size: expected --config")
+        packed[key] = fit_positions(packed[key], grid)
+        notes.append(f"positions: {rows} rows to {grid[0]}x{grid[1]} patches")
+        return Converted(packed, grid, notes)
+    side = isqrt(rows - 1)  # besides the patches there is a class token
+    return Converted(packed, (side, side) if side**2 == rows - 1 else None, notes)
+
+
+def read_weights(
+    checkpoint: Mapping[str, Any], entry: str | None = None
+) -> tuple[dict[str, Tensor], str]:
+    """Find the weights in what a file holds.
+
+    Args:
+        checkpoint: Content of the file; arrays of numpy become tensors.
+        entry: Name of the dict with the weights. Default: averaged weights where there are some,
+            then the usual names.
+
+    Returns:
+        Name -> tensor, without the marks of data parallel training, and the entries gone through.
+
+    Raises:
+        CheckpointError: If there is no such entry, or it does not hold tensors by name.
+    """
+    path: list[str] = []
+    while True:
+        inside = [k for k in ENTRIES if isinstance(checkpoint.get(k), Mapping) and checkpoint[k]]
+        if entry is not None and not path:
+            if not isinstance(checkpoint.get(entry), Mapping) or not checkpoint[entry]:
+                raise CheckpointError(
+                    f"expected weights in entry {entry!r}, got entries {some(list(checkpoint), 8)}"
+                )
+            inside = [entry]
+        if not inside:
+            break
+        path.append(inside[0])
+        checkpoint = checkpoint[inside[0]]
+    weights = {
+        name: torch.from_numpy(value) if isinstance(value, np.ndarray) else value
+        for name, value in checkpoint.items()
+    }
+    others = [str(n) for n, v in weights.items() if not isinstance(v, Tensor)]
+    if others or not weights:
+        raise CheckpointError(
+            f"expected tensors by name, got {some(others) or 'nothing'} "
+            f"(looked for the entries {', '.join(ENTRIES)})"
+        )
+    if all(name.startswith("module.") for name in weights):
+        weights = {name.removeprefix("module."): value for name, value in weights.items()}
+    return weights, ".".join(path)
+
+
+def _check_whole(weights: Mapping[str, Tensor]) -> None:
+    """Blocks, and stages of a cascade, have the same weights each but for relative positions."""
+    for stem in ("backbone.blocks", "roi_head.bbox_head"):
+        parts: dict[int, set[str]] = {}
+        for name in weights:
+            match = re.match(rf"{re.escape(stem)}\.(\d+)\.(.+)", name)
+            if match and ".rel_pos_" not in name:
+                parts.setdefault(int(match[1]), set()).add(match[2])
+        every = set[str]().union(*parts.values())
+        for i in range(max(parts, default=-1) + 1):
+            absent = sorted(every - parts.get(i, set()))
+            if absent:
+                raise CheckpointError(
+                    f"{stem}.{i} is incomplete: expected {some(absent)} as in the others, got none"
+                )
+
+
+def _hint(weights: Mapping[str, Tensor], asked: str) -> str:
+    if any(name.startswith("backbone.blocks.") for name in weights):
+        return "; it has our names already: use it as load_from"
+    likely = [name for name, s in SOURCES.items() if name != asked and looks_like(weights, s)]
+    if likely:
+        return f"; it looks like --source {' or '.join(likely)}"
+    return f"; it is none of {', '.join(SOURCES)}, either"

@@ -1,0 +1,37 @@
+"""Turn a published checkpoint into one of ours.
+
+Sources: eva02_det (EVA-02 detectors on Objects365, COCO or LVIS), eva02_mim (EVA-02 encoders), mae
+(masked autoencoders), vitdet (detectron2's ViTDet). Loading runs no code that a file may carry.
+"""
+
+import argparse
+
+from cropr_mm.checkpoints.published import SOURCES
+from cropr_mm.convert import convert_checkpoint
+from cropr_mm.runner import load_config, short_errors
+
+
+def main() -> None:
+    """Parse arguments, write the checkpoint, say what it holds."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("src", help="published file (.pth, .pt, .pkl, .safetensors) or its address")
+    parser.add_argument("dst", help="file to write")
+    parser.add_argument("--source", required=True, choices=SOURCES, help="what the file is")
+    parser.add_argument(
+        "--config",
+        help="fit all sizes to this config's model and compare every name and shape with it "
+        "(default: keep the sizes of the file)",
+    )
+    parser.add_argument(
+        "--entry",
+        help="entry of the file with the weights, such as model or ema_state "
+        "(default: averaged weights where there are some)",
+    )
+    args = parser.parse_args()
+    with short_errors(ValueError):
+        cfg = load_config(args.config) if args.config else None
+        print(convert_checkpoint(args.src, args.dst, args.source, cfg, args.entry))
+
+
+if __name__ == "__main__":
+    main()
