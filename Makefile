@@ -38,7 +38,7 @@ test: env $(if $(filter onedl,$(STACK)),lint)
 lint: env
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
-	$(RUN) -m mypy cropr_mm tools
+	$(RUN) -m mypy cropr_mm tools benchmarks
 
 clean:
 	rm -rf .venv .venv-* .venv*.lock build dist *.egg-info data/demo work_dirs

@@ -49,7 +49,7 @@ def feature_agreement(
         One value per test image, shape (images,), by name.
     """
     init_default_scope("mmdet")
-    cfg = Config.fromfile(dense.folder / "config.py")
+    cfg = Config.fromfile(dense.config)
     settings = Config.fromfile(ROOT / pack.pruned).model.backbone
     encoders = {}
     for name, arguments in variants.items():

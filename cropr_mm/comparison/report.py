@@ -76,7 +76,7 @@ def summarise(
 
 def _score(run: Run, samples: int) -> Values:
     """Metrics of one run on all images and on each sample of them."""
-    cfg = Config.fromfile(run.folder / "config.py")
+    cfg = Config.fromfile(run.config)
     scores = DetectionScores(cfg.test_evaluator.ann_file, run.folder / "predictions")
     whole = scores(np.arange(scores.num_images))
     drawn = [scores(images) for images in draw_images(scores.num_images, samples)]

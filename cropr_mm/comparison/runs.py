@@ -44,15 +44,20 @@ class Run:
         return f"{self.pack}, seed {self.seed}, {self.name}"
 
     @property
+    def config(self) -> Path:
+        """Complete config, outside the working folders: mmengine writes its own copy there."""
+        return self.folder / "config.py"
+
+    @property
     def checkpoint(self) -> Path:
         """Latest checkpoint.
 
         Raises:
             SetupError: If there is none.
         """
-        found = find_latest_checkpoint(str(self.folder))
+        found = find_latest_checkpoint(str(self.folder / "train"))
         if found is None:
-            raise SetupError(f"expected a checkpoint in {self.folder}, found none")
+            raise SetupError(f"expected a checkpoint in {self.folder / 'train'}, found none")
         return Path(found)
 
     @property
@@ -72,7 +77,7 @@ def make_config(run: Run, pack: Pack, start: Path | None) -> Config:
     Raises:
         SetupError: If the pack's configs do not have the parts that are changed here.
     """
-    variant = VARIANTS["dense" if start is None else run.name]
+    variant = VARIANTS["dense" if run.name == PRETRAINING else run.name]
     cfg = Config.fromfile(ROOT / (pack.pruned if variant.pruned else pack.dense))
     backbone = cfg.model.backbone
     backbone.update(variant.backbone)
@@ -112,21 +117,20 @@ def execute(run: Run, cfg: Config) -> None:
     Raises:
         SetupError: If a process fails; the message has the last lines of its output.
     """
-    file = run.folder / "config.py"
-    if file.exists() and file.read_text() != cfg.pretty_text:
+    text = cfg.pretty_text
+    if run.config.exists() and run.config.read_text() != text:
         shutil.rmtree(run.folder)
     if (run.folder / "result.json").exists():
         return
     run.folder.mkdir(parents=True, exist_ok=True)
-    file.write_text(cfg.pretty_text)
-    done = find_latest_checkpoint(str(run.folder))
-    if done is None or Path(done).stem != f"iter_{cfg.train_cfg.max_iters}":
-        _call(run, "train.py", str(file), "--work-dir", str(run.folder), "--resume")
-    test = run.folder / "test"
-    _call(run, "test.py", str(file), str(run.checkpoint), "--work-dir", str(test))
+    run.config.write_text(text)
+    train, test = run.folder / "train", run.folder / "test"
+    if not (train / f"iter_{cfg.train_cfg.max_iters}.pth").exists():
+        _call(run, "train.py", str(run.config), "--work-dir", str(train), "--resume")
+    _call(run, "test.py", str(run.config), str(run.checkpoint), "--work-dir", str(test))
     result = dict(
         metrics=json.loads((test / "test_metrics.json").read_text()),
-        seconds_per_iteration=_seconds_per_iteration(run.folder),
+        seconds_per_iteration=_seconds_per_iteration(train),
         iterations=cfg.train_cfg.max_iters,
     )
     (run.folder / "result.json").write_text(json.dumps(result, indent=2) + "\n")

@@ -27,7 +27,7 @@ def encoder_speed(runs: Mapping[str, Run], batch_size: int = 8, rounds: int = 30
     init_default_scope("mmdet")
     calls = {}
     for name, run in runs.items():
-        cfg = Config.fromfile(run.folder / "config.py").model.backbone
+        cfg = Config.fromfile(run.config).model.backbone
         encoder = MODELS.build(cfg).eval()
         encoder.switch_to_deploy()
         images = torch.randn(batch_size, 3, *encoder.img_size)

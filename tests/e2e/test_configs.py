@@ -1,4 +1,4 @@
-"""Every config under configs/: it builds at full size, and a shrunk copy trains and validates."""
+"""Every config under configs/: it builds at full size; shrunk, one of each kind trains."""
 
 import json
 import math
@@ -29,8 +29,25 @@ CHANNELS = {"out_channels", "feat_channels", "conv_out_channels", "fc_out_channe
 WINDOW = 4
 
 
+def kind(name: str) -> tuple:
+    """What decides which code a training step runs: not the sizes and numbers of layers."""
+    cfg = Config.fromfile(ROOT / name)
+    backbone = cfg.model.backbone
+    arch = resolve_arch(backbone.arch)
+    return (
+        *(cfg.model.type, cfg.model.get("roi_head", {}).get("type")),
+        *(arch.mlp, arch.rope, backbone.get("use_rel_pos"), backbone.get("window_size") is None),
+        *(backbone.get(part, {}).get("type") for part in ("reducer", "schedule", "fusion")),
+        *(step.type for step in cfg.train_dataloader.dataset.pipeline),
+    )
+
+
+ONE_OF_EACH_KIND = sorted({kind(name): name for name in reversed(CONFIGS)}.values())
+
+
 def test_there_are_configs() -> None:
-    assert len(CONFIGS) >= 6
+    assert len(CONFIGS) >= 16
+    assert len(ONE_OF_EACH_KIND) >= 11
 
 
 @pytest.mark.parametrize("name", CONFIGS)
@@ -72,7 +89,34 @@ def test_coco_config_keeps_the_published_tokens() -> None:
     assert backbone.tokens_per_block()[-1] == 96 * 96
 
 
-@pytest.mark.parametrize("name", CONFIGS)
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("eva02b_cascade", {1: 48**2, 4: 32**2, 7: 16**2}),
+        ("vitb_maskrcnn", {1: 11 * 14**2, 4: 5 * 14**2, 7: 14**2}),  # of 20 windows' worth of tokens
+    ],
+)
+def test_1024_pixels_keep_whole_windows(name: str, expected: dict[int, int]) -> None:
+    backbone = build_on_meta(Config.fromfile(ROOT / f"cropr_{name}_coco.py")).backbone
+    assert backbone.num_keep() == expected
+    assert sorted(backbone.global_block_indexes) == [2, 5, 8, 11]
+    assert backbone.tokens_per_block()[-1] == 64 * 64
+
+
+@pytest.mark.parametrize("name", ["eva02_cascade", "eva02b_cascade"])
+@pytest.mark.parametrize("method", ["random", "variance", "attn_topk"])
+def test_other_pruners_differ_from_cropr_by_reducer_and_auxiliary_loss(
+    name: str, method: str
+) -> None:
+    cropr = Config.fromfile(ROOT / f"cropr_{name}_coco.py")
+    other = Config.fromfile(ROOT / f"{method}_{name}_coco.py")
+    assert cropr.custom_hooks.pop().type == "cropr_mm.CroprAuxLossHook"
+    for cfg in (cropr, other):
+        del cfg.model.backbone["reducer"]
+    assert other.to_dict() == cropr.to_dict()
+
+
+@pytest.mark.parametrize("name", ONE_OF_EACH_KIND)
 def test_shrunk_config_trains_and_validates(
     name: str, data: Path, tmp_path: Path, capfd: pytest.CaptureFixture
 ) -> None:
@@ -127,7 +171,7 @@ def shrink_model(model: ConfigDict) -> None:
     patch = backbone.get("patch_size") or arch.patch_size
     size = backbone.get("img_size") or arch.img_size
     if backbone.get("window_size"):
-        size = size // backbone.window_size * WINDOW
+        size = size // patch * WINDOW // backbone.window_size * patch
         backbone.window_size = WINDOW
     backbone.update(
         arch={**asdict(arch), "embed_dim": 32, "num_heads": 2, "hidden_dim": 48},
@@ -141,7 +185,9 @@ def shrink_model(model: ConfigDict) -> None:
     for part in (model.train_cfg.rpn_proposal, model.test_cfg.rpn):
         part.update(nms_pre=50, max_per_img=8)
     model.train_cfg.rpn.sampler.num = 16
-    for stage in model.train_cfg.rcnn:
+    model.test_cfg.rcnn.score_thr = 0.0  # some detections for the metric
+    stages = model.train_cfg.rcnn
+    for stage in stages if isinstance(stages, list) else [stages]:
         stage.sampler.num = 4
 
 
@@ -158,6 +204,10 @@ def shrink_schedule(cfg: Config) -> None:
     cfg.train_cfg = dict(type="IterBasedTrainLoop", max_iters=2, val_interval=2)
     cfg.default_hooks.logger.interval = 1
     cfg.param_scheduler = []
+    if cfg.optim_wrapper.type == "cropr_mm.CroprAmpOptimWrapper":  # for accelerators only
+        cfg.optim_wrapper.type = "cropr_mm.CroprOptimWrapper"
+        for key in ("dtype", "loss_scale"):
+            cfg.optim_wrapper.pop(key, None)
 
 
 def use_data(cfg: Config, data: Path, folder: Path) -> None:

@@ -83,13 +83,12 @@ class Rotation(nn.Module):
 
     def __init__(self, side: int, head_dim: int, spacing: float) -> None:
         super().__init__()
-        angles = torch.zeros(side * side, head_dim)
-        for cell in range(side * side):
-            for channel in range(head_dim):
-                axis, place = divmod(channel, head_dim // 2)
-                frequency = 10000 ** -(place // 2 * 2 / (head_dim // 2))
-                position = (cell // side, cell % side)[axis] * spacing
-                angles[cell, channel] = position * frequency
+        quarter = head_dim // 4  # frequencies: each for two channels, for rows and for columns
+        frequency = 10000.0 ** -(torch.arange(quarter) / quarter)
+        along = torch.outer(torch.arange(side) * spacing, frequency.repeat_interleave(2))
+        rows = along[:, None].expand(-1, side, -1)
+        columns = along[None].expand(side, -1, -1)
+        angles = torch.cat([rows, columns], dim=2).flatten(0, 1)
         self.register_buffer("freqs_cos", angles.cos())
         self.register_buffer("freqs_sin", angles.sin())
 

@@ -30,7 +30,6 @@ CASES = {
 def small_config(s: Settings) -> Config:
     """Our model of the same sizes, everything else as in the configs that are shipped."""
     model = Config.fromfile(BASE).model
-    norm = dict(type="cropr_mm.ChannelNorm", eps=1e-6)
     arch: dict[str, Any] = dict(embed_dim=s.embed_dim, depth=s.depth, num_heads=s.num_heads)
     arch |= dict(hidden_dim=int(s.embed_dim * s.mlp_ratio), cls_token=False)
     if s.eva:
@@ -49,19 +48,11 @@ def small_config(s: Settings) -> Config:
     model.neck.merge(dict(in_channels=s.embed_dim, out_channels=s.channels))
     model.rpn_head.merge(dict(in_channels=s.channels, feat_channels=s.channels))
     roi = model.roi_head
-    mask = dict(roi.mask_head, in_channels=s.channels, conv_out_channels=s.channels)
-    roi.mask_head = dict(mask, num_classes=s.num_classes, norm_cfg=norm)
-    roi.type = "cropr_mm.SharedMaskCascadeRoIHead"
+    convs = dict(in_channels=s.channels, conv_out_channels=s.channels, num_classes=s.num_classes)
+    roi.mask_head.merge(convs)
     for extractor in (roi.bbox_roi_extractor, roi.mask_roi_extractor):
         extractor.out_channels = s.channels
-    boxes = dict(
-        in_channels=s.channels,
-        conv_out_channels=s.channels,
-        fc_out_channels=s.fc_dim,
-        num_classes=s.num_classes,
-        norm_cfg=norm,
-    )
-    roi.bbox_head = [dict(head, **boxes) for head in roi.bbox_head]
+    roi.bbox_head = [dict(head, **convs, fc_out_channels=s.fc_dim) for head in roi.bbox_head]
     if not s.cascade:
         roi.type = "StandardRoIHead"
         roi.bbox_head = dict(roi.bbox_head[0], reg_class_agnostic=False)

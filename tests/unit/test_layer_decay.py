@@ -1,5 +1,7 @@
 """Parameter groups of the layer-decay constructor, spelled out."""
 
+from collections.abc import Sequence
+
 import pytest
 import torch
 from mmengine.optim import OptimWrapper, build_optim_wrapper
@@ -91,6 +93,31 @@ def test_rates_fall_by_the_decay_rate_per_layer() -> None:
         assert group["weight_decay"] == (0.0 if "no_decay" in group["group_name"] else 0.05)
 
 
+@pytest.mark.parametrize(
+    ("no_decay", "spared"),
+    [
+        ((), ()),
+        (("norm", "embedding"), ("norm1", "norm2", ".norm.", "head_norm", "pos_embed", "token")),
+        (["embedding"], ("pos_embed", "cls_token")),
+    ],
+)
+def test_recipes_choose_what_is_not_decayed(
+    no_decay: Sequence[str], spared: tuple[str, ...]
+) -> None:
+    cfg = dict(decay_rate=0.5, no_decay=no_decay)
+    groups = build(Detector(), paramwise_cfg=cfg).optimizer.param_groups
+    found = {n: g["weight_decay"] for g in groups for n in g["param_names"]}
+    # The norm of Detector's head is a child without a telling name.
+    expected = {
+        n: 0.0
+        if any(part in f".{n}" for part in spared)
+        or (n.startswith("head.0.") and "norm" in no_decay)
+        else 0.05
+        for n in found
+    }
+    assert found == expected
+
+
 def test_frozen_parameters_are_in_no_group() -> None:
     model = Detector()
     model.backbone.blocks[0].requires_grad_(False)
@@ -133,6 +160,8 @@ def test_optimizer_state_survives_a_round_trip() -> None:
         (dict(paramwise_cfg=dict(decay_rate=1.2)), r"rate in \(0, 1\], got 1.2"),
         (dict(paramwise_cfg=dict(decay_rate="0.8")), "got '0.8'"),
         (dict(paramwise_cfg=None), "got None"),
+        (dict(paramwise_cfg=dict(decay_rate=0.8, no_decay=["bias"])), r"got \['bias'\]"),
+        (dict(paramwise_cfg=dict(decay_rate=0.8, no_decay="norm")), "got 'norm'"),
         (dict(optimizer=dict(type="AdamW")), "optimizer=dict"),
     ],
 )

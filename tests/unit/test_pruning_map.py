@@ -13,12 +13,8 @@ from mmengine.structures import InstanceData
 from torch import nn
 
 from cropr_mm import CroprViT
-from cropr_mm.hooks.pruning_map import (
-    PruningMapHook,
-    PruningRecorder,
-    block_colours,
-    draw_pruning_map,
-)
+from cropr_mm.analysis.recorder import PruningRecorder
+from cropr_mm.hooks.pruning_map import PruningMapHook, block_colours, draw_pruning_map
 
 SMALL = dict(embed_dim=16, depth=6, num_heads=2, cls_token=False)
 
@@ -192,5 +188,5 @@ def test_bad_use_is_named(runner: SimpleNamespace) -> None:
     with pytest.raises(ValueError, match="interval and max_images of at least 1, got 0"):
         PruningMapHook(interval=0)
     runner.model = Detector(make_backbone(reducer=None, schedule=None, fusion=None))
-    with pytest.raises(ValueError, match="expects a model with a pruned CroprViT"):
+    with pytest.raises(ValueError, match="expected a model with a pruned CroprViT"):
         PruningMapHook().before_test_iter(runner, 0)
