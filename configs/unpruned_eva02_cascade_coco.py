@@ -1,5 +1,5 @@
-# EVA-02-L with windows, of random weights until backbone.init_cfg names a checkpoint of timm. The
-# published results start from weights tuned on Objects365, whose names (detectron2's) do not load.
+# EVA-02-L with windows, of random weights until backbone.init_cfg or load_from names a checkpoint.
+# The published results start from EVA-02-det tuned on Objects365.
 _base_ = [
     "./_base_/models/cascade_mask_rcnn.py",
     "./_base_/datasets/coco_lsj.py",
@@ -18,6 +18,7 @@ model = dict(
         window_size=16,
         global_block_indexes=range(2, 24, 3),
         final_norm=False,
+        with_cp=True,
     ),
 )
 default_hooks = dict(checkpoint=dict(interval=5000, max_keep_ckpts=2))

@@ -47,7 +47,8 @@ class SharedMaskCascadeRoIHead(CascadeRoIHead):
     def init_bbox_head(self, bbox_roi_extractor: Any, bbox_head: Any) -> None:
         super().init_bbox_head(bbox_roi_extractor, bbox_head)
         for stage, head in enumerate(self.bbox_head):
-            if not head.reg_class_agnostic or head.custom_activation or head.loss_cls.use_sigmoid:
+            sigmoid = head.custom_activation or getattr(head.loss_cls, "use_sigmoid", False)
+            if not head.reg_class_agnostic or sigmoid:
                 raise ValueError(
                     "SharedMaskCascadeRoIHead expects box heads with reg_class_agnostic=True and "
                     f"a softmax over classes, got {type(head).__name__} with reg_class_agnostic="
@@ -75,6 +76,11 @@ class SharedMaskCascadeRoIHead(CascadeRoIHead):
     ) -> dict:
         if stage > 0:
             return dict(loss_mask={})
+        if not all("masks" in instances for instances in batch_gt_instances):
+            raise ValueError(
+                "the mask head expects masks in the ground truth, got none: add with_mask=True to "
+                "LoadAnnotations, or leave mask_head and mask_roi_extractor out of roi_head"
+            )
         regions = bbox2roi([result.pos_priors for result in sampling_results])
         masks = self._mask_forward(x, regions)
         return self.mask_head.loss_and_target(
@@ -138,7 +144,7 @@ class SharedMaskCascadeRoIHead(CascadeRoIHead):
         features = _ScaledGradient.apply(features, 1 / self.num_stages)
         scores, deltas = self.bbox_head[stage](features)
         if probabilities:
-            scores = scores.softmax(dim=-1)
+            scores = scores.float().softmax(dim=-1)
         return dict(cls_score=scores, bbox_pred=deltas, bbox_feats=features)
 
     def _refine_roi(self, *args: Any, **kwargs: Any) -> tuple:

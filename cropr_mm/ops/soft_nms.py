@@ -44,7 +44,7 @@ def soft_nms(
     has no maximum.
     """
     _check(boxes, scores, max_num, method, sigma)
-    num_boxes, num_classes = scores.shape
+    num_boxes = len(boxes)
     overlap = _pairwise_iou(boxes.float())
     if method == "linear":
         factors = torch.where(overlap >= iou_threshold, 1 - overlap, torch.ones_like(overlap))

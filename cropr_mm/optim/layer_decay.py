@@ -7,8 +7,14 @@ Parameters near the image keep more of their pre-training: their learning rate i
 - layer i + 1: block i (0-based);
 - layer depth + 1, at the full rate: all else, i.e. final norm, reducers, fusion, neck and heads.
 
-Weight decay spares parameters with at most one dimension (biases, norms, layer scales), the
-position embedding and the prefix tokens. Cropr's queries have three dimensions and are decayed.
+Which parameters weight decay spares is a choice of the recipe; Cropr's queries are always decayed.
+Published ones differ:
+
+- BEiT and MAE: parameters with at most one dimension, position embedding, prefix tokens (default);
+- ViTDet (detectron2, configs/common/optim.py and projects/ViTDet/configs/COCO/
+  mask_rcnn_vitdet_b_100ep.py): norms and position embedding, ``('norm', 'embedding')``;
+- EVA-02-det (EVA, EVA-02/det/projects/ViTDet/configs/eva2_o365_to_coco/
+  eva2_o365_to_coco_cascade_mask_rcnn_vitdet_l_8attn_1536_lrd0p8.py): nothing, ``()``.
 """
 
 from typing import Any
@@ -16,12 +22,15 @@ from typing import Any
 from mmengine.logging import print_log
 from mmengine.optim import DefaultOptimWrapperConstructor
 from torch import nn
+from torch.nn.modules.batchnorm import _NormBase
 
 from cropr_mm.backbones.lookup import find_backbones
 from cropr_mm.registry import OPTIM_WRAPPER_CONSTRUCTORS
 
 _PREFIX_TOKENS = ("cls_token", "reg_token")
 _EMBEDDING = (*_PREFIX_TOKENS, "pos_embed", "patch_embed")
+_NORMS = (nn.LayerNorm, nn.GroupNorm, _NormBase)  # the last: batch and instance norms
+_KINDS = ("vector", "norm", "embedding")
 
 
 @OPTIM_WRAPPER_CONSTRUCTORS.register_module()
@@ -33,25 +42,32 @@ class LayerDecayConstructor(DefaultOptimWrapperConstructor):
 
     Args:
         optim_wrapper_cfg: Config of the optimizer wrapper; ``optimizer`` in it must give ``lr``.
-        paramwise_cfg: ``dict(decay_rate=...)`` with a rate in (0, 1]; no other key.
+        paramwise_cfg: ``decay_rate`` in (0, 1], and optionally ``no_decay``, what weight decay
+            spares: any of 'vector' (parameters with at most one dimension: biases, norms, layer
+            scales), 'norm' (parameters of normalisation layers) and 'embedding' (position embedding
+            and prefix tokens). Default: ('vector', 'embedding').
 
     Raises:
         ValueError: If a key is unknown or missing, a value is out of range, or (when called) the
             model does not contain exactly one CroprViT.
 
-    Source: layer-wise rate decay as in BEiT and MAE fine-tuning, reducers in the last group as in
-    Token Cropr.
+    Source: layer-wise rate decay as in BEiT and MAE fine-tuning and, with the same numbers for
+    blocks and the rest, detectron2, modeling/backbone/vit.py (get_vit_lr_decay_rate); reducers in
+    the last group as in Token Cropr.
     """
 
     def _validate_cfg(self) -> None:
         super()._validate_cfg()
-        expected = "LayerDecayConstructor expects paramwise_cfg=dict(decay_rate=...)"
-        unknown = sorted(set(self.paramwise_cfg) - {"decay_rate"})
+        expected = "LayerDecayConstructor expects paramwise_cfg=dict(decay_rate=..., no_decay=...)"
+        unknown = sorted(set(self.paramwise_cfg) - {"decay_rate", "no_decay"})
         if unknown:
             raise ValueError(f"{expected} and no other key, got {unknown}")
         rate = self.paramwise_cfg.get("decay_rate")
         if not isinstance(rate, (int, float)) or not 0 < rate <= 1:
             raise ValueError(f"{expected} with a rate in (0, 1], got {rate!r}")
+        spared = self.paramwise_cfg.get("no_decay", ())
+        if isinstance(spared, str) or not set(spared) <= set(_KINDS):
+            raise ValueError(f"{expected} with no_decay a list out of {_KINDS}, got {spared!r}")
         if self.base_lr is None:
             raise ValueError(f"{expected} and optimizer=dict(lr=...), got {self.optimizer_cfg}")
 
@@ -71,13 +87,15 @@ class LayerDecayConstructor(DefaultOptimWrapperConstructor):
             )
         path, backbone = next(iter(backbones.items()))
         top = backbone.depth + 1
+        spared = self.paramwise_cfg.get("no_decay", ("vector", "embedding"))
+        norms = _norm_parameters(module)
         groups: dict[tuple[int, bool], dict[str, Any]] = {}
         for name, parameter in module.named_parameters():
             if not parameter.requires_grad:
                 continue
             local = _local_name(name, path)
             layer = _layer(local, top)
-            decayed = parameter.ndim > 1 and local not in (*_PREFIX_TOKENS, "pos_embed")
+            decayed = not _kinds(local, parameter, parameter in norms) & set(spared)
             group = groups.setdefault((layer, decayed), self._new_group(layer, top, decayed))
             group["params"].append(parameter)
             group["param_names"].append(name)
@@ -115,6 +133,28 @@ def _layer(local: str, top: int) -> int:
     if child == "blocks":
         return int(rest.partition(".")[0]) + 1
     return top
+
+
+def _norm_parameters(module: nn.Module) -> set[nn.Parameter]:
+    return {
+        parameter
+        for child in module.modules()
+        if isinstance(child, _NORMS)
+        for parameter in child.parameters(recurse=False)
+    }
+
+
+def _kinds(local: str, parameter: nn.Parameter, in_norm: bool) -> set[str]:
+    """Kinds that a parameter belongs to, by its name inside the backbone among others."""
+    return {
+        kind
+        for kind, holds in (
+            ("vector", parameter.ndim < 2),
+            ("norm", in_norm),
+            ("embedding", local in (*_PREFIX_TOKENS, "pos_embed")),
+        )
+        if holds
+    }
 
 
 def _table(groups: list[dict[str, Any]]) -> str:

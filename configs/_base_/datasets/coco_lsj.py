@@ -1,4 +1,6 @@
-# COCO 2017 instances with large-scale jitter; the data preprocessor pads to the square.
+# COCO 2017 instances with large-scale jitter; the data preprocessor pads to the square after
+# normalisation. As in EVA, EVA-02/det/projects/ViTDet/configs/common/coco_loader_lsj_1536.py: images
+# without objects left in the crop stay, and Pillow shrinks without aliasing.
 data_root = "{{$CROPR_DATA_ROOT:data}}/coco/"
 image_size = 1536
 train_pipeline = [
@@ -9,6 +11,7 @@ train_pipeline = [
         scale=(image_size, image_size),
         ratio_range=(0.1, 2.0),
         keep_ratio=True,
+        backend="pillow",
     ),
     dict(
         type="RandomCrop",

@@ -1,0 +1,15 @@
+_base_ = "./unpruned_eva02b_cascade_coco.py"
+model = dict(
+    backbone=dict(
+        reducer=dict(type="cropr_mm.Cropr", num_classes=80),
+        schedule=dict(type="cropr_mm.WindowStages", blocks=[1, 4, 7]),
+        fusion=dict(type="cropr_mm.LastLayerFusion"),
+    )
+)
+custom_hooks = [
+    *_base_.custom_hooks,
+    dict(
+        type="cropr_mm.CroprAuxLossHook",
+        target=dict(type="cropr_mm.MultiLabelTarget", num_classes=80),
+    ),
+]
