@@ -32,6 +32,7 @@ from cropr_mm.console import (
 )
 from cropr_mm.hooks.aux_loss import CroprAuxLossHook
 from cropr_mm.hooks.benchmark import CroprBenchmarkHook
+from cropr_mm.hooks.prune_audit import PruneAuditHook
 from cropr_mm.optim.clip_groups import auxiliary_parameters
 from cropr_mm.options import add_hook, draw_predictions, dump_predictions, enable_amp
 from cropr_mm.preflight import (
@@ -167,6 +168,7 @@ def evaluate(
     show_dir: str | None = None,
     benchmark: bool = False,
     rounds: int = 20,
+    audit: bool = False,
 ) -> dict[str, Any]:
     """Check, then test.
 
@@ -177,6 +179,7 @@ def evaluate(
         show_dir: Folder for pictures of all predictions.
         benchmark: Also time the model against its dense twin.
         rounds: Timed calls of each part of the benchmark.
+        audit: Also find out which ground-truth objects lost their tokens.
 
     Returns:
         Metrics by name, also written to ``test_metrics.json`` in the working folder.
@@ -192,6 +195,8 @@ def evaluate(
         draw_predictions(cfg, show_dir)
     if benchmark:
         add_hook(cfg, "cropr_mm.CroprBenchmarkHook", rounds=rounds)
+    if audit:
+        add_hook(cfg, "cropr_mm.PruneAuditHook")
     runner = _build(cfg, ("test",))
     _check_hooks(runner)
     runner.strict = True
@@ -199,8 +204,14 @@ def evaluate(
     file = Path(runner.work_dir, "test_metrics.json")
     if is_main_process():
         file.write_text(json.dumps(metrics, indent=2, default=_plain) + "\n")
-    timing = Path(runner.work_dir, "benchmark.json") if benchmark else None
-    files = {"metrics": file, "benchmark": timing, "predictions": out, "pictures": show_dir}
+    folder = Path(runner.work_dir)
+    files = {
+        "metrics": file,
+        "benchmark": folder / "benchmark.json" if benchmark else None,
+        "audit": f"{folder / 'audit.json'}, {folder / 'audit.png'}" if audit else None,
+        "predictions": out,
+        "pictures": show_dir,
+    }
     _print_files(runner, "Tested", files)
     return metrics
 
@@ -244,7 +255,7 @@ def _join_processes_on_cpu(cfg: Config) -> None:
 def _check_hooks(runner: ToolRunner) -> None:
     """What is to be found out in a test can be, which would otherwise fail at its end."""
     for hook in runner.hooks:
-        if isinstance(hook, CroprBenchmarkHook):
+        if isinstance(hook, CroprBenchmarkHook | PruneAuditHook):
             try:
                 hook.check(runner)
             except ValueError as error:

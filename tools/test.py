@@ -19,6 +19,11 @@ def main() -> None:
     parser.add_argument(
         "--rounds", type=int, default=20, metavar="N", help="timed calls of each (default: 20)"
     )
+    parser.add_argument(
+        "--audit",
+        action="store_true",
+        help="also find out which ground-truth objects lost their tokens, by block, size and class",
+    )
     parser.add_argument("--out", metavar="FILE", help="write all predictions to this .pkl file")
     parser.add_argument("--show-dir", metavar="DIR", help="draw all predictions into this folder")
     parser.add_argument("--launcher", choices=("none", "pytorch", "slurm", "mpi"), default="none")
@@ -39,6 +44,7 @@ def main() -> None:
             show_dir=args.show_dir,
             benchmark=args.benchmark,
             rounds=args.rounds,
+            audit=args.audit,
         )
 
 

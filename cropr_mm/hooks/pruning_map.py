@@ -1,77 +1,24 @@
-"""Pictures of which token left after which block.
-
-B batch, N live patches, h x w patch grid.
-"""
+"""Pictures of which token left after which block."""
 
 import tempfile
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 
 import cv2
 import mmcv
 import numpy as np
-import torch
 from matplotlib import colormaps
 from mmengine.fileio import get
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from mmengine.structures import BaseDataElement
 from numpy.typing import NDArray
-from torch import Tensor, nn
 
-from cropr_mm.backbones.cropr_vit import CroprViT
-from cropr_mm.backbones.lookup import find_backbones
+from cropr_mm.analysis.recorder import PruningRecorder, pruned_backbone
 from cropr_mm.registry import HOOKS
-from cropr_mm.structures import Reduction
 
 Image = NDArray[np.uint8]
 _MIN_SIDE = 384  # pixels; smaller images are enlarged, or boxes and letters would cover them
-
-
-class PruningRecorder:
-    """Watches the reducers of a backbone and notes after which block each patch left.
-
-    Use it as a context manager around one forward pass.
-    """
-
-    def __init__(self, backbone: CroprViT) -> None:
-        self.backbone = backbone
-        self.left_after: Tensor | None = None
-        self._handles: list = []
-
-    def __enter__(self) -> "PruningRecorder":
-        for block, reducer in self.backbone.reducers.items():
-            handle = reducer.register_forward_hook(partial(self._note, int(block)))
-            self._handles.append(handle)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        while self._handles:
-            self._handles.pop().remove()
-
-    def maps(self) -> Tensor:
-        """Block (0-based) after which each patch left, -1 where it stayed; (B, h, w), int64, CPU.
-
-        Raises:
-            ValueError: If no reducer ran.
-        """
-        if self.left_after is None:
-            raise ValueError("expected a backbone whose reducers ran, got none that did")
-        return self.left_after.cpu()
-
-    def _note(self, block: int, _: nn.Module, inputs: tuple, output: Reduction) -> None:
-        kept = output.kept
-        if self.left_after is None or block <= int(self.left_after.max()):  # a new forward pass
-            self.left_after = torch.full(
-                (kept.index.shape[0], *kept.grid), -1, device=kept.index.device
-            )
-        shape = (kept.index.shape[0], kept.grid[0] * kept.grid[1])
-        alive = torch.zeros(shape, dtype=torch.int64, device=kept.index.device)
-        live = kept.index >= 0 if kept.policy is None else (kept.index >= 0) & kept.policy
-        alive.scatter_add_(1, kept.index.clamp(min=0), live.long())
-        leaving = (alive.view_as(self.left_after) == 0) & (self.left_after < 0)
-        self.left_after = torch.where(leaving, block, self.left_after)
 
 
 @HOOKS.register_module()
@@ -125,7 +72,7 @@ class PruningMapHook(Hook):
     ) -> None:
         enough = self.max_images is not None and self._num_drawn >= self.max_images
         if batch_idx % self.interval == 0 and not enough:
-            self._recorder = PruningRecorder(_pruned_backbone(runner.model)).__enter__()
+            self._recorder = PruningRecorder(pruned_backbone(runner.model)).__enter__()
 
     def before_val_iter(
         self, runner: Runner, batch_idx: int, data_batch: dict | None = None
@@ -244,12 +191,3 @@ def draw_predictions(
             "drawn", image, sample, draw_gt=False, pred_score_thr=score_thr, out_file=file
         )
         return mmcv.imread(file, channel_order="rgb")
-
-
-def _pruned_backbone(model: nn.Module) -> CroprViT:
-    for backbone in find_backbones(model).values():
-        if len(backbone.reducers):
-            return backbone
-    raise ValueError(
-        f"PruningMapHook expects a model with a pruned CroprViT, got {type(model).__name__} without"
-    )

@@ -1,0 +1,101 @@
+"""Which ground-truth objects lost their tokens, beside what the detector made of them."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from mmengine.dist import collect_results
+from mmengine.hooks import Hook
+from mmengine.runner import Runner
+from mmengine.structures import BaseDataElement
+
+from cropr_mm.analysis.audit import ImageAudit, audit_image, seen_by_block, summarise_audit
+from cropr_mm.analysis.audit_report import format_audit, plot_audit, sized_precision
+from cropr_mm.analysis.ground_truth import objects_of, view_of
+from cropr_mm.analysis.recorder import PruningRecorder, pruned_backbone
+from cropr_mm.registry import HOOKS
+
+
+@HOOKS.register_module()
+class PruneAuditHook(Hook):
+    """In a test: share of ground-truth boxes and mask pixels whose tokens were pruned, by block.
+
+    Objects come from the records of the test dataset, so its pipeline needs no annotations; it may
+    resize and flip. Definitions are those of :mod:`cropr_mm.analysis.audit`. Tables by size, beside
+    the AP of the same test, go to the log; everything by size and class goes to ``audit.json`` and
+    survival against block to ``audit.png`` in the working folder. Several processes join what they
+    saw.
+    """
+
+    priority = "VERY_LOW"  # what the evaluator adds to the log comes first
+
+    def __init__(self) -> None:
+        self._places: dict[str, int] = {}
+        self._audits: list[ImageAudit] = []
+        self._recorder: PruningRecorder | None = None
+
+    def check(self, runner: Runner) -> None:
+        """Find out before a test whether it can be audited.
+
+        Raises:
+            ValueError: If nothing is pruned, or the test dataset has no ground-truth boxes.
+        """
+        pruned_backbone(runner.model)
+        dataset = runner.test_dataloader.dataset
+        if not hasattr(dataset, "get_data_info"):
+            raise ValueError(
+                f"the audit expects a test dataset with get_data_info, got {type(dataset).__name__}"
+            )
+        if not any(dataset.get_data_info(i).get("instances") for i in range(len(dataset))):
+            raise ValueError(
+                "the audit expects ground-truth boxes in the records of the test dataset, got none "
+                f"in {len(dataset)} images of {type(dataset).__name__}"
+            )
+
+    def before_test(self, runner: Runner) -> None:
+        self.check(runner)
+        dataset = runner.test_dataloader.dataset
+        self._places = {dataset.get_data_info(i)["img_path"]: i for i in range(len(dataset))}
+        self._audits = []
+
+    def before_test_iter(
+        self, runner: Runner, batch_idx: int, data_batch: dict | None = None
+    ) -> None:
+        self._recorder = PruningRecorder(pruned_backbone(runner.model)).__enter__()
+
+    def after_test_iter(
+        self,
+        runner: Runner,
+        batch_idx: int,
+        data_batch: dict | None = None,
+        outputs: Sequence[BaseDataElement] | None = None,
+    ) -> None:
+        assert self._recorder is not None
+        recorder, self._recorder = self._recorder, None
+        recorder.__exit__()
+        backbone, dataset = recorder.backbone, runner.test_dataloader.dataset
+        sites = {int(block): reducer.site for block, reducer in backbone.reducers.items()}
+        seen = seen_by_block(recorder.maps(), backbone.depth, sites, backbone.fusion is not None)
+        for image, sample in zip(seen, outputs or (), strict=True):
+            objects = objects_of(dataset.get_data_info(self._places[sample.img_path]))
+            view = view_of(sample.metainfo, backbone.patch_size)
+            self._audits.append(audit_image(image, objects, view))
+
+    def after_test_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
+        dataset = runner.test_dataloader.dataset
+        audits = collect_results(self._audits, len(dataset), "cpu")
+        self._audits = []
+        if audits is None:  # another process speaks
+            return
+        backbone = pruned_backbone(runner.model)
+        record: dict[str, Any] = {
+            "images": len(audits),
+            "tokens_per_block": backbone.tokens_per_block(),
+            "ap": sized_precision(metrics or {}),
+            "audit": summarise_audit(audits, dataset.metainfo["classes"]),
+        }
+        file, picture = (Path(runner.work_dir, name) for name in ("audit.json", "audit.png"))
+        file.write_text(json.dumps(record, indent=2) + "\n")
+        plot_audit(record, picture)
+        runner.logger.info(f"{format_audit(record)}\nwritten to {file} and {picture}")
