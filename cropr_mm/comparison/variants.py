@@ -58,15 +58,15 @@ PACKS = {
         task="det",
         dense="configs/demo/unpruned_tiny_cascade_digits.py",
         pruned="configs/demo/cropr_tiny_cascade_digits.py",
-        pretrain_iters=600,
-        finetune_iters=240,
+        pretrain_iters=400,
+        finetune_iters=150,
     ),
     "person": Pack(
         task="det",
         dense="configs/unpruned_tiny_cascade_coco_person.py",
         pruned="configs/cropr_tiny_cascade_coco_person.py",
-        pretrain_iters=600,
-        finetune_iters=240,
+        pretrain_iters=400,
+        finetune_iters=150,
     ),
 }
 FINETUNE_LR = 3e-4
