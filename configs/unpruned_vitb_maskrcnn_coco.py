@@ -1,6 +1,6 @@
 # ViTDet: plain ViT-B with relative position bias, of random weights until backbone.init_cfg names a
-# checkpoint; the published results start from MAE (mae_pretrain_vit_base.pth). Mask R-CNN out of the
-# parts of the cascade. Source: detectron2, configs/common/models/mask_rcnn_vitdet.py.
+# checkpoint; the published results start from MAE (mae_pretrain_vit_base.pth). Mask R-CNN out of
+# the parts of the cascade. Source: detectron2, configs/common/models/mask_rcnn_vitdet.py.
 _base_ = [
     "./_base_/models/cascade_mask_rcnn.py",
     "./_base_/datasets/coco_lsj_1024.py",

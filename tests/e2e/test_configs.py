@@ -93,7 +93,7 @@ def test_coco_config_keeps_the_published_tokens() -> None:
     ("name", "expected"),
     [
         ("eva02b_cascade", {1: 48**2, 4: 32**2, 7: 16**2}),
-        ("vitb_maskrcnn", {1: 11 * 14**2, 4: 5 * 14**2, 7: 14**2}),  # of 20 windows' worth of tokens
+        ("vitb_maskrcnn", {1: 11 * 14**2, 4: 5 * 14**2, 7: 14**2}),  # of 20 windows
     ],
 )
 def test_1024_pixels_keep_whole_windows(name: str, expected: dict[int, int]) -> None:

@@ -1,6 +1,6 @@
 # COCO 2017 instances with large-scale jitter; the data preprocessor pads to the square after
-# normalisation. As in EVA, EVA-02/det/projects/ViTDet/configs/common/coco_loader_lsj_1536.py: images
-# without objects left in the crop stay, and Pillow shrinks without aliasing.
+# normalisation. Images without an object left in the crop stay; Pillow shrinks without aliasing.
+# Source: EVA, EVA-02/det/projects/ViTDet/configs/common/coco_loader_lsj_1536.py.
 data_root = "{{$CROPR_DATA_ROOT:data}}/coco/"
 image_size = 1536
 train_pipeline = [

@@ -1,5 +1,5 @@
-# 100 epochs of 64 images, as in detectron2, projects/ViTDet/configs/COCO/mask_rcnn_vitdet_b_100ep.py;
-# weight decay spares norms and positions (also configs/common/optim.py there).
+# 100 epochs of 64 images; weight decay spares norms and positions. Source: detectron2,
+# projects/ViTDet/configs/COCO/mask_rcnn_vitdet_b_100ep.py and configs/common/optim.py.
 _base_ = "./cropr_coco.py"
 max_iters = 184375
 train_cfg = dict(max_iters=max_iters)
