@@ -85,6 +85,10 @@ def make_config(run: Run, pack: Pack, start: Path | None) -> Config:
     if variant.reducer is not None:
         backbone.reducer = variant.reducer
         hooks = [hook for hook in hooks if hook["type"] != "cropr_mm.CroprAuxLossHook"]
+    if variant.grid:
+        backbone.reducer.num_queries = variant.grid**2
+        (hook,) = (hook for hook in hooks if hook["type"] == "cropr_mm.CroprAuxLossHook")
+        hook.target.update(type="cropr_mm.GridMultiLabelTarget", grid=variant.grid)
     cfg.custom_hooks = [hook for hook in hooks if hook["type"] != "cropr_mm.PruningMapHook"]
     iters = pack.pretrain_iters if start is None else pack.finetune_iters
     cfg.train_cfg.max_iters = iters

@@ -11,11 +11,13 @@ class Variant:
     Attributes:
         pruned: Whether it starts from the pruned config of a pack, or from the dense one.
         reducer: Replaces the reducer of the pruned config; None keeps Cropr and its hook.
+        grid: Where not 0, Cropr learns the classes in each cell of a square grid of so many rows.
         backbone: Further arguments of the encoder.
     """
 
     pruned: bool = True
     reducer: dict[str, Any] | None = None
+    grid: int = 0
     backbone: dict[str, Any] = field(default_factory=dict)
 
 
@@ -25,6 +27,7 @@ VARIANTS = {
     "attn_topk": Variant(reducer=dict(type="cropr_mm.AttnTopK", signal="column_mean")),
     "variance": Variant(reducer=dict(type="cropr_mm.VariancePruner")),
     "random": Variant(reducer=dict(type="cropr_mm.RandomPruner")),
+    "cropr_grid": Variant(grid=8),
     "cropr_window_slot": Variant(backbone=dict(survivor_order="window", window_rope="slot")),
     "cropr_raster_origin": Variant(backbone=dict(survivor_order="raster", window_rope="origin")),
     "cropr_raster_slot": Variant(backbone=dict(survivor_order="raster", window_rope="slot")),
