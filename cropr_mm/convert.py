@@ -118,8 +118,10 @@ def fit(converted: Converted, model: nn.Module, encoder: CroprViT, source: str) 
         own, encoder.state_dict(), encoder.grid, converted.grid, encoder.arch.pos_embed_prefix
     )
     notes = [*converted.notes, *notes]
+    if converted.window not in (None, encoder.window_size):
+        notes.append(f"the model's windows have another size, {encoder.window_size}")
     extra = [k for k in own if _ENCODER + k not in target and OPTIONAL.search(k)]
-    weights |= {_ENCODER + k: v for k, v in own.items() if k not in extra}
+    weights = {_ENCODER + k: v for k, v in own.items() if k not in extra} | weights
     if extra:
         notes.append(f"the encoder has no {some(sorted(extra))}")
     classes = _other_classes(weights, target)
@@ -140,7 +142,7 @@ def fit(converted: Converted, model: nn.Module, encoder: CroprViT, source: str) 
         "the file does not fit the model of the config",
     )
     check_shapes(weights, target, "the file does not fit the model of the config")
-    return Converted(weights, encoder.grid, notes)
+    return Converted(weights, encoder.grid, converted.window, notes)
 
 
 def _may_be_absent(name: str, weights: Mapping[str, Tensor], source: str) -> bool:

@@ -105,11 +105,22 @@ def native_grid(weights: Mapping[str, Tensor]) -> tuple[int, int] | None:
     rotation = weights.get("backbone.net.rope_glb.freqs_cos")
     if rotation is not None:
         return isqrt(len(rotation)), isqrt(len(rotation))
-    sides = []
-    for axis in "hw":
-        tables = [v for n, v in weights.items() if re.search(rf"\.attn\.rel_pos_{axis}$", n)]
-        sides.append((max(map(len, tables), default=0) + 1) // 2)
-    return (sides[0], sides[1]) if all(sides) else None
+    extents = [max(_extents(weights, axis), default=0) for axis in "hw"]
+    return (extents[0], extents[1]) if all(extents) else None
+
+
+def native_window(weights: Mapping[str, Tensor]) -> int | None:
+    """Side of the windows, in patches, that a detector was trained with, in the same way."""
+    rotation = weights.get("backbone.net.rope_win.freqs_cos")
+    if rotation is not None:
+        return isqrt(len(rotation))
+    return min(_extents(weights, "h"), default=None)
+
+
+def _extents(weights: Mapping[str, Tensor], axis: str) -> list[int]:
+    """Extents of the tables of relative positions of all blocks, in patches."""
+    pattern = rf".*\.attn\.rel_pos_{axis}"
+    return [(len(v) + 1) // 2 for n, v in weights.items() if re.fullmatch(pattern, n)]
 
 
 def fit_positions(positions: Tensor, grid: tuple[int, int]) -> Tensor:

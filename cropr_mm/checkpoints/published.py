@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cropr_mm.checkpoints.detectron2 import fit_positions, native_grid
+from cropr_mm.checkpoints.detectron2 import fit_positions, native_grid, native_window
 from cropr_mm.checkpoints.errors import CheckpointError
 from cropr_mm.checkpoints.eva02 import EVA02_DET, EVA02_MIM
 from cropr_mm.checkpoints.load import NESTS
@@ -32,12 +32,14 @@ class Converted(NamedTuple):
 
     Attributes:
         weights: Our name -> tensor, the encoder under 'backbone.'.
-        grid: Patch grid (h, w) of the positions, or None where the encoder has none.
+        grid: Patch grid (h, w) of the positions, or None where it is unknown.
+        window: Side of the windows, in patches, that a detector was trained with, if known.
         notes: One sentence for each thing that was left out or changed.
     """
 
     weights: dict[str, Tensor]
     grid: tuple[int, int] | None
+    window: int | None
     notes: list[str]
 
 
@@ -69,21 +71,24 @@ def convert(
         renamed, notes = rename(weights, source)
     except CheckpointError as error:
         raise CheckpointError(f"{error}{_hint(weights, name)}") from None
+    _check_whole(renamed)
     packed = pack(renamed)
-    _check_whole(packed)
-    key = "backbone.pos_embed"
-    if key not in packed:
-        return Converted(packed, None, notes)
-    rows = packed[key].shape[1]
-    if source.detector:
-        grid = grid or native_grid(weights)
-        if grid is None:
-            raise CheckpointError("the file does not tell its image size: expected --config")
-        packed[key] = fit_positions(packed[key], grid)
-        notes.append(f"positions: {rows} rows to {grid[0]}x{grid[1]} patches")
-        return Converted(packed, grid, notes)
-    side = isqrt(rows - 1)  # besides the patches there is a class token
-    return Converted(packed, (side, side) if side**2 == rows - 1 else None, notes)
+    positions = packed.get("backbone.pos_embed")
+    if positions is None:
+        raise CheckpointError("expected positions, got none under pos_embed")
+    rows = positions.shape[1]
+    if not source.detector:
+        side = isqrt(rows - 1)  # besides the patches there is a class token
+        return Converted(packed, (side, side) if side**2 == rows - 1 else None, None, notes)
+    native, window = native_grid(weights), native_window(weights)
+    if native is not None:
+        notes.append(f"trained with {native[0]}x{native[1]} patches, windows of {window}x{window}")
+    grid = grid or native
+    if grid is None:
+        raise CheckpointError("the file does not tell the size of its images; give --config")
+    packed["backbone.pos_embed"] = fit_positions(positions, grid)
+    notes.append(f"pos_embed: {rows} rows resampled to {grid[0]}x{grid[1]} patches")
+    return Converted(packed, grid, window, notes)
 
 
 def read_weights(
