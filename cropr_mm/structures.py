@@ -68,6 +68,8 @@ class Signals(NamedTuple):
         keys: Keys of the block's attention before RoPE, mean over heads, shape (B, N, C / heads).
         values: Values of the block's attention, heads concatenated, shape (B, N, C).
         noise: Uniform numbers in [0, 1), shape (B, N), float32.
+        padding: True where a patch is padding, shape (B, N), bool; every pruner drops these first.
+            The backbone fills it on ``pad_first``, whatever ``needs`` says.
     """
 
     variance: Tensor | None = None
@@ -76,6 +78,7 @@ class Signals(NamedTuple):
     keys: Tensor | None = None
     values: Tensor | None = None
     noise: Tensor | None = None
+    padding: Tensor | None = None
 
 
 class Reduction(NamedTuple):

@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from typing import Any
 
+from cropr_mm.reducers.base import TokenMerger, TokenReducer
+
 _CHOICES = {
     "out_type": ("featmap", "raw", "avg_featmap", "avg_all", "cls_token"),
     "survivor_order": ("window", "raster"),
@@ -79,14 +81,38 @@ def check_windows(
 
 
 def check_reduction(
-    reducer: dict[str, Any] | None, schedule: dict[str, Any] | None, fusion: dict[str, Any] | None
+    reducer: dict[str, Any] | None,
+    schedule: dict[str, Any] | None,
+    fusion: dict[str, Any] | None,
+    pad_first: bool,
 ) -> None:
-    """Reducer and schedule go together, fusion needs them."""
+    """Reducer and schedule go together, fusion and ``pad_first`` need them."""
     if (reducer is None) != (schedule is None) or (reducer is None and fusion is not None):
         raise ValueError(
             "reducer and schedule go together, and fusion needs both; "
             f"got reducer={reducer}, schedule={schedule}, fusion={fusion}"
         )
+    if pad_first and reducer is None:
+        raise ValueError("pad_first says what a pruner drops first: expected a reducer, got None")
+
+
+def check_reducer(reducer: TokenReducer, has_cls: bool, dense: bool, pad_first: bool) -> None:
+    """A built reducer can work in its backbone; ``dense``: every token is given back."""
+    name = type(reducer).__name__
+    if "cls_row" in reducer.needs and not has_cls:
+        raise ValueError(
+            f"{name} reads the attention of the class token, got a model without; "
+            "use signal='column_mean'"
+        )
+    if not isinstance(reducer, TokenMerger):
+        return
+    if dense:
+        raise ValueError(
+            f"{name} merges tokens, which cannot be given back: expected fusion=None and a pooled "
+            "out_type, got a fusion or out_type='featmap' or 'raw'"
+        )
+    if pad_first:
+        raise ValueError(f"{name} merges tokens: pad_first needs a pruner, which drops them")
 
 
 def check_init_cfg(init_cfg: dict[str, Any] | None) -> None:

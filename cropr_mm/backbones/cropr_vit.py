@@ -17,6 +17,7 @@ from cropr_mm.backbones.checks import (
     check_blocks,
     check_choices,
     check_init_cfg,
+    check_reducer,
     check_reduction,
     check_sizes,
     check_windows,
@@ -28,10 +29,10 @@ from cropr_mm.layers.attention import Geometry
 from cropr_mm.layers.block import Block
 from cropr_mm.layers.positions import GridTables, Positions
 from cropr_mm.ops.gather import take_tokens
+from cropr_mm.ops.padding import is_padding
 from cropr_mm.ops.restore import restore_tokens
 from cropr_mm.ops.variance import patch_variance
 from cropr_mm.ops.window import window_major_order
-from cropr_mm.reducers.base import TokenMerger
 from cropr_mm.registry import MODELS, TASK_UTILS
 from cropr_mm.structures import Signals, Tokens, with_features
 
@@ -63,6 +64,8 @@ class CroprViT(BaseModule):
         reducer: Config of the reducer, built once per block of the schedule.
         schedule: Config of the schedule, block -> patch tokens kept.
         fusion: Config of the fusion before the last block, or None for none.
+        pad_first: Whether pruners drop patches that are padding first, that is, patches of images
+            padded after normalisation that are exactly 0 (see :func:`is_padding`).
         out_indices: Block or blocks (0-based, negative from the end) whose output is returned.
         out_type: 'featmap' (B, C, h, w) and 'raw' (B, P + N, C) hold every token, dropped ones
             with the features they had; 'avg_featmap' and 'avg_all' (B, C) average the live patch
@@ -93,6 +96,7 @@ class CroprViT(BaseModule):
         reducer: dict[str, Any] | None = None,
         schedule: dict[str, Any] | None = None,
         fusion: dict[str, Any] | None = None,
+        pad_first: bool = False,
         out_indices: int | Sequence[int] = -1,
         out_type: str = "featmap",
         final_norm: bool = True,
@@ -119,6 +123,7 @@ class CroprViT(BaseModule):
         self.out_indices = tuple(i + self.depth if i < 0 else i for i in taps)
         self.out_type = out_type
         self.frozen_stages = frozen_stages
+        self.pad_first = pad_first
         self.with_cp = with_cp
         self.progress = 1.0
         check_sizes(self.img_size, self.patch_size, in_channels, window_size, drop_path_rate)
@@ -127,7 +132,7 @@ class CroprViT(BaseModule):
         check_windows(
             window_size, self.num_prefix, bool(global_block_indexes), use_rel_pos, window_rope
         )
-        check_reduction(reducer, schedule, fusion)
+        check_reduction(reducer, schedule, fusion, pad_first)
         check_init_cfg(init_cfg)
         if out_type == "cls_token" and not has_cls:
             raise ValueError("out_type='cls_token' needs a class token, got with_cls_token=False")
@@ -182,9 +187,7 @@ class CroprViT(BaseModule):
         plan = self._plan(grid)
         tables = self.positions.tables(grid, img.device)
         tokens = self._embed(img, grid, tables)
-        variance = None
-        if any("variance" in reducer.needs for reducer in self.reducers.values()):
-            variance = patch_variance(img, self.patch_size)
+        statistics = self._statistics(img)
         parked: list[Tokens] = []
         geometries: dict[bool, Geometry] = {}  # by windowed; of the tokens that are alive
         outputs = []
@@ -197,7 +200,7 @@ class CroprViT(BaseModule):
             needs = _NOTHING if reducer is None else reducer.needs
             signals: dict[str, Tensor] = {}
             if site == "before":
-                tokens = self._reduce(i, tokens, plan, signals, variance, parked)
+                tokens = self._reduce(i, tokens, plan, signals, statistics, parked)
                 geometries = {}
             windowed = self._is_windowed(i)
             if windowed not in geometries:
@@ -205,14 +208,14 @@ class CroprViT(BaseModule):
             if site == "between":
                 x, signals = self._run(block.attend, tokens.x, geometries[windowed], needs)
                 tokens = with_features(tokens, x)
-                tokens = self._reduce(i, tokens, plan, signals, variance, parked)
+                tokens = self._reduce(i, tokens, plan, signals, statistics, parked)
                 geometries = {}
                 tokens = with_features(tokens, self._run(block.feed, tokens.x))
             else:
                 x, signals = self._run(block, tokens.x, geometries[windowed], needs)
                 tokens = with_features(tokens, x)
             if site == "after":
-                tokens = self._reduce(i, tokens, plan, signals, variance, parked)
+                tokens = self._reduce(i, tokens, plan, signals, statistics, parked)
                 geometries = {}
             if i in self.out_indices:
                 outputs.append(self._output(tokens, parked, last=i == self.depth - 1))
@@ -283,19 +286,9 @@ class CroprViT(BaseModule):
         for block in self.num_keep():
             self.reducers[str(block)] = MODELS.build({**cfg, "embed_dim": self.embed_dim})
         self.num_keep()  # again, now that the reducers' site is known
+        dense = self.fusion is not None or self.out_type in ("featmap", "raw")
         for reducer in self.reducers.values():
-            name = type(reducer).__name__
-            if "cls_row" in reducer.needs and self.cls_token is None:
-                raise ValueError(
-                    f"{name} reads the attention of the class token, got a model without; "
-                    "use signal='column_mean'"
-                )
-            dense = self.fusion is not None or self.out_type in ("featmap", "raw")
-            if isinstance(reducer, TokenMerger) and dense:
-                raise ValueError(
-                    f"{name} merges tokens, which cannot be given back: expected fusion=None and a "
-                    f"pooled out_type, got fusion={self.fusion} and out_type={self.out_type!r}"
-                )
+            check_reducer(reducer, self.cls_token is not None, dense, self.pad_first)
 
     def _embed(self, img: Tensor, grid: tuple[int, int], tables: GridTables) -> Tokens:
         """Patches with positions, in token order, behind the prefix."""
@@ -314,6 +307,15 @@ class CroprViT(BaseModule):
         x = torch.cat([t.expand(x.shape[0], -1, -1).to(x.dtype) for t in prefix] + [x], dim=1)
         return Tokens(x, tables.order.expand(x.shape[0], -1), grid, self.num_prefix)
 
+    def _statistics(self, img: Tensor) -> dict[str, Tensor]:
+        """Signals about the image's patches, by raster id, each of shape (B, N)."""
+        statistics = {}
+        if any("variance" in reducer.needs for reducer in self.reducers.values()):
+            statistics["variance"] = patch_variance(img, self.patch_size)
+        if self.pad_first and len(self.reducers):
+            statistics["padding"] = is_padding(img, self.patch_size)
+        return statistics
+
     def _run(self, function: Any, *args: Any) -> Any:
         """Call a block or half of one, with activation checkpointing where that is on."""
         if self.with_cp and self.training:
@@ -326,14 +328,14 @@ class CroprViT(BaseModule):
         tokens: Tokens,
         plan: Plan,
         attention: dict[str, Tensor],
-        variance: Tensor | None,
+        statistics: dict[str, Tensor],
         parked: list[Tokens],
     ) -> Tokens:
         """One reduction step; what leaves is appended to ``parked``."""
         reducer = self.reducers[str(block)]
         values = {name: signal[:, self.num_prefix :] for name, signal in attention.items()}
-        if variance is not None and "variance" in reducer.needs:
-            values["variance"] = variance.gather(1, tokens.index)
+        for name, value in statistics.items():
+            values[name] = value.gather(1, tokens.index)
         if "noise" in reducer.needs:
             values["noise"] = torch.rand(tokens.index.shape, device=tokens.x.device)
         kept, dropped, _ = reducer(tokens, plan.num_keep[block], Signals(**values))

@@ -81,7 +81,8 @@ class TokenPruner(TokenReducer):
     """Keep the tokens of highest score; a method gives the scores only.
 
     Selection has a total order (see :func:`select_topk`), passes no gradient, and leaves kept and
-    dropped tokens in token order. Tokens masked out by ``policy`` rank lowest.
+    dropped tokens in token order. Tokens masked out by ``policy`` and padding (``signals``) rank
+    lowest, as a score that is NaN does.
     """
 
     def score(self, tokens: Tokens, signals: Signals) -> Tensor:
@@ -102,6 +103,8 @@ class TokenPruner(TokenReducer):
                 )
             if tokens.policy is not None:
                 scores = scores.masked_fill(~tokens.policy, float("nan"))
+            if signals.padding is not None:
+                scores = scores.masked_fill(signals.padding, float("nan"))
             kept, dropped = select_topk(scores, num_keep)
         return Reduction(
             kept=take_tokens(tokens, kept, with_prefix=True),

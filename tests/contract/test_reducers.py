@@ -254,6 +254,23 @@ def test_masked_tokens_go_first(case: Case, num_keep: int) -> None:
     assert torch.equal(result.kept.policy.sum(1) + result.dropped.policy.sum(1), live)
 
 
+@every_pruner
+@every_count
+def test_padding_goes_first(case: Case, num_keep: int) -> None:
+    reducer, tokens = case.build().eval(), make_tokens()
+    signals = make_signals(reducer, tokens)
+    padding = torch.rand(B, N) > 0.6
+    padding[0], padding[1] = True, False  # nothing else, and none
+    result = reducer(tokens, num_keep, signals._replace(padding=padding))
+    assert_partition(tokens, result, num_keep)
+    real = (~padding).sum(1)
+    kept = (~padding).gather(1, positions(tokens, result.kept)).sum(1)
+    assert torch.equal(kept, real.clamp(max=num_keep))
+    assert torch.equal(result.kept.index[0], tokens.index[0, :num_keep]), "in order among equals"
+    without = reducer(tokens, num_keep, signals)
+    assert torch.equal(result.kept.index[1], without.kept.index[1])
+
+
 @every_case
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_half_precision_keeps_its_dtype(case: Case, dtype: torch.dtype) -> None:
