@@ -20,4 +20,5 @@ def build_model(cfg: Config, device: str = "cpu") -> nn.Module:
     if cfg.get("data_preprocessor") is not None:
         settings.setdefault("data_preprocessor", copy.deepcopy(cfg.data_preprocessor))
     with torch.device(device):
-        return MODELS.build(settings)
+        # Some layers of mmdet make their parameters on the CPU, whatever the default device.
+        return MODELS.build(settings).to(device)
