@@ -304,6 +304,20 @@ def test_images_without_proposals_give_nothing() -> None:
     assert [len(result) for result in nothing] == [0, 0]
 
 
+@pytest.mark.parametrize("num_empty", [1, 2])
+def test_images_without_objects_train_every_parameter(num_empty: int) -> None:
+    head = roi_head()
+    data = samples()
+    for sample in data[:num_empty]:
+        sample.gt_instances = sample.gt_instances[:0]
+    found = head.loss(maps(), proposals(), data)
+    assert bool(found["s0.loss_mask"] > 0) == (num_empty == 1)
+    assert all(bool(value.isfinite()) for value in found.values())
+    sum(value for key, value in found.items() if "loss" in key).backward()
+    # Data parallelism waits for the gradient of every parameter.
+    assert [name for name, p in head.named_parameters() if p.grad is None] == []
+
+
 def test_missing_masks_are_named() -> None:
     with pytest.raises(ValueError, match="with_mask=True"):
         roi_head().loss(maps(), proposals(), samples(with_masks=False))
