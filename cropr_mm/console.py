@@ -4,9 +4,11 @@ import importlib
 import io
 import logging
 import sys
+import traceback
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, redirect_stdout
+from pathlib import Path
 
 from cropr_mm.checkpoints.errors import CheckpointError
 from cropr_mm.preflight import SetupError
@@ -48,6 +50,24 @@ def short_errors(*kinds: type[Exception]) -> Iterator[None]:
     except KeyboardInterrupt:
         print("\ninterrupted; a training goes on with --resume", file=sys.stderr)
         raise SystemExit(130) from None
+
+
+@contextmanager
+def input_errors() -> Iterator[None]:
+    """Take a ValueError that this package raises while a loop runs for a fault of the input.
+
+    Such are images of a size that does not fit the patches or the schedule, which no config tells.
+
+    Raises:
+        SetupError: In its place; those of other packages pass.
+    """
+    try:
+        yield
+    except ValueError as error:
+        place = traceback.extract_tb(error.__traceback__)[-1]
+        if not Path(place.filename).is_relative_to(Path(__file__).parent):
+            raise
+        raise SetupError(f"{error} (raised in {place.filename}:{place.lineno})") from error
 
 
 def is_for_console(record: logging.LogRecord) -> bool:

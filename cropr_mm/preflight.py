@@ -28,6 +28,7 @@ _CLASSIFIERS = (
     "bbox_head",
     "mask_head",
     "decode_head",
+    "auxiliary_head",
     "head",
     "roi_head.bbox_head",
     "roi_head.mask_head",
@@ -47,16 +48,20 @@ def check_data(cfg: Mapping[str, Any], splits: Iterable[str]) -> None:
 
     Raises:
         SetupError: If an annotation file is missing, empty or damaged, an image folder is missing,
-            there is no image, or the classes of a COCO json are not those of the dataset.
+            there is no image, the classes of a COCO json are not those of the dataset, or it lacks
+            masks that are loaded or scored.
     """
     for split in splits:
         loader = cfg.get(f"{split}_dataloader")
         if not loader:
             continue
-        for dataset in _leaves(loader["dataset"]):
-            _check_dataset(dataset, f"{split}_dataloader")
         evaluators = cfg.get(f"{split}_evaluator") or []
-        for evaluator in [evaluators] if isinstance(evaluators, Mapping) else evaluators:
+        evaluators = [evaluators] if isinstance(evaluators, Mapping) else evaluators
+        scored = any("segm" in (e.get("metric") or ()) for e in evaluators if hasattr(e, "get"))
+        for dataset in _leaves(loader["dataset"]):
+            masks = scored or any(t.get("with_mask") for t in _annotation_loaders(dataset))
+            _check_dataset(dataset, f"{split}_dataloader", masks)
+        for evaluator in evaluators:
             if isinstance(evaluator, Mapping) and _is_local(evaluator):
                 _check_file(evaluator.get("ann_file"), f"{split}_evaluator")
 
@@ -84,6 +89,26 @@ def check_classes(model: nn.Module, dataset: Any, where: str) -> None:
                     f"{name} has num_classes={count}, but the dataset of {where} has "
                     f"{len(classes)} classes ({_some(classes)}); set num_classes={len(classes)}"
                 )
+
+
+def check_masks(model: nn.Module, cfg: Mapping[str, Any]) -> None:
+    """A model with a mask head is trained on data whose masks are loaded.
+
+    Args:
+        model: Built model; mmdet's detectors say whether they have a mask head.
+        cfg: Config with ``train_dataloader``.
+
+    Raises:
+        SetupError: If annotations are loaded without masks.
+    """
+    datasets = _leaves(cfg["train_dataloader"]["dataset"])
+    loaders = [loader for dataset in datasets for loader in _annotation_loaders(dataset)]
+    bare = [loader for loader in loaders if not loader.get("with_mask")]
+    if bare and getattr(model, "with_mask", False):
+        raise SetupError(
+            f"{type(model).__name__} has a mask head: expected LoadAnnotations of train_dataloader "
+            "with with_mask=True, got it without"
+        )
 
 
 def check_model(model: nn.Module, weights: Mapping[str, Tensor], label: str) -> None:
@@ -221,7 +246,14 @@ def _leaves(dataset: Any) -> Iterator[Mapping[str, Any]]:
         yield dataset
 
 
-def _check_dataset(cfg: Mapping[str, Any], where: str) -> None:
+def _annotation_loaders(dataset: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """Transforms of a dataset's pipeline that load annotations as mmdet's ``LoadAnnotations``."""
+    pipeline = dataset.get("pipeline") or []
+    kinds = ("LoadAnnotations", "mmdet.LoadAnnotations")
+    return [step for step in pipeline if hasattr(step, "get") and step.get("type") in kinds]
+
+
+def _check_dataset(cfg: Mapping[str, Any], where: str, masks: bool) -> None:
     kind = cfg["type"]
     if isinstance(kind, str):
         with DATASETS.switch_scope_and_registry(None) as registry:
@@ -240,7 +272,7 @@ def _check_dataset(cfg: Mapping[str, Any], where: str) -> None:
             )
     # Subclasses that read their files in another way have their own rules.
     if dataset.load_data_list.__qualname__ == "CocoDataset.load_data_list":
-        _check_coco(dataset, where)
+        _check_coco(dataset, where, masks)
 
 
 def _is_local(cfg: Mapping[str, Any]) -> bool:
@@ -256,7 +288,7 @@ def _check_file(path: Any, where: str) -> None:
         raise SetupError(f"{where}: expected annotations, but {path} is empty (0 bytes)")
 
 
-def _check_coco(dataset: Any, where: str) -> None:
+def _check_coco(dataset: Any, where: str, masks: bool) -> None:
     """Check what mmdet takes from a COCO json by name, without a word where names do not match."""
     file, classes = dataset.ann_file, list(dataset.metainfo["classes"])
     content = _read_coco(file, where)
@@ -281,6 +313,18 @@ def _check_coco(dataset: Any, where: str) -> None:
         raise SetupError(
             f"{where}: expected annotations of {_some(classes)}, but {file} has none of them "
             f"({sum(boxes.values())} annotations in all)"
+        )
+    bare = [
+        annotation
+        for annotation in content.get("annotations", [])
+        if masks and ids.get(annotation["category_id"]) in classes
+        if not annotation.get("segmentation") and annotation.get("area", 1) > 0
+    ]
+    if bare:
+        raise SetupError(
+            f"{where}: masks are loaded or scored, but {len(bare)} of {sum(boxes.values())} "
+            f"annotations in {file} have no segmentation (the first is that of id "
+            f"{bare[0].get('id')}); expected masks, or a model and metrics without"
         )
     others = {name: count for name, count in boxes.items() if name not in classes}
     if others:

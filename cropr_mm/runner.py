@@ -20,12 +20,14 @@ from mmengine.logging import MMLogger
 from mmengine.model import is_model_wrapper
 from mmengine.registry import init_default_scope
 from mmengine.runner import CheckpointLoader, Runner, find_latest_checkpoint, load_state_dict
+from torch import nn
 
 import cropr_mm.compat  # noqa: F401 - lets configs inherit from mmseg on both lines
 from cropr_mm.checkpoints import register_safe_loader
 from cropr_mm.console import (
     ignore_noise,
     import_quietly,
+    input_errors,
     is_for_console,
     print_files,
     short_errors,
@@ -41,6 +43,7 @@ from cropr_mm.preflight import (
     check_data,
     check_encoder,
     check_length,
+    check_masks,
     check_model,
     loading,
 )
@@ -83,7 +86,7 @@ class ToolRunner(Runner):
         strict = strict or self.strict
         checkpoint = CheckpointLoader.load_checkpoint(filename, map_location)
         self.call_hook("after_load_checkpoint", checkpoint=checkpoint)
-        model = self.model.module if is_model_wrapper(self.model) else self.model
+        model = _unwrapped(self)
         weights = _named_tensors(checkpoint, revise_keys)
         if strict:
             check_model(model, weights, filename)
@@ -157,7 +160,9 @@ def train(cfg: Config, resume: str | None = None, amp: bool = False) -> None:
     runner = _build(cfg, ("train", "val"))
     runner.strict = bool(cfg.get("resume"))
     _check_auxiliary(runner)
-    runner.train()
+    check_masks(_unwrapped(runner), cfg)
+    with input_errors():
+        runner.train()
     _print_files(runner, "Trained", {"last checkpoint": find_latest_checkpoint(runner.work_dir)})
 
 
@@ -200,7 +205,8 @@ def evaluate(
     runner = _build(cfg, ("test",))
     _check_hooks(runner)
     runner.strict = True
-    metrics = runner.test()
+    with input_errors():
+        metrics = runner.test()
     file = Path(runner.work_dir, "test_metrics.json")
     if is_main_process():
         file.write_text(json.dumps(metrics, indent=2, default=_plain) + "\n")
@@ -264,7 +270,7 @@ def _check_hooks(runner: ToolRunner) -> None:
 
 def _check_auxiliary(runner: ToolRunner) -> None:
     """Cropr modules have a hook that trains them, and that hook fits model and data."""
-    model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+    model = _unwrapped(runner)
     hooks = [hook for hook in runner.hooks if isinstance(hook, CroprAuxLossHook)]
     if not hooks and auxiliary_parameters(model):
         raise SetupError(
@@ -276,6 +282,10 @@ def _check_auxiliary(runner: ToolRunner) -> None:
             hook.check(model, runner.train_dataloader.dataset)
         except ValueError as error:
             raise SetupError(str(error)) from error
+
+
+def _unwrapped(runner: Runner) -> nn.Module:
+    return runner.model.module if is_model_wrapper(runner.model) else runner.model
 
 
 def _need(cfg: Config, *keys: str) -> None:

@@ -324,6 +324,43 @@ def test_bad_arguments_are_named(
         tool(*(config if arg == "CONFIG" else arg for arg in args))
 
 
+@pytest.mark.parametrize(
+    ("side", "message"),
+    [
+        (60, "must be multiples of the patch size 8, got 60x60 pixels (set pad_size_divisor"),
+        (4, "must be multiples of the patch size 8, got 4x4 pixels"),
+        (16, "ConstantRate"),
+        (128, None),
+    ],
+)
+def test_images_of_another_size_fit_or_are_named(
+    side: int, message: str | None, root: Path, tool: Callable[..., str]
+) -> None:
+    config = write_config(root, "det", test_dataloader__dataset__pipeline__1__scale=(side, side))
+    checkpoint = root / "random.pth"
+    torch.save(dict(state_dict=tiny_model(config).state_dict()), checkpoint)
+    args = ("test.py", config, checkpoint, "--work-dir", root / f"side_{side}")
+    if message is None:
+        assert "Tested." in tool(*args)
+        return
+    with pytest.raises(SystemExit, match=re.escape(message)) as end:
+        tool(*args)
+    assert str(end.value).startswith("error: ")
+    assert len(str(end.value).splitlines()) == 1
+
+
+def test_mask_head_without_masks_is_named_before_training(
+    root: Path, tool: Callable[..., str]
+) -> None:
+    config = root / "masks.py"
+    data = dict(data_root=str(root), ann_file="det.json", data_prefix=dict(img="det/"))
+    cfg = Config.fromfile(ROOT / "configs/unpruned_tiny_cascade_coco_person.py")
+    cfg.train_dataloader.dataset.update(**data, metainfo=dict(classes=("disc", "box")))
+    cfg.dump(config)
+    with pytest.raises(SystemExit, match=r"but 4 of 4 annotations in .*det\.json have no segment"):
+        tool("train.py", config, "--work-dir", root / "masks")
+
+
 def test_mixed_precision_keeps_the_clip_groups(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("cropr_mm.options.get_device", lambda: "cuda")
     for kind, expected in (

@@ -10,7 +10,7 @@ from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from torch import nn
 
-from cropr_mm.preflight import SetupError, check_classes, check_data
+from cropr_mm.preflight import SetupError, check_classes, check_data, check_masks
 
 pytest.importorskip("mmdet")
 NAMES = ("cat", "dog")
@@ -121,6 +121,47 @@ def test_test_data_without_annotations_pass(config: Callable[..., Config]) -> No
     check_data(config(json.dumps(content(annotations=[])), test_mode=True), ("train",))
 
 
+MASKS = dict(type="LoadAnnotations", with_bbox=True, with_mask=True)
+
+
+@pytest.mark.parametrize("metric", ["bbox", ["bbox", "segm"]])
+@pytest.mark.parametrize("with_mask", [False, True])
+def test_missing_masks_are_named_where_they_are_used(
+    metric: Any, with_mask: bool, config: Callable[..., Config]
+) -> None:
+    cfg = config(json.dumps(content()), pipeline=[dict(MASKS, with_mask=with_mask)])
+    cfg.train_evaluator = dict(type="CocoMetric", metric=metric)
+    if metric == "bbox" and not with_mask:
+        check_data(cfg, ("train",))
+        return
+    with pytest.raises(
+        SetupError,
+        match=r"train_dataloader: masks are loaded or scored, but 2 of 2 annotations in .*a\.json "
+        r"have no segmentation \(the first is that of id 1\)",
+    ):
+        check_data(cfg, ("train",))
+    boxes = [{**box, "segmentation": [[0, 0, 4, 0, 4, 4]]} for box in content()["annotations"]]
+    (Path(cfg.train_dataloader.dataset.data_root) / "a.json").write_text(
+        json.dumps(content(annotations=boxes))
+    )
+    check_data(cfg, ("train",))
+
+
+def test_a_mask_head_needs_masks_that_are_loaded() -> None:
+    model = nn.Module()
+    model.with_mask = True
+    for with_mask in (True, False):
+        dataset = dict(type="CocoDataset", pipeline=[dict(MASKS, with_mask=with_mask)])
+        wrapped = dict(type="RepeatDataset", times=2, dataset=dataset)
+        cfg = Config(dict(train_dataloader=dict(dataset=wrapped)))
+        if with_mask:
+            check_masks(model, cfg)
+    with pytest.raises(SetupError, match=r"has a mask head: .* with with_mask=True, got it with"):
+        check_masks(model, cfg)
+    model.with_mask = False
+    check_masks(model, cfg)
+
+
 def test_file_of_an_evaluator_is_looked_for(config: Callable[..., Config]) -> None:
     cfg = config(json.dumps(content()))
     cfg.train_evaluator = [dict(type="CocoMetric", ann_file="/nowhere/b.json")]
@@ -156,6 +197,8 @@ def test_heads_must_have_the_classes_of_the_dataset() -> None:
     model.rpn_head = Head(1)
     model.roi_head = nn.Module()
     model.roi_head.bbox_head = nn.ModuleList([Head(2), Head(2)])
+    check_classes(model, Dataset(), "train_dataloader")
+    model.auxiliary_head = nn.ModuleList([Head(2)])
     check_classes(model, Dataset(), "train_dataloader")
     model.roi_head.bbox_head[1].num_classes = 80
     with pytest.raises(
