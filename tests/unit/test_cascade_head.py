@@ -210,8 +210,8 @@ def test_score_threshold_comes_before_soft_suppression() -> None:
 
 
 def test_maskness_by_hand() -> None:
-    masks = torch.tensor([[[0.9, 0.5], [0.6, 0.1]], [[0.5, 0.2], [0.0, 0.5]]])
-    assert maskness(masks, 0.5).tolist() == pytest.approx([0.75, 0.0])  # nothing above: 0
+    masks = torch.tensor([[[0.9, 0.5], [0.6, 0.1]], [[0.5, 0.2], [0, 0.5]], [[0, 0.8], [0, 0]]])
+    assert maskness(masks, 0.5).tolist() == pytest.approx([0.75, 0.0, 0.8])  # nothing above: 0
 
 
 @pytest.mark.parametrize("activated", [False, True])
