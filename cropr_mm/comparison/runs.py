@@ -132,8 +132,11 @@ def execute(run: Run, cfg: Config) -> None:
     if not (train / f"iter_{cfg.train_cfg.max_iters}.pth").exists():
         _call(run, "train.py", str(run.config), "--work-dir", str(train), "--resume")
     _call(run, "test.py", str(run.config), str(run.checkpoint), "--work-dir", str(test))
+    metrics = json.loads((test / "test_metrics.json").read_text())
+    if not metrics:
+        raise SetupError(f"{run}: the model found nothing in any test image; train it for longer")
     result = dict(
-        metrics=json.loads((test / "test_metrics.json").read_text()),
+        metrics=metrics,
         seconds_per_iteration=_seconds_per_iteration(train),
         iterations=cfg.train_cfg.max_iters,
     )

@@ -68,7 +68,7 @@ PACKS = {
         task="det",
         dense="configs/unpruned_tiny_cascade_coco_person.py",
         pruned="configs/cropr_tiny_cascade_coco_person.py",
-        pretrain_iters=400,
+        pretrain_iters=600,
         finetune_iters=150,
     ),
 }
