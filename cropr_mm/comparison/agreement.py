@@ -14,11 +14,11 @@ from mmengine.runner import Runner
 from numpy.typing import NDArray
 from torch import Tensor
 
+from cropr_mm.analysis.recorder import PruningRecorder
 from cropr_mm.backbones.cropr_vit import CroprViT
 from cropr_mm.checkpoints import load_backbone
 from cropr_mm.comparison.runs import ROOT, Run
 from cropr_mm.comparison.variants import Pack
-from cropr_mm.hooks.pruning_map import PruningRecorder
 
 ORDERS = {
     f"{order}, {rope}": dict(survivor_order=order, window_rope=rope)

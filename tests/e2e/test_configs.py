@@ -8,6 +8,7 @@ from typing import Any
 
 import mmdet  # noqa: F401 - fills its registries
 import pytest
+import torch
 from mmdet.datasets import CocoDataset
 from mmengine.config import Config, ConfigDict
 from torch import nn
@@ -145,6 +146,32 @@ def test_shrunk_config_trains_and_validates(
     asked = cfg.val_evaluator.metric
     kinds = [asked] if isinstance(asked, str) else asked
     assert {f"coco/{kind}_mAP" for kind in kinds} <= set(values)
+
+
+def test_as_many_classes_as_lvis_train_and_validate(data: Path, tmp_path: Path) -> None:
+    cfg = load_config(str(ROOT / "cropr_eva02_cascade_coco.py"), str(tmp_path / "work"))
+    shrink_model(cfg.model)
+    shrink_schedule(cfg)
+    for loader in (cfg.train_dataloader, cfg.val_dataloader):
+        loader.dataset.metainfo = dict(classes=tuple(f"class {i}" for i in range(1203)))
+    count_classes([cfg.model, *cfg.custom_hooks], 1203)
+    use_data(cfg, data, tmp_path)
+
+    train(cfg)
+
+    weights = torch.load(tmp_path / "work/iter_2.pth", weights_only=False)["state_dict"]
+    assert weights["roi_head.bbox_head.2.fc_cls.weight"].shape[0] == 1204
+    assert weights["roi_head.mask_head.conv_logits.weight"].shape[0] == 1203
+    assert weights["backbone.reducers.4.auxiliary.head.weight"].shape[0] == 1203
+
+
+def count_classes(cfg: Any, number: int) -> None:
+    """Set every number of classes below a config."""
+    for value in cfg.values() if isinstance(cfg, dict) else cfg:
+        if isinstance(value, dict | list):
+            count_classes(value, number)
+    if isinstance(cfg, dict) and "num_classes" in cfg:
+        cfg["num_classes"] = number
 
 
 @pytest.fixture(scope="module")
