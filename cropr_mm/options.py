@@ -35,6 +35,20 @@ def enable_amp(cfg: Config) -> None:
     cfg.optim_wrapper.setdefault("loss_scale", "dynamic")
 
 
+def check_precision(cfg: Config) -> None:
+    """Find out before anything is loaded whether the device can train in the config's precision.
+
+    Raises:
+        SetupError: If the config asks for automatic mixed precision and there is only a CPU.
+    """
+    kind = cfg.optim_wrapper.get("type")
+    if kind in _AMP_WRAPPERS.values() and get_device() == "cpu":
+        raise SetupError(
+            f"optim_wrapper.type={kind} trains in mixed precision and expects an accelerator such "
+            "as CUDA, got only the CPU"
+        )
+
+
 def dump_predictions(cfg: Config, file: str) -> None:
     """Add an evaluator that writes predictions to a pickle file.
 

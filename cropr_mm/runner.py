@@ -36,7 +36,13 @@ from cropr_mm.hooks.aux_loss import CroprAuxLossHook
 from cropr_mm.hooks.benchmark import CroprBenchmarkHook
 from cropr_mm.hooks.prune_audit import PruneAuditHook
 from cropr_mm.optim.clip_groups import auxiliary_parameters
-from cropr_mm.options import add_hook, draw_predictions, dump_predictions, enable_amp
+from cropr_mm.options import (
+    add_hook,
+    check_precision,
+    draw_predictions,
+    dump_predictions,
+    enable_amp,
+)
 from cropr_mm.preflight import (
     SetupError,
     check_classes,
@@ -149,6 +155,7 @@ def train(cfg: Config, resume: str | None = None, amp: bool = False) -> None:
     _need(cfg, "train_dataloader", "train_cfg", "optim_wrapper")
     if amp:
         enable_amp(cfg)
+    check_precision(cfg)
     if resume == "auto":
         resume = find_latest_checkpoint(cfg.work_dir)
         if resume is None:

@@ -295,6 +295,10 @@ def test_bad_config_is_named(
         (("complexity.py", "absent.py"), "expected a config file, found none at absent.py"),
         (("train.py", "CONFIG", "--resume", "no.pth"), "checkpoint file, found none at no.pth"),
         (("train.py", "CONFIG", "--amp"), "--amp expects an accelerator such as CUDA"),
+        (
+            ("train.py", "CONFIG", "--cfg-options", "optim_wrapper.type=AmpOptimWrapper"),
+            "optim_wrapper.type=AmpOptimWrapper trains in mixed precision and expects an accel",
+        ),
         (("test.py", "CONFIG", "no.pth"), "expected a checkpoint file, found none at no.pth"),
         (("test.py", "CONFIG", "CONFIG", "--out", "a.json"), "ends in .pkl, got a.json"),
         (("complexity.py", "CONFIG", "--img-size", "60", "64"), "patch size 8, got 60x64"),
