@@ -230,10 +230,20 @@ def _globals_in(file: Path) -> Iterator[str]:
 
 def _globals_in_pickle(stream: Any) -> Iterator[str]:
     strings: list[str] = []
+    memo: dict[Any, str | None] = {}
+    last: str | None = None  # what the previous step put on the stack, if a string
     for opcode, argument, _ in pickletools.genops(stream):
         if opcode.name in ("GLOBAL", "INST"):
             yield restricted.dotted_name(*str(argument).split(" ", 1))
+            last = None
         elif opcode.name == "STACK_GLOBAL" and len(strings) >= 2:
             yield restricted.dotted_name(*strings[-2:])
-        elif isinstance(argument, str):
-            strings.append(argument)
+            last = None
+        elif opcode.name == "MEMOIZE":
+            memo[len(memo)] = last
+        elif opcode.name.endswith("PUT"):
+            memo[argument] = last
+        else:
+            known = memo.get(argument) if opcode.name.endswith("GET") else argument
+            last = known if isinstance(known, str) else None
+            strings += [last] if last is not None else []

@@ -12,7 +12,6 @@ import pytest
 import torch
 from mmengine.config import Config
 from tiny_tasks import CLASSES, write_config, write_images
-from torch import Tensor
 
 from cropr_mm.checkpoints import safe_load
 
@@ -40,6 +39,8 @@ PRUNING = dict(
 @pytest.fixture
 def tool(monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
     """Runs a tool's file as the main program, in this process; returns what it printed."""
+    # Laying out the text of a config takes half of the time of these runs.
+    monkeypatch.setattr("yapf.yapflib.yapf_api.FormatCode", lambda text, **_: (text, True))
 
     def run(name: str, *args: object) -> str:
         monkeypatch.setattr(sys, "argv", [name, *map(str, args)])
@@ -115,15 +116,12 @@ def test_converted_file_starts_initialises_and_is_tested(
         config = make_config(root, settings, f"{source}_{name}", **pruned, **changes)
         tool("train.py", config, "--work-dir", work_dir)
         trained = safe_load(work_dir / "iter_1.pth")["state_dict"]
-        parts = "backbone." if name == "init_cfg" else ""
-        assert all(same(trained[k], v) for k, v in weights.items() if k.startswith(parts))
-        assert same(trained["neck.levels.0.4.weight"], weights["neck.levels.0.4.weight"]) == (
-            name == "load_from"
-        )
-
-
-def same(a: Tensor, b: Tensor) -> bool:
-    return torch.equal(a, b)
+        taken = {key for key, value in weights.items() if torch.equal(trained[key], value)}
+        if name == "load_from":
+            assert taken == set(weights)
+        else:
+            assert taken >= {key for key in weights if key.startswith("backbone.")}
+            assert "neck.levels.0.4.weight" not in taken
 
 
 def test_objects365_starts_a_model_of_other_classes(root: Path, tool: Callable[..., str]) -> None:
@@ -134,16 +132,17 @@ def test_objects365_starts_a_model_of_other_classes(root: Path, tool: Callable[.
     output = tool(*args, root / "fitted.pth", "--source", "eva02_det", "--config", config)
     assert "another number of classes than the model's: roi_head.bbox_head.0.fc_cls" in output
     tool(*args, root / "whole.pth", "--source", "eva02_det")
-    for name in ("fitted", "whole"):
-        work_dir = root / f"o365_{name}"
-        start = make_config(root, SMALL, f"start_{name}", load_from=str(root / f"{name}.pth"))
-        output = tool("train.py", start, "--work-dir", work_dir)
-        assert "6 keep their initial values: roi_head.bbox_head.0.fc_cls.bias" in output
-        trained = safe_load(work_dir / "iter_1.pth")["state_dict"]
-        fitted = safe_load(root / "fitted.pth")["state_dict"]
-        assert all(same(trained[k], v) for k, v in fitted.items())
-        with pytest.raises(SystemExit, match=r"fc_cls"):
-            tool("test.py", config, root / f"{name}.pth", "--work-dir", work_dir)
+    start = make_config(root, SMALL, "start", load_from=str(root / "whole.pth"))
+    output = tool("train.py", start, "--work-dir", root / "o365")
+    assert "6 keep their initial values: roi_head.bbox_head.0.fc_cls.bias" in output
+    trained = safe_load(root / "o365/iter_1.pth")["state_dict"]
+    fitted = safe_load(root / "fitted.pth")["state_dict"]
+    assert len(trained) - len(fitted) == 6
+    assert all(torch.equal(trained[name], value) for name, value in fitted.items())
+    with pytest.raises(
+        SystemExit, match=r"shapes .*\n.*fc_cls\.weight: expected \(3, 24\), got \(8"
+    ):
+        tool("test.py", config, root / "whole.pth", "--work-dir", root / "o365")
 
 
 def test_bad_arguments_end_in_one_line(root: Path, tool: Callable[..., str]) -> None:

@@ -1,7 +1,9 @@
 """Loading runs no code, and still reads everything that mmengine's training writes."""
 
 import os
+import pickle
 import tarfile
+from argparse import Namespace
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ClassVar
@@ -164,6 +166,33 @@ def test_numpy_names_of_both_generations_load(tmp_path: Path, module: str) -> No
         data = data.replace(name, f"c{module}.multiarray".encode())
     (tmp_path / "x.pth").write_bytes(data)
     np.testing.assert_array_equal(safe_load(tmp_path / "x.pth")["n"], np.arange(3))
+
+
+@pytest.mark.usefixtures("door")
+def test_command_lines_of_other_projects_load(tmp_path: Path) -> None:
+    torch.save(dict(model=dict(w=torch.ones(1)), args=Namespace(lr=0.1)), tmp_path / "x.pth")
+    assert safe_load(tmp_path / "x.pth")["args"] == Namespace(lr=0.1)
+
+
+@pytest.mark.parametrize("protocol", [2, 3, 4])
+def test_plain_pickles_of_arrays_load_and_run_no_code(tmp_path: Path, protocol: int) -> None:
+    file, mark = tmp_path / "x.pkl", tmp_path / "mark"
+    content = dict(model=dict(w=np.arange(3.0), n=np.int64(3)), __author__="Detectron2")
+    file.write_bytes(pickle.dumps(content, protocol=protocol))
+    loaded = safe_load(file)
+    np.testing.assert_array_equal(loaded["model"]["w"], np.arange(3.0))
+    assert (loaded["model"]["n"], loaded["__author__"]) == (3, "Detectron2")
+    bad = Attack(os.system, f"touch {mark}")
+    for more, name in ((bad, "posix.system"), (torch.ones(1), "torch.storage._load_from_bytes")):
+        file.write_bytes(pickle.dumps(dict(content, bad=more), protocol=protocol))
+        with pytest.raises(ValueError, match=rf"x\.pkl: .*asks for {name};"):
+            safe_load(file)
+    assert not mark.exists()
+    torch.save(content, file, _use_new_zipfile_serialization=False)
+    assert safe_load(file)["__author__"] == "Detectron2"
+    file.write_bytes(pickle.dumps(content, protocol=protocol)[:-20])
+    with pytest.raises(ValueError, match=r"x\.pkl: not a readable checkpoint"):
+        safe_load(file)
 
 
 class Attack:
