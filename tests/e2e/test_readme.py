@@ -1,4 +1,4 @@
-"""The swap that README shows trains and predicts, with nothing but what it shows."""
+"""The swaps that README shows train and predict, with nothing but what it shows."""
 
 import re
 from pathlib import Path
@@ -14,20 +14,25 @@ from cropr_mm.registry import TASK_UTILS
 README = Path(__file__).parents[2] / "README.md"
 
 
-@pytest.fixture
-def config(tmp_path: Path) -> Config:
+DIFFS = re.findall(r"```diff\n(.+?)```", README.read_text(), flags=re.DOTALL)
+
+
+def test_there_are_swaps() -> None:
+    assert [re.search(r"mmdet::(\w+)/", diff)[1] for diff in DIFFS] == ["mask_rcnn", "dino"]
+
+
+@pytest.fixture(params=DIFFS)
+def config(request: pytest.FixtureRequest, tmp_path: Path) -> Config:
     pytest.importorskip("mmdet")
-    diff = re.search(r"```diff\n(.+?)```", README.read_text(), flags=re.DOTALL)
-    assert diff is not None, "README shows no swap"
-    lines = [line[1:] for line in diff[1].splitlines()]
-    assert not any(line.startswith("-") for line in diff[1].splitlines())
+    lines = request.param.splitlines()
+    assert not any(line.startswith("-") for line in lines)
     path = tmp_path / "config.py"
-    path.write_text("\n".join(lines))
+    path.write_text("\n".join(line[1:] for line in lines))
     return Config.fromfile(path)
 
 
 @pytest.mark.slow
-def test_swap_in_readme_trains_and_predicts(config: Config) -> None:
+def test_swaps_in_readme_train_and_predict(config: Config) -> None:
     from mmdet.registry import MODELS
     from mmdet.testing import demo_mm_inputs
 
@@ -35,7 +40,7 @@ def test_swap_in_readme_trains_and_predicts(config: Config) -> None:
     init_default_scope("mmdet")
     model = MODELS.build(config.model)
     inputs = demo_mm_inputs(
-        2, image_shapes=[(3, 128, 160)] * 2, num_items=[3, 2], num_classes=80, with_mask=True
+        2, image_shapes=[(3, 224, 256)] * 2, num_items=[3, 2], num_classes=80, with_mask=True
     )
     hook = config.custom_hooks[0]
     listener = AuxiliaryListener(model, TASK_UTILS.build(hook.target), loss_weight=1.0)
