@@ -22,6 +22,7 @@ from cropr_mm.backbones.checks import (
     check_sizes,
     check_windows,
 )
+from cropr_mm.backbones.outputs import make_output
 from cropr_mm.backbones.plan import Plan, make_plan
 from cropr_mm.checkpoints import load_backbone
 from cropr_mm.layers.arch import resolve_arch
@@ -30,7 +31,6 @@ from cropr_mm.layers.block import Block
 from cropr_mm.layers.positions import GridTables, Positions
 from cropr_mm.ops.gather import take_tokens
 from cropr_mm.ops.padding import is_padding
-from cropr_mm.ops.restore import restore_tokens
 from cropr_mm.ops.variance import patch_variance
 from cropr_mm.ops.window import window_major_order
 from cropr_mm.registry import MODELS, TASK_UTILS
@@ -348,18 +348,7 @@ class CroprViT(BaseModule):
 
     def _output(self, tokens: Tokens, parked: list[Tokens], last: bool) -> Tensor:
         norm = self.norm if last else nn.Identity()
-        if self.out_type == "cls_token":
-            return norm(tokens.x[:, 0])
-        if self.out_type in ("avg_featmap", "avg_all"):
-            x = tokens.x[:, self.num_prefix :] if self.out_type == "avg_featmap" else tokens.x
-            if self.arch.norm_after_pool:
-                return norm(x.mean(dim=1))
-            return norm(x).mean(dim=1)
-        full = restore_tokens(tokens, parked, None)
-        if self.out_type == "raw":
-            return norm(full.x)
-        patches = norm(full.x[:, self.num_prefix :])
-        return patches.transpose(1, 2).unflatten(2, full.grid).contiguous()
+        return make_output(tokens, parked, self.out_type, norm, self.arch.norm_after_pool)
 
     def _plan(self, grid: tuple[int, int]) -> Plan:
         return make_plan(
