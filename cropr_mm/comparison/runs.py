@@ -5,6 +5,7 @@ Every run has a folder with its complete ``config.py``, so that it can be repeat
 """
 
 import json
+import math
 import os
 import shutil
 import subprocess
@@ -119,7 +120,8 @@ def execute(run: Run, cfg: Config) -> None:
         cfg: Its config.
 
     Raises:
-        SetupError: If a process fails; the message has the last lines of its output.
+        SetupError: If a process fails, with the last lines of its output, the loss became infinite
+            or NaN, or the model finds nothing at all.
     """
     text = cfg.pretty_text
     if run.config.exists() and run.config.read_text() != text:
@@ -131,13 +133,17 @@ def execute(run: Run, cfg: Config) -> None:
     train, test = run.folder / "train", run.folder / "test"
     if not (train / f"iter_{cfg.train_cfg.max_iters}.pth").exists():
         _call(run, "train.py", str(run.config), "--work-dir", str(train), "--resume")
+    lines = _log(train)
+    lost = [line["iter"] for line in lines if not math.isfinite(line["loss"])]
+    if lost:
+        raise SetupError(f"{run}: the loss is not finite any more at iteration {lost[0]}")
     _call(run, "test.py", str(run.config), str(run.checkpoint), "--work-dir", str(test))
     metrics = json.loads((test / "test_metrics.json").read_text())
     if not metrics:
         raise SetupError(f"{run}: the model found nothing in any test image; train it for longer")
     result = dict(
         metrics=metrics,
-        seconds_per_iteration=_seconds_per_iteration(train),
+        seconds_per_iteration=median(line["time"] for line in lines),
         iterations=cfg.train_cfg.max_iters,
     )
     (run.folder / "result.json").write_text(json.dumps(result, indent=2) + "\n")
@@ -159,11 +165,11 @@ def _call(run: Run, tool: str, *args: str) -> None:
         raise SetupError(f"{run}: tools/{tool} ended with code {code} (see {log}):\n{tail}")
 
 
-def _seconds_per_iteration(folder: Path) -> float:
-    """Median over the intervals that were logged."""
+def _log(folder: Path) -> list[dict[str, Any]]:
+    """What training logged, in order."""
     lines = [
         json.loads(line)
         for file in sorted(folder.glob("*/vis_data/scalars.json"))
         for line in file.read_text().splitlines()
     ]
-    return median(line["time"] for line in lines if "loss" in line)
+    return [line for line in lines if "loss" in line]

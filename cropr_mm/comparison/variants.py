@@ -68,8 +68,8 @@ PACKS = {
         task="det",
         dense="configs/unpruned_tiny_cascade_coco_person.py",
         pruned="configs/cropr_tiny_cascade_coco_person.py",
-        pretrain_iters=600,
-        finetune_iters=150,
+        pretrain_iters=400,
+        finetune_iters=100,
     ),
 }
 FINETUNE_LR = 3e-4

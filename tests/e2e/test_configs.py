@@ -81,6 +81,15 @@ def test_pruned_config_is_its_unpruned_twin_plus_pruning(name: str) -> None:
         assert pruned[key] == twin[key]
 
 
+@pytest.mark.parametrize("name", CONFIGS)
+def test_boxes_that_a_crop_left_without_area_are_filtered(name: str) -> None:
+    pipeline = Config.fromfile(ROOT / name).train_dataloader.dataset.pipeline
+    steps = [step.type for step in pipeline]
+    if any(step.get("recompute_bbox") for step in pipeline):
+        after = steps[steps.index("RandomCrop") :]
+        assert "FilterAnnotations" in after, "the logarithm of their sides is infinite"
+
+
 def test_coco_config_keeps_the_published_tokens() -> None:
     cfg = Config.fromfile(ROOT / "cropr_eva02_cascade_coco.py")
     backbone = build_on_meta(cfg).backbone

@@ -6,6 +6,8 @@ train_pipeline = [
     dict(type="LoadAnnotations", with_bbox=True, with_mask=True),
     dict(type="RandomResize", scale=(256, 256), ratio_range=(0.8, 1.25), keep_ratio=True),
     dict(type="RandomCrop", crop_size=(256, 256), crop_type="absolute", recompute_bbox=True),
+    # A box without area, of a person whom the crop left out, makes an infinite loss.
+    dict(type="FilterAnnotations", min_gt_bbox_wh=(2, 2), keep_empty=False),
     dict(type="RandomFlip", prob=0.5),
     dict(type="PackDetInputs"),
 ]
