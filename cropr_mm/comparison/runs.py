@@ -63,7 +63,7 @@ class Run:
 
     @property
     def result(self) -> dict[str, Any]:
-        """Metrics and seconds per iteration of a finished run."""
+        """Metrics, mask pixels seen (a share) and seconds per iteration of a finished run."""
         return json.loads((self.folder / "result.json").read_text())
 
 
@@ -137,12 +137,14 @@ def execute(run: Run, cfg: Config) -> None:
     lost = [line["iter"] for line in lines if not math.isfinite(line["loss"])]
     if lost:
         raise SetupError(f"{run}: the loss is not finite any more at iteration {lost[0]}")
-    _call(run, "test.py", str(run.config), str(run.checkpoint), "--work-dir", str(test))
+    audit = ["--audit"] if "reducer" in cfg.model.backbone else []
+    _call(run, "test.py", str(run.config), str(run.checkpoint), "--work-dir", str(test), *audit)
     metrics = json.loads((test / "test_metrics.json").read_text())
     if not metrics:
         raise SetupError(f"{run}: the model found nothing in any test image; train it for longer")
     result = dict(
         metrics=metrics,
+        mask_pixels_seen=_mask_pixels_seen(test / "audit.json") if audit else 1.0,
         seconds_per_iteration=median(line["time"] for line in lines),
         iterations=cfg.train_cfg.max_iters,
     )
@@ -163,6 +165,11 @@ def _call(run: Run, tool: str, *args: str) -> None:
     if code:
         tail = "\n".join(log.read_text().splitlines()[-5:])
         raise SetupError(f"{run}: tools/{tool} ended with code {code} (see {log}):\n{tail}")
+
+
+def _mask_pixels_seen(audit: Path) -> float:
+    """Share of ground-truth mask pixels whose token the block with the fewest tokens sees."""
+    return 1.0 - max(json.loads(audit.read_text())["audit"]["all"]["mask_pixels_pruned"])
 
 
 def _log(folder: Path) -> list[dict[str, Any]]:

@@ -21,6 +21,7 @@ def test_interrupted_run_goes_on_and_a_finished_one_stays(tmp_path: Path) -> Non
     log = (run.folder / "train.txt").read_text()
     assert "Iter(train) [1/2]" in log
     assert "coco/bbox_mAP" in run.result["metrics"]
+    assert 0 < run.result["mask_pixels_seen"] < 1
     assert (run.result["iterations"], run.result["seconds_per_iteration"] > 0) == (2, True)
 
     written = (run.folder / "result.json").stat().st_mtime_ns

@@ -178,6 +178,7 @@ def test_tables_say_when_the_machine_was_busy() -> None:
         metric: dict(mean=interval, minus_dense=dict(value=-1.0, low=-3.0, high=0.5))
         for metric in ("box AP", "mask AP")
     }
+    entry["mask_pixels_seen"] = [0.4, 0.6]
     speed = dict(
         functions={"random": dict(speedup=ratio)},
         idle=False,
@@ -189,5 +190,7 @@ def test_tables_say_when_the_machine_was_busy() -> None:
         {"digits": dict(variants={"random": entry}, seeds=[0, 1], encoder_speed=speed)}
     )
     assert "NOT IDLE, load 1.25" in text
-    row = "| random | 61.0 (58.0 to 64.0) | 61.0 (58.0 to 64.0) | -1.0 (-3.0 to +0.5) |  | 1.50x"
+    row = (
+        "| random | 61.0 (58.0 to 64.0) | 61.0 (58.0 to 64.0) | -1.0 (-3.0 to +0.5) |  | 50 | 1.50x"
+    )
     assert row in text
