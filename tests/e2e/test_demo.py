@@ -3,16 +3,16 @@
 import json
 import runpy
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import cv2
 import pytest
 
-from cropr_mm.analysis.latency import measure
 from cropr_mm.datasets import DemoSettings, make_demo_data
 from cropr_mm.demo import run as demo
 from cropr_mm.demo.report import METRICS, judge
-from cropr_mm.hooks import benchmark
+from cropr_mm.runner import evaluate
 
 ROOT = Path(__file__).parents[2]
 CONFIG = ROOT / "configs/demo/cropr_tiny_cascade_digits.py"
@@ -38,8 +38,7 @@ def run(
     facts = make_demo_data(data, DemoSettings(num_train=4, num_val=3))
     monkeypatch.setattr(demo, "make_demo_data", lambda _: facts)
     monkeypatch.setattr(demo, "_use_cores", lambda _: 1)
-    rounds = dict(rounds=1, warmup=0)
-    monkeypatch.setattr(benchmark, "measure", lambda f, **kw: measure(f, **{**kw, **rounds}))
+    monkeypatch.setattr(demo, "evaluate", partial(evaluate, rounds=1))
     config = tmp_path / "config.py"
 
     def call(score_thr: float = 0.05) -> tuple[int, str]:
