@@ -19,24 +19,35 @@ from cropr_mm.runner import short_errors
 def main() -> None:
     """Parse arguments and compare."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--runs", type=Path, default=Path("work_dirs/compare/det"))
-    parser.add_argument("--packs", nargs="+", choices=PACKS, default=list(PACKS))
-    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    parser.add_argument(
+        "--runs",
+        type=Path,
+        default=Path("work_dirs/compare/det"),
+        help="folder of compare_pruners.py; relative to the repository (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--packs", nargs="+", choices=PACKS, default=list(PACKS), help="default: all"
+    )
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2], help="default: 0 1 2")
     args = parser.parse_args()
     os.chdir(Path(__file__).resolve().parents[1])
-    record: dict[str, dict[str, list[list[float]]]] = {}
+    with short_errors():
+        runs = [
+            Run(pack, seed, PRETRAINING, args.runs / pack / f"seed{seed}" / PRETRAINING)
+            for pack in args.packs
+            for seed in args.seeds
+        ]
+        for run in runs:
+            run.check()
+        record: dict[str, dict[str, list[list[float]]]] = {}
+        for run in runs:
+            values = record.setdefault(run.pack, {name: [] for name in ORDERS})
+            for name, images in feature_agreement(run, PACKS[run.pack], ORDERS).items():
+                values[name].append(images.tolist())
     print("Distance to the dense features at survivors, as a share of their variance: mean of")
     print("images and seeds, in brackets of each seed. Difference: to the first row.\n")
-    with short_errors():
-        for pack in args.packs:
-            values: dict[str, list[list[float]]] = {name: [] for name in ORDERS}
-            for seed in args.seeds:
-                folder = args.runs / pack / f"seed{seed}" / PRETRAINING
-                run = Run(pack, seed, PRETRAINING, folder)
-                for name, images in feature_agreement(run, PACKS[pack], ORDERS).items():
-                    values[name].append(images.tolist())
-            record[pack] = values
-            print(format_table(pack, values))
+    for pack, values in record.items():
+        print(format_table(pack, values))
     file = args.runs / "orders.json"
     file.write_text(json.dumps(record) + "\n")
     print(f"numbers  {file}")

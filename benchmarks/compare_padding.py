@@ -27,21 +27,31 @@ OPTION = "model.backbone.pad_first"
 def main() -> None:
     """Parse arguments and compare."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--runs", type=Path, default=Path("work_dirs/compare/det"))
+    parser.add_argument(
+        "--runs",
+        type=Path,
+        default=Path("work_dirs/compare/det"),
+        help="folder of compare_pruners.py; relative to the repository (default: %(default)s)",
+    )
     parser.add_argument("--pack", choices=PACKS, default="person")
     pruned = [name for name in DEFAULT_VARIANTS if VARIANTS[name].pruned]
     parser.add_argument("--variants", nargs="+", choices=VARIANTS, default=pruned)
-    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2], help="default: 0 1 2")
     args = parser.parse_args()
     os.chdir(Path(__file__).resolve().parents[1])
     record: dict[str, list[dict]] = {}
     with short_errors():
-        for name in args.variants:
-            for seed in args.seeds:
-                run = Run(args.pack, seed, name, args.runs / args.pack / f"seed{seed}" / name)
-                record.setdefault(name, []).append(
-                    {str(value): measure(run, value) for value in (False, True)}
-                )
+        runs = [
+            Run(args.pack, seed, name, args.runs / args.pack / f"seed{seed}" / name)
+            for name in args.variants
+            for seed in args.seeds
+        ]
+        for run in runs:
+            run.check()
+        for run in runs:
+            record.setdefault(run.name, []).append(
+                {str(value): measure(run, value) for value in (False, True)}
+            )
     print("\nmean of seeds; in brackets each seed\n")
     print("| pruner | pad_first | padding among survivors, % | mask AP, % |")
     print("| --- | --- | ---: | ---: |")

@@ -14,6 +14,20 @@ from cropr_mm.runner import short_errors
 TASKS = sorted({pack.task for pack in PACKS.values()})
 
 
+def positive(text: str) -> int:
+    """Number of at least 1."""
+    if int(text) < 1:
+        raise ValueError
+    return int(text)
+
+
+def seed(text: str) -> int:
+    """Number of at least 0."""
+    if int(text) < 0:
+        raise ValueError
+    return int(text)
+
+
 def main() -> None:
     """Parse arguments and compare; paths are those of the repository."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -25,15 +39,32 @@ def main() -> None:
         default=DEFAULT_VARIANTS,
         help=f"default: {', '.join(DEFAULT_VARIANTS)}; known: {', '.join(VARIANTS)}",
     )
-    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2], help="default: 0 1 2")
-    parser.add_argument("--out", type=Path, help="default: work_dirs/compare/<task>")
     parser.add_argument(
-        "--jobs", type=int, default=os.cpu_count() or 1, help="runs at once (default: %(default)s)"
+        "--seeds",
+        nargs="+",
+        type=seed,
+        default=[0, 1, 2],
+        help="without repetition; default: 0 1 2",
     )
-    parser.add_argument("--samples", type=int, default=500, help="bootstrap samples (default: 500)")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        help="relative to the repository; default: work_dirs/compare/<task>",
+    )
+    parser.add_argument(
+        "--jobs",
+        type=positive,
+        default=os.cpu_count() or 1,
+        help="runs at once (default: the cores, %(default)s)",
+    )
+    parser.add_argument(
+        "--samples", type=positive, default=500, help="bootstrap samples (default: %(default)s)"
+    )
     args = parser.parse_args()
     os.chdir(Path(__file__).resolve().parents[1])
     packs = args.packs or [name for name, pack in PACKS.items() if pack.task == args.task]
+    if len(set(args.seeds)) < len(args.seeds):
+        parser.error(f"expected each of --seeds once, got {args.seeds}")
     out = args.out or Path("work_dirs/compare", args.task)
     with short_errors():
         compare(packs, args.variants, args.seeds, out, args.jobs, args.samples)

@@ -7,7 +7,6 @@ Every run has a folder with its complete ``config.py``, so that it can be repeat
 import json
 import math
 import os
-import shutil
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -48,6 +47,18 @@ class Run:
     def config(self) -> Path:
         """Complete config, outside the working folders: mmengine writes its own copy there."""
         return self.folder / "config.py"
+
+    def check(self) -> None:
+        """Whether there is anything to read.
+
+        Raises:
+            SetupError: If the run was not started.
+        """
+        if not self.config.exists():
+            raise SetupError(
+                f"expected the models of benchmarks/compare_pruners.py, found no {self.config}; "
+                "run it first, or name its folder by --runs"
+            )
 
     @property
     def checkpoint(self) -> Path:
@@ -113,19 +124,20 @@ def make_config(run: Run, pack: Pack, start: Path | None) -> Config:
 def execute(run: Run, cfg: Config) -> None:
     """Train and test unless that is done; go on where it was interrupted.
 
-    A folder that was made from another config is emptied first.
-
     Args:
         run: The run.
         cfg: Its config.
 
     Raises:
-        SetupError: If a process fails, with the last lines of its output, the loss became infinite
-            or NaN, or the model finds nothing at all.
+        SetupError: If the folder holds a run of another config, a process fails (with the last
+            lines of its output), the loss became infinite or NaN, or the model finds nothing.
     """
     text = cfg.pretty_text
     if run.config.exists() and run.config.read_text() != text:
-        shutil.rmtree(run.folder)
+        raise SetupError(
+            f"{run}: {run.folder} was made with another config than now; expected a new folder "
+            "(--out), or remove that one"
+        )
     if (run.folder / "result.json").exists():
         return
     run.folder.mkdir(parents=True, exist_ok=True)

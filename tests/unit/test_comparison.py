@@ -143,7 +143,7 @@ def test_images_without_objects_have_no_precision(files: tuple[Path, Path]) -> N
     assert np.isnan(list(DetectionScores(*files)(np.array([4, 5, 4])).values())).all()
 
 
-def test_a_finished_run_is_not_repeated_and_another_config_starts_anew(tmp_path: Path) -> None:
+def test_a_finished_run_is_not_repeated_and_one_of_another_config_stays(tmp_path: Path) -> None:
     folder = tmp_path / "run"
     folder.mkdir()
     cfg = Config(dict(train_cfg=dict(max_iters=1)))
@@ -151,10 +151,20 @@ def test_a_finished_run_is_not_repeated_and_another_config_starts_anew(tmp_path:
     (folder / "result.json").write_text('{"metrics": {}}')
     run = Run("digits", 0, "dense", folder)
     execute(run, cfg)
+    with pytest.raises(SetupError, match=r"digits, seed 0, dense: .* made with another config"):
+        execute(run, Config(dict(train_cfg=dict(max_iters=2))))
     assert run.result == {"metrics": {}}
+
+
+def test_a_process_that_fails_is_shown(tmp_path: Path) -> None:
+    run = Run("digits", 0, "dense", tmp_path / "run")
     with pytest.raises(SetupError, match=r"digits, seed 0, dense: tools/train\.py ended with code"):
         execute(run, Config(dict(train_cfg=dict(max_iters=2))))
-    assert not (folder / "result.json").exists()
+
+
+def test_a_run_that_was_never_started_says_what_to_do(tmp_path: Path) -> None:
+    with pytest.raises(SetupError, match=r"compare_pruners\.py, found no .*config\.py; run it"):
+        Run("digits", 0, "dense", tmp_path).check()
 
 
 @pytest.mark.parametrize(
