@@ -36,7 +36,7 @@ def enable_amp(cfg: Config) -> None:
 
 
 def check_precision(cfg: Config) -> None:
-    """Find out before anything is loaded whether the device can train in the config's precision.
+    """Find out before the first iteration whether the device can train in the config's precision.
 
     Raises:
         SetupError: If the config asks for automatic mixed precision and there is only a CPU.
@@ -45,7 +45,7 @@ def check_precision(cfg: Config) -> None:
     if kind in _AMP_WRAPPERS.values() and get_device() == "cpu":
         raise SetupError(
             f"optim_wrapper.type={kind} trains in mixed precision and expects an accelerator such "
-            "as CUDA, got only the CPU"
+            "as CUDA, got only the CPU (everything else was checked and fits)"
         )
 
 

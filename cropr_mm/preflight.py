@@ -91,6 +91,31 @@ def check_classes(model: nn.Module, dataset: Any, where: str) -> None:
                 )
 
 
+def check_evaluator(evaluator: Any, dataset: Any, where: str) -> None:
+    """Metrics on COCO files know every class of the dataset that they are given predictions for.
+
+    Args:
+        evaluator: Built evaluator; metrics without annotations of their own are left out.
+        dataset: Built dataset of the same loop.
+        where: Name of the evaluator for the message.
+
+    Raises:
+        SetupError: If the file of a metric lacks classes, as after changing the data alone.
+    """
+    classes = (getattr(dataset, "metainfo", None) or {}).get("classes") or ()
+    for metric in evaluator.metrics:
+        truth = getattr(metric, "_coco_api", None)
+        if truth is None:
+            continue
+        names = [category.get("name") for category in truth.cats.values()]
+        missing = [name for name in classes if name not in names]
+        if missing:
+            raise SetupError(
+                f"{where}.ann_file expects the annotations of its data set, with the classes "
+                f"{_some(classes)}; got categories {_some(names)}"
+            )
+
+
 def check_masks(model: nn.Module, cfg: Mapping[str, Any]) -> None:
     """A model with a mask head is trained on data whose masks are loaded.
 

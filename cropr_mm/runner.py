@@ -48,6 +48,7 @@ from cropr_mm.preflight import (
     check_classes,
     check_data,
     check_encoder,
+    check_evaluator,
     check_length,
     check_masks,
     check_model,
@@ -155,7 +156,6 @@ def train(cfg: Config, resume: str | None = None, amp: bool = False) -> None:
     _need(cfg, "train_dataloader", "train_cfg", "optim_wrapper")
     if amp:
         enable_amp(cfg)
-    check_precision(cfg)
     if resume == "auto":
         resume = find_latest_checkpoint(cfg.work_dir)
         if resume is None:
@@ -168,6 +168,7 @@ def train(cfg: Config, resume: str | None = None, amp: bool = False) -> None:
     runner.strict = bool(cfg.get("resume"))
     _check_auxiliary(runner)
     check_masks(_unwrapped(runner), cfg)
+    check_precision(cfg)
     with input_errors():
         runner.train()
     _print_files(runner, "Trained", {"last checkpoint": find_latest_checkpoint(runner.work_dir)})
@@ -247,6 +248,8 @@ def _build(cfg: Config, splits: tuple[str, ...]) -> ToolRunner:
         if loop is not None:
             check_length(loop.dataloader.dataset, cfg, split)
             check_classes(runner.model, loop.dataloader.dataset, f"{split}_dataloader")
+            if split != "train":
+                check_evaluator(loop.evaluator, loop.dataloader.dataset, f"{split}_evaluator")
     return runner
 
 

@@ -22,6 +22,8 @@ def main() -> None:
     )
     args = parser.parse_args()
     with short_errors(ValueError, TypeError):
+        if args.json and not Path(args.json).absolute().parent.is_dir():
+            raise ValueError(f"--json expects a file in a folder that exists, got {args.json}")
         size = tuple(args.img_size) if args.img_size else None
         report = complexity_report(load_config(args.config), size)
     print(format_complexity(report))

@@ -194,27 +194,32 @@ def format_benchmark(result: Benchmark) -> str:
     memory = result.memory["model"]
     blocks = [str(i) for i in range(1, 1 + len(result.tokens["dense"]))]
     tokens = [[name, *map(str, counts)] for name, counts in result.tokens.items()]
+    warning = []
+    if not result.is_idle:
+        warning = [
+            f"NOT IDLE: other processes kept {result.load:.2f} cores busy (more than {MAX_LOAD}); "
+            "these times do not count"
+        ]
     lines = [
         "Speed against the dense twin of the same weights",
         f"{about['machine']}, CPU threads {result.latencies['model'].threads}, {about['dtype']}, "
         f"batch size {about['batch_size']}, images of {height}x{width} pixels, "
         f"{about['rounds']} rounds",
+        *warning,
         format_table([["tokens of block", *blocks], *tokens]),
     ]
     for part, latencies in result.latencies.items():
         lines += [f"{part}:", *_indented(latencies.table(base="dense").splitlines())]
-    lines += ["encoder: MACs of one image; measured floor of the batch's matrix products:"]
+    lines += [
+        "encoder: MACs of one image (linear: weights only); floor: time that its matrix products",
+        "alone take at this batch, each shape measured apart in this run:",
+    ]
     lines += _indented(format_table(_floor_rows(result)).splitlines())
     lines += ["test step by part, synchronised, median ms:"]
     lines += _indented(format_table(_part_rows(result)).splitlines())
     if any(memory.values()):
         peaks = ", ".join(f"{name} {peak / 2**30:.2f} GiB" for name, peak in memory.items() if peak)
         lines.append(f"peak memory of a test step: {peaks}")
-    if not result.is_idle:
-        lines.append(
-            f"NOT IDLE: other processes kept {result.load:.2f} cores busy (more than {MAX_LOAD}); "
-            "these times do not count"
-        )
     return "\n".join(lines)
 
 

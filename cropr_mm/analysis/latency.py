@@ -18,6 +18,9 @@ import torch
 MAX_LOAD = 0.3
 """Busy cores by other processes above which a timing does not count."""
 
+MIN_ROUNDS = 5
+"""Rounds below which a bootstrap interval says nothing and is not shown."""
+
 
 class Ratio(NamedTuple):
     """How many times faster one function is than another, with its 95 % interval."""
@@ -87,8 +90,12 @@ class Latencies:
         for name in self.times:
             spread = f"{self.quantile(name, 0.1):.1f}-{self.quantile(name, 0.9):.1f}"
             row = [name, f"{self.throughput(name):.2f}", f"{self.median(name):.1f}", spread]
-            rows.append([*row, *([str(self.speedup(name, base))] if base else [])])
+            rows.append([*row, *([self._speedup_text(name, base)] if base else [])])
         return format_table(rows)
+
+    def _speedup_text(self, name: str, base: str) -> str:
+        ratio = self.speedup(name, base)
+        return str(ratio) if len(self.times[name]) >= MIN_ROUNDS else f"{ratio.value:.2f}x (-)"
 
     def as_dict(self, base: str | None = None) -> dict[str, Any]:
         """Everything in plain types for JSON; with ``base``, speed-ups against that function."""

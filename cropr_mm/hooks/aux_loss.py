@@ -36,7 +36,7 @@ class CroprAuxLossHook(Hook):
 
     Raises:
         ValueError: If ``loss_weight`` is not positive; before training, if the model has no Cropr
-            module, or the classes of target, modules and dataset differ.
+            module, or classes or queries of target, modules and dataset differ.
     """
 
     def __init__(self, target: dict, loss_weight: float = 1.0) -> None:
@@ -62,11 +62,11 @@ class CroprAuxLossHook(Hook):
             dataset: Training dataset; its ``metainfo`` may name the classes.
 
         Raises:
-            ValueError: If the model has no Cropr module, or the classes differ.
+            ValueError: If the model has no Cropr module, or classes or queries differ.
         """
         reducers = _named_reducers(model)
         _check_dataset(dataset, self.target)
-        _check_classes(reducers, self.target)
+        _check_sizes(reducers, self.target)
 
     def after_train(self, runner: Runner) -> None:
         if self._listener is not None:
@@ -94,7 +94,7 @@ class AuxiliaryListener:
         self.target = target
         self.loss_weight = loss_weight
         self.reducers = _named_reducers(model)
-        _check_classes(self.reducers, target)
+        _check_sizes(self.reducers, target)
         self._arguments = _argument_defaults(model)
         self._listening = False
         self._logits: dict[str, Tensor] = {}
@@ -210,14 +210,22 @@ def _named_reducers(model: nn.Module) -> dict[str, nn.Module]:
     return found
 
 
-def _check_classes(reducers: dict[str, nn.Module], target: AuxiliaryTarget) -> None:
+def _check_sizes(reducers: dict[str, nn.Module], target: AuxiliaryTarget) -> None:
     for name, reducer in reducers.items():
         num_classes = reducer.auxiliary.head.out_features
         if num_classes != target.num_classes:
             raise ValueError(
                 f"the auxiliary head of {name} has num_classes={num_classes}, but "
                 f"{type(target).__name__} of CroprAuxLossHook has {target.num_classes}; "
-                "both must be the classes of the dataset"
+                "both must be the classes of the dataset (backbone.reducer.num_classes and the "
+                "hook's target.num_classes)"
+            )
+        num_queries = reducer.queries.shape[1]
+        if num_queries != target.num_queries:
+            raise ValueError(
+                f"the Cropr module of {name} has num_queries={num_queries}, but "
+                f"{type(target).__name__} of CroprAuxLossHook needs {target.num_queries}; set "
+                "backbone.reducer.num_queries to that"
             )
 
 

@@ -14,6 +14,9 @@ class AuxiliaryTarget(ABC):
     Args:
         num_classes: Classes that the auxiliary heads predict, at least 1.
 
+    Attributes:
+        num_queries: Queries that each Cropr module must have: 1, or one per cell of a dense target.
+
     Raises:
         ValueError: If ``num_classes`` is not a positive integer.
     """
@@ -22,6 +25,7 @@ class AuxiliaryTarget(ABC):
         if not isinstance(num_classes, int) or num_classes < 1:
             raise ValueError(f"num_classes must be a positive integer, got {num_classes!r}")
         self.num_classes = num_classes
+        self.num_queries = 1
 
     @abstractmethod
     def encode(self, data_samples: Sequence[Any], device: torch.device) -> Tensor:

@@ -40,6 +40,7 @@ class GridMultiLabelTarget(AuxiliaryTarget):
         self.grid = (grid, grid) if isinstance(grid, int) else tuple(grid)
         if len(self.grid) != 2 or min(self.grid) < 1:
             raise ValueError(f"expected a grid of positive rows and columns, got {grid}")
+        self.num_queries = self.grid[0] * self.grid[1]
 
     def encode(self, data_samples: Sequence[Any], device: torch.device) -> Tensor:
         """Multi-hot vectors of cells, shape (B, M, K), float32.

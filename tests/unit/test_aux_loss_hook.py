@@ -335,6 +335,11 @@ def test_classes_of_head_target_and_dataset_must_agree(model: Toy) -> None:
     CroprAuxLossHook(TARGET).before_train(runner(model, classes=None))
 
 
+def test_queries_of_modules_and_target_must_agree() -> None:
+    with pytest.raises(ValueError, match=r"loss_cropr_b00 has num_queries=4.*needs 1; set"):
+        listen(Toy(reducer=dict(type="cropr_mm.Cropr", num_classes=3, num_queries=4)))
+
+
 def test_missing_data_samples_and_labels_out_of_range_raise(model: Toy, images: Tensor) -> None:
     listen(model)
     with pytest.raises(ValueError, match=r"data_samples.*NoneType"):

@@ -57,10 +57,14 @@ def test_record_survives_json_and_names_everything() -> None:
 
 
 def test_table_columns_are_aligned() -> None:
-    lines = latencies([100, 100], [50, 50]).table(base="a").splitlines()
+    lines = latencies([100] * 5, [50] * 5).table(base="a").splitlines()
     assert lines[0].split() == ["im/s", "median", "ms", "p10-p90", "ms", "speed-up", "(95", "%)"]
     assert lines[2].split() == ["b", "80.00", "50.0", "50.0-50.0", "2.00x", "(2.00-2.00)"]
     assert len({len(line) for line in lines}) == 1
+
+
+def test_few_rounds_show_no_interval() -> None:
+    assert latencies([100] * 4, [50] * 4).table(base="a").endswith("2.00x (-)")
 
 
 def test_own_work_is_no_load_and_that_of_others_is(monkeypatch: pytest.MonkeyPatch) -> None:
