@@ -8,6 +8,7 @@ import torch
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
 
+from cropr_mm.build import build_model
 from cropr_mm.hooks.aux_loss import AuxiliaryListener
 from cropr_mm.registry import TASK_UTILS
 
@@ -56,3 +57,22 @@ def test_swaps_in_readme_train_and_predict(config: Config) -> None:
     with torch.no_grad():
         results = model(**model.data_preprocessor(inputs, False), mode="predict")
     assert len(results) == 2
+
+
+def test_own_classes_in_readme_reach_every_part(tmp_path: Path) -> None:
+    pytest.importorskip("mmdet")
+    blocks = re.findall(r"```python\n(.+?)```", README.read_text(), flags=re.DOTALL)
+    (block,) = (block for block in blocks if block.startswith("_base_"))
+    path = tmp_path / "config.py"
+    path.write_text(block.replace('"configs/', f'"{README.parent}/configs/'))
+    cfg = Config.fromfile(path)
+    counts = re.findall(r"num_classes=(\d+)", cfg.pretty_text)
+    assert counts == ["3"] * 6, "reducer, three box heads, mask head, target"
+    assert [hook.type for hook in cfg.custom_hooks] == ["EMAHook", "cropr_mm.CroprAuxLossHook"]
+    for split in ("train", "val", "test"):
+        dataset = cfg[f"{split}_dataloader"].dataset
+        assert dataset.metainfo.classes == ("cat", "dog", "bird")
+        assert dataset.data_root == "data/pets/"
+    assert cfg.val_evaluator.ann_file == cfg.test_evaluator.ann_file == "data/pets/val.json"
+    heads = build_model(cfg, "meta").roi_head.bbox_head
+    assert [head.fc_cls.out_features for head in heads] == [4, 4, 4]
