@@ -79,8 +79,9 @@ def convert_checkpoint(
         raise ValueError(f"expected a new file for the result, but {dst} exists")
     if not dst.parent.is_dir():
         raise ValueError(f"expected an existing folder for the result, got {dst.parent}")
+    content = safe_load(src)
     try:
-        weights, path = read_weights(safe_load(src), entry)
+        weights, path = read_weights(content, entry)
         if cfg is None:
             converted = convert(weights, source)
         else:

@@ -162,8 +162,10 @@ def _load_pickle(file: Path, map_location: MapLocation) -> Any:
             ) from error
         reason = str(error).split("WeightsUnpickler error:")[-1].split("Check the documentation")[0]
         reason = reason.strip().split("\n")[0]
-        if file.read_bytes()[:1] not in (b"P", b"\x80"):  # neither a zip archive nor a pickle
-            reason = "expected a file of torch or safetensors, got another kind"
+        head = file.read_bytes()[:1]
+        if head not in (b"P", b"\x80"):  # neither a zip archive nor a pickle
+            kind = "another kind" if head else "an empty file"
+            reason = f"expected a file of torch or safetensors, got {kind}"
         raise CheckpointError(f"{file}: not a readable checkpoint: {reason}") from error
 
 
