@@ -50,6 +50,13 @@ def test_inferencer_predicts_what_the_model_predicts(trained: Config) -> None:
     assert len(found["masks"]) == len(found["scores"])
 
 
+def test_inferencer_takes_pictures_of_any_shape(trained: Config) -> None:
+    inferencer = DetInferencer(model=trained, weights=checkpoint(trained), device="cpu")
+    picture = np.random.default_rng(0).integers(256, size=(177, 300, 3), dtype=np.uint8)
+    (found,) = inferencer(picture, no_save_vis=True)["predictions"]
+    assert len(found["scores"]) > 0
+
+
 def test_inferencer_runs_the_deployed_checkpoint(trained: Config) -> None:
     stripped = str(Path(trained.work_dir) / "deployed.pth")
     deploy_checkpoint(trained, checkpoint(trained), stripped)

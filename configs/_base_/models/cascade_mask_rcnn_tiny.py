@@ -8,6 +8,7 @@ model = dict(
         std=[45.0] * 3,
         bgr_to_rgb=True,
         pad_mask=True,
+        pad_size_divisor=32,  # whole windows of 4 x 4 patches
     ),
     backbone=dict(
         type="cropr_mm.CroprViT",
