@@ -9,6 +9,7 @@ from mmengine.config import Config
 from mmengine.registry import MODELS, init_default_scope
 
 from cropr_mm.analysis import measure
+from cropr_mm.analysis.machine import machine_name, versions
 from cropr_mm.comparison.runs import Run
 
 
@@ -22,7 +23,8 @@ def encoder_speed(runs: Mapping[str, Run], batch_size: int = 8, rounds: int = 30
         rounds: Timed calls of each.
 
     Returns:
-        As :meth:`cropr_mm.analysis.Latencies.as_dict`, against 'dense'.
+        As :meth:`cropr_mm.analysis.Latencies.as_dict`, against 'dense', with machine, versions and
+        dtype.
     """
     init_default_scope("mmdet")
     calls = {}
@@ -32,4 +34,10 @@ def encoder_speed(runs: Mapping[str, Run], batch_size: int = 8, rounds: int = 30
         encoder.switch_to_deploy()
         images = torch.randn(batch_size, 3, *encoder.img_size)
         calls[name] = partial(encoder, images)
-    return measure(calls, rounds=rounds, warmup=3, items=batch_size).as_dict(base="dense")
+    latencies = measure(calls, rounds=rounds, warmup=3, items=batch_size)
+    return {
+        "machine": machine_name("cpu"),
+        "versions": versions(),
+        "dtype": "float32",
+        **latencies.as_dict(base="dense"),
+    }
