@@ -60,11 +60,9 @@ def format_table(pack: str, values: dict[str, list[list[float]]]) -> str:
     for name, of_seeds in values.items():
         found = np.array(of_seeds)
         seeds = ", ".join(f"{value:.3f}" for value in found.mean(axis=1))
-        gap = found - first
-        error = 1.96 * gap.std() / np.sqrt(gap.size)
-        lines.append(
-            f"| {name} | {found.mean():.3f} ({seeds}) | {gap.mean():+.4f} +- {error:.4f} |"
-        )
+        gap = (found - first).mean(axis=1)
+        gaps = ", ".join(f"{value:+.4f}" for value in gap)
+        lines.append(f"| {name} | {found.mean():.3f} ({seeds}) | {gap.mean():+.4f} ({gaps}) |")
     return "\n".join(lines) + "\n"
 
 

@@ -215,7 +215,7 @@ def format_benchmark(result: Benchmark) -> str:
         "alone take at this batch, each shape measured apart in this run:",
     ]
     lines += _indented(format_table(_floor_rows(result)).splitlines())
-    lines += ["test step by part, synchronised, median ms:"]
+    lines += ["test step by part, synchronised, one model after the other, median ms:"]
     lines += _indented(format_table(_part_rows(result)).splitlines())
     if any(memory.values()):
         peaks = ", ".join(f"{name} {peak / 2**30:.2f} GiB" for name, peak in memory.items() if peak)

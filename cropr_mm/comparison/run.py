@@ -26,7 +26,7 @@ def compare(
     out: Path,
     jobs: int = 1,
     samples: int = 500,
-) -> Path:
+) -> list[Path]:
     """Train and test everything that is not done yet, then write table, plot and numbers.
 
     The dense model is trained once per pack and seed; every variant is fine-tuned from it with the
@@ -41,7 +41,7 @@ def compare(
         samples: Bootstrap samples.
 
     Returns:
-        File with all numbers, JSON.
+        Files with all numbers of each pack, JSON, beside its table and plot.
 
     Raises:
         SetupError: If a name is unknown or a run fails; the others are kept.
@@ -59,21 +59,20 @@ def compare(
         make_demo_data("data/demo")
 
     _execute(first, rest, jobs)
-    record = {}
+    files = []
     for pack in packs:
         runs = {(r.name, r.seed): r for seed in seeds for r in rest[pack, seed]}
-        record[pack] = summarise(runs, variants, seeds, samples)
-        record[pack]["encoder_speed"] = encoder_speed(
-            {name: runs[name, seeds[0]] for name in variants}
-        )
-    file = out / "comparison.json"
-    file.write_text(json.dumps(record, indent=2) + "\n")
-    tables = format_tables(record)
-    (out / "tables.md").write_text(tables + "\n")
-    draw(record, out / "comparison.png")
-    print(f"{tables}\n\nnumbers  {file}\ntables   {out / 'tables.md'}")
-    print(f"plot     {out / 'comparison.png'}")
-    return file
+        summary = summarise(runs, variants, seeds, samples)
+        summary["encoder_speed"] = encoder_speed({name: runs[name, seeds[0]] for name in variants})
+        record, folder = {pack: summary}, out / pack
+        files.append(folder / "comparison.json")
+        files[-1].write_text(json.dumps(record, indent=2) + "\n")
+        tables = format_tables(record)
+        (folder / "tables.md").write_text(tables + "\n")
+        draw(record, folder / "comparison.png")
+        print(f"{tables}\n\nnumbers  {files[-1]}\ntable    {folder / 'tables.md'}")
+        print(f"plot     {folder / 'comparison.png'}\n")
+    return files
 
 
 def _run(out: Path, pack: str, seed: int, name: str) -> Run:
