@@ -63,8 +63,8 @@ def soft_nms(
         nothing = torch.zeros(0, dtype=torch.int64, device=scores.device)
         return nothing, nothing, left.new_zeros(0)
     best, places = (torch.cat(values) for values in zip(*taken, strict=True))
-    places = places[(best >= min_score) & (best > 0)]
-    best = best[: len(places)]
+    found = (best >= min_score) & (best > 0)
+    places, best = places[found], best[found]
     return places % num_boxes, places // num_boxes, best
 
 
