@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 
 class Interval(NamedTuple):
-    """A mean with its 95 % interval, in the unit of the values."""
+    """A mean and the middle 95 % of its bootstrap samples, in the unit of the values."""
 
     value: float
     low: float
@@ -42,7 +42,7 @@ def paired_interval(
 
     Returns:
         The interval holds the middle 95 % of means when both seeds and images are drawn with
-        replacement.
+        replacement. With few seeds it covers the truth far less often than that.
 
     Raises:
         ValueError: If the shapes do not fit.

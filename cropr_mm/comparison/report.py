@@ -117,8 +117,9 @@ def format_tables(record: Mapping[str, Any]) -> str:
         idle = "idle machine" if speed["idle"] else f"NOT IDLE, load {speed['load']:.2f}"
         seeds = len(summary["seeds"])
         blocks.append(
-            f"**{pack}**: mean of {seeds} seed{'s' * (seeds > 1)} in percent, 95 % interval over "
-            f"seeds and images; encoder speed-up over dense ({idle}, {speed['threads']} threads, "
+            f"**{pack}**: mean of {seeds} seed{'s' * (seeds > 1)} in percent, 95 % of bootstrap "
+            "samples over seeds and images; encoder speed-up over dense "
+            f"({idle}, {speed['threads']} threads, "
             f"batch {speed['images_per_call']}). Seen: ground-truth mask pixels whose token the "
             "block with the fewest tokens sees, %.\n\n" + "\n".join(lines)
         )
