@@ -26,7 +26,7 @@ train_pipeline = [
 ]
 test_pipeline = [
     dict(type="LoadImageFromFile"),
-    dict(type="Resize", scale=(image_size, image_size), keep_ratio=True),
+    dict(type="Resize", scale=(image_size, image_size), keep_ratio=True, backend="pillow"),
     dict(
         type="PackDetInputs",
         meta_keys=("img_id", "img_path", "ori_shape", "img_shape", "scale_factor"),
