@@ -106,7 +106,7 @@ def format_tables(record: Mapping[str, Any]) -> str:
         speed, metrics = summary["encoder_speed"], summary["metrics"]
         main = metrics[-1]
         seen = "mask_pixels_seen" in summary["variants"]["dense"]
-        head = ["model", "pruned", *metrics, f"{main} - dense", "Cropr - it"]
+        head = ["model", "pruned", *metrics, "median", f"{main} - dense", "Cropr - it"]
         head += [*["seen"] * seen, "encoder"]
         rows = [head, ["---"] + ["---:"] * (len(head) - 1)]
         for name, entry in summary["variants"].items():
@@ -116,6 +116,7 @@ def format_tables(record: Mapping[str, Any]) -> str:
                     name,
                     f"{speed['pruned_percent'][name]:.0f} %",
                     *[_text(entry[metric]["mean"]) for metric in metrics],
+                    f"{np.median(entry[main]['per_seed']):.1f}",
                     _text(entry[main].get("minus_dense"), signed=True),
                     _text(entry[main].get("cropr_minus_it"), signed=True),
                     *([f"{100 * np.mean(entry['mask_pixels_seen']):.0f}"] if seen else []),
@@ -128,8 +129,9 @@ def format_tables(record: Mapping[str, Any]) -> str:
         over = "seeds (Student's t) and images (bootstrap)" if seeds > 1 else "images, one seed"
         blocks.append(
             f"**{pack}**: mean of {seeds} seed{'s' * (seeds > 1)} in percent, intervals of 95 % "
-            f"over {over}, none corrected for the number of comparisons; encoder speed-up over "
-            f"dense ({idle}, {speed['threads']} threads, batch {speed['images_per_call']})."
+            f"over {over}, none corrected for the number of comparisons; median: of {main} over "
+            f"seeds; encoder speed-up over dense ({idle}, {speed['threads']} threads, batch "
+            f"{speed['images_per_call']})."
             + (_SEEN if seen else "")
             + "\n\n"
             + "\n".join(lines)

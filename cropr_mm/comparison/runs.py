@@ -20,7 +20,6 @@ from timm.layers import to_2tuple
 
 from cropr_mm.comparison.tasks import TASKS
 from cropr_mm.comparison.variants import (
-    FINETUNE_LR,
     PACKS,
     VARIANTS,
     WARMUP_ITERS,
@@ -125,7 +124,7 @@ def make_config(run: Run, pack: Pack, start: Path | None) -> Config:
     decay.end = iters
     if start is not None:
         cfg.load_from = str(start)
-        cfg.optim_wrapper.optimizer.lr = FINETUNE_LR
+        cfg.optim_wrapper.optimizer.lr = pack.finetune_lr
         if pack.auxiliary_lr_mult != 1.0:
             faster = dict(reducers=dict(lr_mult=pack.auxiliary_lr_mult))
             cfg.optim_wrapper.paramwise_cfg.custom_keys = faster

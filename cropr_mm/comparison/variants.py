@@ -83,6 +83,7 @@ class Pack:
         pruned: The same with Cropr.
         pretrain_iters: Iterations of the dense model, from random weights.
         finetune_iters: Iterations of each variant, from the dense model.
+        finetune_lr: Their peak learning rate.
         auxiliary_lr_mult: Learning rate of Cropr's modules, which start from random values, in
             multiples of that of the trained encoder. In the published recipes layer decay does
             this: theirs is the learning rate of the head.
@@ -94,6 +95,7 @@ class Pack:
     pruned: str
     pretrain_iters: int
     finetune_iters: int
+    finetune_lr: float = 3e-4
     auxiliary_lr_mult: float = 10.0
     overrides: dict[str, Any] = field(default_factory=dict)
 
@@ -120,35 +122,40 @@ PACKS = {
         dense="configs/demo/unpruned_tiny_segmenter_digits.py",
         pruned="configs/demo/cropr_tiny_segmenter_digits.py",
         pretrain_iters=1400,
-        finetune_iters=300,
+        finetune_iters=600,
+        finetune_lr=1e-3,
     ),
     "camvid": Pack(
         task="seg",
         dense="configs/unpruned_tiny_segmenter_camvid.py",
         pruned="configs/cropr_tiny_segmenter_camvid.py",
         pretrain_iters=600,
-        finetune_iters=300,
+        finetune_iters=400,
+        finetune_lr=1e-3,
     ),
     "digits_cls": Pack(
         task="cls",
         dense="configs/demo/unpruned_tiny_vit_digits_cls.py",
         pruned="configs/demo/cropr_tiny_vit_digits_cls.py",
         pretrain_iters=400,
-        finetune_iters=150,
+        finetune_iters=400,
+        finetune_lr=1e-3,
     ),
     "digits_labels": Pack(
         task="multilabel",
         dense="configs/demo/unpruned_tiny_vit_digits_multilabel.py",
         pruned="configs/demo/cropr_tiny_vit_digits_multilabel.py",
         pretrain_iters=600,
-        finetune_iters=200,
+        finetune_iters=400,
+        finetune_lr=1e-3,
     ),
     "trashnet": Pack(
         task="cls",
         dense="configs/unpruned_tiny_vit_trashnet.py",
         pruned="configs/cropr_tiny_vit_trashnet.py",
         pretrain_iters=600,
-        finetune_iters=200,
+        finetune_iters=400,
+        finetune_lr=1e-3,
     ),
 }
 PACKS["camvid_small"] = replace(
@@ -170,5 +177,4 @@ PACKS["trashnet_small"] = replace(
         "test_dataloader.dataset.pipeline.1.scale": (128, 96),
     },
 )
-FINETUNE_LR = 3e-4
 WARMUP_ITERS = 20
