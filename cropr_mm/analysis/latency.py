@@ -83,14 +83,23 @@ class Latencies:
         low, high = np.quantile(medians[0] / medians[1], [0.025, 0.975])
         return Ratio(self.median(base) / self.median(name), float(low), float(high))
 
-    def table(self, base: str | None = None) -> str:
-        """Aligned text table; with ``base``, speed-ups against that function."""
+    def table(
+        self, base: str | None = None, columns: Mapping[str, Mapping[str, str]] | None = None
+    ) -> str:
+        """Aligned text table.
+
+        Args:
+            base: Function that speed-ups are given against.
+            columns: Further columns by title: text by function.
+        """
+        columns = columns or {}
         head = ["", "im/s", "median ms", "p10-p90 ms", *(["speed-up (95 %)"] if base else [])]
-        rows = [head]
+        rows = [[*head, *columns]]
         for name in self.times:
             spread = f"{self.quantile(name, 0.1):.1f}-{self.quantile(name, 0.9):.1f}"
             row = [name, f"{self.throughput(name):.2f}", f"{self.median(name):.1f}", spread]
-            rows.append([*row, *([self._speedup_text(name, base)] if base else [])])
+            row += [self._speedup_text(name, base)] if base else []
+            rows.append([*row, *(texts[name] for texts in columns.values())])
         return format_table(rows)
 
     def _speedup_text(self, name: str, base: str) -> str:

@@ -1,0 +1,122 @@
+"""What ``tools/benchmark.py`` times: models of configs and their yardsticks, on random images."""
+
+import copy
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from mmengine.config import Config
+from mmengine.registry import TRANSFORMS
+from timm.layers import to_2tuple
+from torch import Tensor, nn
+
+from cropr_mm.analysis.mode import Mode
+from cropr_mm.analysis.side_by_side import Entry, encoder_entry, model_entry
+from cropr_mm.analysis.yardsticks import YARDSTICKS
+from cropr_mm.backbones.cropr_vit import CroprViT
+from cropr_mm.build import build_model
+from cropr_mm.layers.arch import resolve_arch
+
+OF_OURS = ("dense", "random")
+"""Yardsticks that can stand inside a whole model."""
+
+
+def make_entries(
+    configs: Mapping[str, Config],
+    mode: Mode,
+    *,
+    part: str = "encoder",
+    yardsticks: Sequence[str] = (),
+    compile: bool = False,
+) -> dict[str, Entry]:
+    """Models of configs with random weights, stripped for inference, and yardsticks of the first.
+
+    Args:
+        configs: By name; each with a ``cropr_mm.CroprViT`` for backbone.
+        mode: Precision and place that they are brought to.
+        part: 'encoder' or 'model'.
+        yardsticks: Names out of YARDSTICKS, made of the first config's encoder.
+        compile: Whether to add the compiled form of each.
+
+    Returns:
+        Entries by name: 'dense' first if asked for, then the configs, the other yardsticks, and
+        after each 'NAME, compiled'.
+
+    Raises:
+        ValueError: If a name is unknown or does not go with the part, precision or encoder.
+    """
+    _check(part, yardsticks, mode)
+    models = {name: mode.place(_build(cfg)) for name, cfg in configs.items()}
+    encoders: dict[str, CroprViT] = {name: model.backbone for name, model in models.items()}
+    first = next(iter(models))
+    arch = configs[first].model.backbone.arch
+    made = {name: mode.place(YARDSTICKS[name](encoders[first], arch)) for name in yardsticks}
+    for encoder in encoders.values():
+        encoder.switch_to_deploy()
+    modules: dict[str, nn.Module] = {**encoders, **made}
+    stands_for = {**encoders, **dict.fromkeys(made, encoders[first])}
+    for name in {"dense", "timm"} & set(made):
+        stands_for[name] = encoders[first].unpruned()
+    order = dict.fromkeys([*(["dense"] if "dense" in made else []), *encoders, *made])
+    entries = {}
+    for name in order:
+        for compiled in (False, True) if compile else (False,):
+            label = f"{name}, compiled" if compiled else name
+            if part == "encoder":
+                entries[label] = encoder_entry(modules[name], stands_for[name], compiled)
+            else:
+                model = models.get(name, models[first])
+                entries[label] = model_entry(model, modules[name], compiled)
+    return entries
+
+
+def native_size(cfg: Config) -> tuple[int, int]:
+    """Height and width in pixels of the images that a config's encoder is made for."""
+    backbone = cfg.model.backbone
+    return to_2tuple(backbone.get("img_size") or resolve_arch(backbone.arch).img_size)
+
+
+def with_image_size(cfg: Config, size: tuple[int, int]) -> Config:
+    """The same config for images of another height and width, in pixels."""
+    changed = copy.deepcopy(cfg)
+    changed.model.backbone.img_size = tuple(size)
+    return changed
+
+
+def random_images(batch_size: int, size: tuple[int, int], mode: Mode) -> Tensor:
+    """Images as encoders get them, shape (B, 3, H, W)."""
+    return mode.place(torch.randn(batch_size, 3, *size))
+
+
+def random_batch(cfg: Config, batch_size: int, size: tuple[int, int]) -> dict[str, Any]:
+    """Images as a test step gets them, packed as the config's test pipeline packs its own."""
+    pack = TRANSFORMS.build(cfg.test_dataloader.dataset.pipeline[-1])
+    samples = []
+    for i in range(batch_size):
+        picture = torch.randint(0, 256, (*size, 3), dtype=torch.uint8).numpy()
+        shape = dict(img_shape=size, ori_shape=size, scale_factor=(1.0, 1.0))
+        samples.append(pack(dict(img=picture, img_id=i, img_path="", flip=False, **shape)))
+    return {key: [sample[key] for sample in samples] for key in samples[0]}
+
+
+def _check(part: str, yardsticks: Sequence[str], mode: Mode) -> None:
+    unknown = [name for name in yardsticks if name not in YARDSTICKS]
+    if unknown:
+        raise ValueError(f"unknown yardstick {unknown[0]}; known: {', '.join(YARDSTICKS)}")
+    if part == "model":
+        others = [name for name in yardsticks if name not in OF_OURS]
+        if others:
+            raise ValueError(
+                f"expected yardsticks of ours ({', '.join(OF_OURS)}) for whole models, got {others}"
+            )
+        if mode.dtype not in ("fp32", "amp"):
+            raise ValueError("heads of the host libraries run in fp32 or amp, got " + mode.dtype)
+
+
+def _build(cfg: Config) -> nn.Module:
+    backbone = (cfg.get("model") or {}).get("backbone") or {}
+    if "CroprViT" not in str(backbone.get("type")):
+        raise ValueError(
+            f"expected model.backbone of type cropr_mm.CroprViT, got {backbone.get('type')}"
+        )
+    return build_model(cfg)

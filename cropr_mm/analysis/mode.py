@@ -1,0 +1,68 @@
+"""In what precision, with which attention kernels and where a module runs."""
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+KERNELS = {"flash": "FLASH_ATTENTION", "math": "MATH"}
+_ATTENTION: Any = getattr(nn, "attention", None)  # torch 2.1 has none
+
+
+@dataclass(frozen=True)
+class Mode:
+    """Inference in one precision.
+
+    Attributes:
+        dtype: 'fp32', 'bf16' or 'fp16' for weights, activations and images, or 'amp': weights in
+            float32 under torch's autocast, in its default type of the device.
+        sdpa: 'auto' leaves the kernel of attention to torch, 'flash' and 'math' allow one only.
+        device: Where to run.
+
+    Raises:
+        ValueError: If a name is none of these, the device is not there, or torch cannot restrict
+            kernels (before 2.3).
+    """
+
+    dtype: str = "fp32"
+    sdpa: str = "auto"
+    device: str = "cpu"
+
+    def __post_init__(self) -> None:
+        if self.dtype not in (*DTYPES, "amp"):
+            raise ValueError(f"expected dtype fp32, bf16, fp16 or amp, got {self.dtype}")
+        if self.sdpa not in ("auto", *KERNELS):
+            raise ValueError(f"expected sdpa auto, flash or math, got {self.sdpa}")
+        if self.sdpa != "auto" and not hasattr(_ATTENTION, "sdpa_kernel"):
+            raise ValueError(f"sdpa={self.sdpa} needs torch 2.3 or newer, got {torch.__version__}")
+        if torch.device(self.device).type == "cuda" and not torch.cuda.is_available():
+            raise ValueError(f"expected a device that is there, got {self.device} without CUDA")
+
+    @property
+    def torch_dtype(self) -> torch.dtype:
+        """Of weights and images."""
+        return DTYPES.get(self.dtype, torch.float32)
+
+    def place(self, module: Any) -> Any:
+        """Move a module or tensor; a module is left in evaluation mode."""
+        placed = module.to(self.device, self.torch_dtype)
+        return placed.eval() if isinstance(placed, nn.Module) else placed
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        """Run what is inside in this mode, without gradient."""
+        with ExitStack() as stack:
+            stack.enter_context(torch.no_grad())
+            if self.dtype == "amp":
+                stack.enter_context(torch.autocast(torch.device(self.device).type))
+            if self.sdpa != "auto":
+                backend = getattr(_ATTENTION.SDPBackend, KERNELS[self.sdpa])
+                stack.enter_context(_ATTENTION.sdpa_kernel(backend))
+            yield
+
+    def __str__(self) -> str:
+        return f"{self.dtype}, attention kernel {self.sdpa}, {self.device}"

@@ -1,0 +1,152 @@
+"""Several encoders or models timed in turn in one process, with the measured floor of each."""
+
+import copy
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+import torch._dynamo
+from torch import Tensor, nn
+
+from cropr_mm.analysis.floor import Floor, measure_floor
+from cropr_mm.analysis.latency import MAX_LOAD, Latencies, measure
+from cropr_mm.analysis.machine import peak_memory
+from cropr_mm.analysis.mode import Mode
+from cropr_mm.analysis.products import record_products
+
+_COMPILED_FORMS = 64  # of one function; torch keeps 8 by default, one per model and shape
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One thing to time.
+
+    Attributes:
+        call: What is timed, called with a batch.
+        encoder: Encoder of ours whose floor the times are compared with.
+    """
+
+    call: Callable[[Any], object]
+    encoder: nn.Module
+
+
+@dataclass(frozen=True)
+class SideBySide:
+    """Times of all entries on one batch; the first entry is the base of speed-ups.
+
+    Attributes:
+        latencies: Times by name.
+        floors: Floor of the encoder by name.
+        memory: Peak memory in bytes by name, weights of all entries included; None without CUDA.
+    """
+
+    latencies: Latencies
+    floors: Mapping[str, Floor]
+    memory: Mapping[str, int | None]
+
+    @property
+    def load(self) -> float:
+        """Cores that other processes kept busy, in the worst of the runs."""
+        return max(self.latencies.load, *(floor.load for floor in self.floors.values()))
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether the machine was idle enough for the times to count."""
+        return self.load <= MAX_LOAD
+
+    def times_floor(self, name: str) -> float:
+        """Median time in multiples of the floor of its encoder."""
+        return self.latencies.median(name) / self.floors[name].ms
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain types for JSON."""
+        record = self.latencies.as_dict(base=self._base)
+        for name, function in record["functions"].items():
+            function["floor"] = self.floors[name].as_dict()
+            function["times_floor"] = self.times_floor(name)
+            function["peak_memory_bytes"] = self.memory[name]
+        return {**record, "load": self.load, "idle": self.is_idle}
+
+    def table(self) -> str:
+        """Aligned text."""
+        columns = {"x of floor": {name: f"{self.times_floor(name):.2f}" for name in self.floors}}
+        if any(self.memory.values()):
+            columns["peak GiB"] = {n: f"{(m or 0) / 2**30:.2f}" for n, m in self.memory.items()}
+        return self.latencies.table(self._base, columns)
+
+    @property
+    def _base(self) -> str:
+        return next(iter(self.floors))
+
+
+def encoder_entry(module: nn.Module, encoder: nn.Module, compile: bool = False) -> Entry:
+    """Time a module on images.
+
+    Args:
+        module: Takes images (B, 3, H, W).
+        encoder: See :class:`Entry`.
+        compile: Whether to run it under ``torch.compile``, whole and for static shapes.
+    """
+    return Entry(_compiled(module) if compile else module, encoder)
+
+
+def model_entry(model: nn.Module, encoder: nn.Module, compile: bool = False) -> Entry:
+    """Time the test step of a model with another encoder in place of its own.
+
+    Args:
+        model: Model of a host library; not changed, all other parts are shared.
+        encoder: The encoder.
+        compile: Whether to compile the encoder; heads stay eager.
+    """
+    twin = copy.copy(model)
+    twin._modules = dict(model._modules)
+    twin.backbone = _compiled(encoder) if compile else encoder
+    return Entry(twin.test_step, encoder)
+
+
+def time_side_by_side(
+    entries: Mapping[str, Entry],
+    batch: Any,
+    images: Tensor,
+    mode: Mode,
+    *,
+    rounds: int = 10,
+    warmup: int = 3,
+) -> SideBySide:
+    """Time all entries on one batch.
+
+    Args:
+        entries: By name, already in the mode's precision and place; the first one is the base.
+        batch: What the entries are called with.
+        images: What encoders see of it, shape (B, 3, H, W).
+        mode: How to run.
+        rounds: Timed calls of each.
+        warmup: Calls of each before that; the first compiles.
+
+    Raises:
+        ValueError: If there is nothing to time, or a count is too small.
+    """
+    timing: dict[str, Any] = dict(rounds=rounds, warmup=warmup, device=mode.device)
+    calls = {name: partial(entry.call, batch) for name, entry in entries.items()}
+    encoders = {id(entry.encoder): entry.encoder for entry in entries.values()}
+    with mode.running():
+        latencies = measure(calls, items=len(images), **timing)
+        products = {
+            str(key): record_products(partial(encoder, images)) for key, encoder in encoders.items()
+        }
+        floors = measure_floor(products, **timing)
+        memory = {name: peak_memory(call, mode.device) for name, call in calls.items()}
+    return SideBySide(
+        latencies, {name: floors[str(id(entry.encoder))] for name, entry in entries.items()}, memory
+    )
+
+
+def _compiled(module: nn.Module) -> Callable:
+    """Models of one class share the compiled forms of its methods, so there must be room."""
+    settings = torch._dynamo.config
+    for limit in ("recompile_limit", "cache_size_limit"):  # the second before torch 2.6
+        if hasattr(settings, limit):
+            setattr(settings, limit, max(_COMPILED_FORMS, getattr(settings, limit)))
+    return torch.compile(module, fullgraph=True, dynamic=False)

@@ -1,0 +1,70 @@
+"""tools/benchmark.py from the command line."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+Tool = Callable[..., str]
+SEGMENTER = str(ROOT / "configs/demo/cropr_tiny_segmenter_digits.py")
+
+
+def test_two_encoders_at_two_batch_sizes(tool: Tool, tmp_path: Path) -> None:
+    file, plot = tmp_path / "speed.json", tmp_path / "speed.png"
+    twin = SEGMENTER.replace("cropr_", "unpruned_")
+    args = ["--batch-sizes", "1", "2", "--rounds", "2", "--img-size", "136", "128"]
+    args += ["--dtype", "bf16", "--json", str(file), "--plot", str(plot)]
+    out = tool("benchmark.py", twin, SEGMENTER, *args)
+    record = json.loads(file.read_text())
+    assert (record["dtype"], record["img_size"]) == ("bf16", [136, 128])
+    names = [Path(path).stem for path in (twin, SEGMENTER)]
+    for batch_size in ("1", "2"):
+        assert f"batch {batch_size}" in out
+        functions = record["batches"][batch_size]["functions"]
+        assert list(functions) == names
+        floors = [entry["floor"] for entry in functions.values()]
+        assert floors[0]["macs_linear"] > floors[1]["macs_linear"]
+        assert {p["dtype"] for p in floors[0]["products"]} == {"torch.bfloat16"}
+    assert record["command"].startswith("python tools/benchmark.py ")
+    assert plot.read_bytes().startswith(b"\x89PNG")
+
+
+def test_compiled_beside_eager(tool: Tool, tmp_path: Path) -> None:
+    config = tmp_path / "cropr_small.py"
+    config.write_text(
+        f"_base_ = '{SEGMENTER}'\n"
+        "arch = dict(depth=3, embed_dim=16, num_heads=2)\n"
+        "model = dict(backbone=dict(arch=arch), decode_head=dict(in_channels=16, channels=16))\n"
+    )
+    out = tool("benchmark.py", config, "--compile", "--rounds", "2")
+    rows = [line.split("  ")[0] for line in out.splitlines() if "x (" in line]
+    assert rows == ["cropr_small", "cropr_small, compiled"]
+
+
+def test_a_whole_detector_against_its_dense_twin(tool: Tool) -> None:
+    config = ROOT / "configs/demo/cropr_tiny_cascade_digits.py"
+    args = ["--part", "model", "--yardsticks", "dense", "random", "--rounds", "2"]
+    out = tool("benchmark.py", config, *args)
+    rows = [line.split()[0] for line in out.splitlines() if "x (" in line]
+    assert rows == ["dense", "cropr_tiny_cascade_digits", "random"]
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        ((SEGMENTER, SEGMENTER), "expected configs of different names"),
+        ((SEGMENTER, "--yardsticks", "timm"), "an encoder that timm knows by its name"),
+        ((SEGMENTER, "--json", "nowhere/a.json"), "--json expects a file in a folder that exists"),
+        ((SEGMENTER, "--img-size", "60", "60"), "multiples of the patch size 8, got 60x60"),
+        ((SEGMENTER, "--rounds", "0"), "expected rounds >= 1"),
+        (("missing.py",), "expected a config file, found none at missing.py"),
+    ],
+)
+def test_bad_input_ends_in_one_line(tool: Tool, args: tuple[str, ...], message: str) -> None:
+    with pytest.raises(SystemExit) as end:
+        tool("benchmark.py", *args)
+    assert str(end.value).startswith("error: ")
+    assert message in str(end.value)
+    assert len(str(end.value).splitlines()) == 1

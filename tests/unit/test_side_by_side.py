@@ -1,0 +1,174 @@
+"""Timing several encoders or models in turn: what is timed, and what the tables say."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from mmengine.config import Config
+
+from cropr_mm.analysis.entries import make_entries, native_size, random_batch, with_image_size
+from cropr_mm.analysis.mode import Mode
+from cropr_mm.analysis.side_by_side import time_side_by_side
+from cropr_mm.analysis.speed_plot import draw_throughput
+from cropr_mm.runner import load_config
+
+DEMO = Path(__file__).parents[2] / "configs/demo"
+CPU = Mode()
+
+
+def tiny(**changes: Any) -> Config:
+    """A classifier of 16 patches that keeps 4."""
+    backbone = dict(
+        type="cropr_mm.CroprViT",
+        arch="vit_tiny_patch16_224",
+        img_size=64,
+        out_type="cls_token",
+        reducer=dict(type="cropr_mm.Cropr", num_classes=3),
+        schedule=dict(type="cropr_mm.ExplicitTokens", num_keep={0: 4}),
+    )
+    head = dict(type="LinearClsHead", num_classes=3, in_channels=192)
+    model = dict(type="ImageClassifier", backbone=backbone | changes, head=head)
+    return Config(dict(model=model, default_scope="mmpretrain"))
+
+
+def test_entries_are_in_order_with_the_dense_one_first() -> None:
+    yardsticks = ["random", "timm", "literal", "dense"]
+    entries = make_entries({"mine": tiny()}, CPU, yardsticks=yardsticks, compile=True)
+    names = ["dense", "mine", "random", "timm", "literal"]
+    assert list(entries) == [name + form for name in names for form in ("", ", compiled")]
+
+
+def test_each_entry_is_measured_against_the_floor_of_its_own_tokens() -> None:
+    entries = make_entries({"mine": tiny()}, CPU, yardsticks=["dense", "timm", "random", "literal"])
+    last = {name: entry.encoder.tokens_per_block()[-1] for name, entry in entries.items()}
+    assert last == dict(dense=17, timm=17, mine=5, random=5, literal=5)
+
+
+def test_configs_are_stripped_for_inference_but_the_published_step_keeps_its_queries() -> None:
+    entries = make_entries({"mine": tiny()}, CPU, yardsticks=["literal"])
+    names = entries["mine"].encoder.state_dict()
+    assert not any("queries" in name or "auxiliary" in name for name in names)
+    assert entries["literal"].call.queries["0"].shape == (1, 1, 192)
+
+
+def test_a_run_says_times_speed_ups_and_floors(tmp_path: Path) -> None:
+    entries = make_entries({"mine": tiny()}, CPU, yardsticks=["dense", "random"])
+    images = torch.randn(2, 3, 64, 64)
+    result = time_side_by_side(entries, images, images, CPU, rounds=5, warmup=1)
+
+    assert set(result.latencies.times) == {"dense", "mine", "random"}
+    assert result.floors["mine"] is result.floors["random"]
+    dense, mine = result.floors["dense"], result.floors["mine"]
+    assert sum(dense.products.values()) == sum(mine.products.values()) - 1  # its scorer
+    record = result.as_dict()
+    for name, entry in record["functions"].items():
+        assert entry["times_floor"] == pytest.approx(entry["median_ms"] / entry["floor"]["ms"])
+        assert len(entry["times_ms"]) == 5, name
+    assert record["functions"]["dense"]["speedup"]["value"] == 1.0
+    assert record["images_per_call"] == 2
+    head, *rows = result.table().splitlines()
+    assert head.split("  ")[-1].strip() == "x of floor"
+    assert [row.split()[0] for row in rows] == ["dense", "mine", "random"]
+    assert rows[0].split()[-1] == f"{result.times_floor('dense'):.2f}"
+    draw_throughput({2: result}, tmp_path / "speed.png")
+    assert (tmp_path / "speed.png").stat().st_size > 10_000
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["cropr_tiny_segmenter_digits.py", "cropr_tiny_vit_digits_cls.py"],
+)
+def test_whole_models_run_on_random_images_with_each_encoder(name: str) -> None:
+    cfg = load_config(str(DEMO / name))
+    size = native_size(cfg)
+    entries = make_entries({"mine": cfg}, CPU, part="model", yardsticks=["dense"])
+    batch = random_batch(cfg, 2, size)
+    with CPU.running():
+        outputs = {name: entry.call(batch) for name, entry in entries.items()}
+    assert [len(output) for output in outputs.values()] == [2, 2]
+    assert entries["mine"].call.__self__.backbone is entries["mine"].encoder
+    assert entries["dense"].call.__self__.backbone is entries["dense"].encoder
+    head = next(key for key in ("decode_head", "head") if key in cfg.model)
+    assert getattr(entries["mine"].call.__self__, head) is getattr(
+        entries["dense"].call.__self__, head
+    )
+
+
+def test_another_image_size_is_that_of_the_encoder() -> None:
+    cfg = tiny()
+    assert native_size(cfg) == (64, 64)
+    assert native_size(with_image_size(cfg, (32, 96))) == (32, 96)
+    assert native_size(cfg) == (64, 64)
+    cfg.model.backbone.pop("img_size")
+    assert native_size(cfg) == (224, 224)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (dict(yardsticks=["tome"]), "unknown yardstick tome; known: dense, random, timm, literal"),
+        (dict(part="model", yardsticks=["timm"]), r"of ours \(dense, random\).*\['timm'\]"),
+        (dict(part="model", mode=Mode("bf16")), "run in fp32 or amp, got bf16"),
+    ],
+)
+def test_what_does_not_go_together_is_refused(options: dict[str, Any], message: str) -> None:
+    mode = options.pop("mode", CPU)
+    with pytest.raises(ValueError, match=message):
+        make_entries({"mine": tiny()}, mode, **options)
+
+
+def test_another_backbone_is_refused() -> None:
+    cfg = Config(dict(model=dict(backbone=dict(type="mmdet.ResNet"))))
+    with pytest.raises(ValueError, match=r"expected .* cropr_mm\.CroprViT, got mmdet\.ResNet"):
+        make_entries({"mine": cfg}, CPU)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (dict(dtype="int8"), "expected dtype fp32, bf16, fp16 or amp, got int8"),
+        (dict(sdpa="fast"), "expected sdpa auto, flash or math, got fast"),
+        pytest.param(
+            dict(device="cuda"),
+            "got cuda without CUDA",
+            marks=pytest.mark.skipif(torch.cuda.is_available(), reason="CUDA is there"),
+        ),
+    ],
+)
+def test_a_mode_that_cannot_be_is_refused(options: dict[str, str], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Mode(**options)
+
+
+@pytest.mark.parametrize("name", ["bf16", "fp16"])
+def test_half_precision_is_that_of_weights_and_images(name: str) -> None:
+    mode = Mode(name)
+    layer = mode.place(torch.nn.Linear(2, 2).train())
+    assert not layer.training
+    assert layer.weight.dtype == mode.place(torch.zeros(1)).dtype == mode.torch_dtype
+    assert mode.torch_dtype in (torch.bfloat16, torch.float16)
+
+
+def test_amp_keeps_weights_and_casts_products() -> None:
+    mode = Mode("amp")
+    layer = mode.place(torch.nn.Linear(2, 2))
+    with mode.running():
+        assert not torch.is_grad_enabled()
+        assert layer(torch.zeros(1, 2)).dtype == torch.bfloat16
+    assert layer.weight.dtype == torch.float32
+
+
+@pytest.mark.skipif(not hasattr(torch.nn, "attention"), reason="torch 2.1 cannot restrict kernels")
+@pytest.mark.parametrize(("name", "flash"), [("math", False), ("flash", True)])
+def test_only_the_named_kernel_of_attention_is_allowed(name: str, flash: bool) -> None:
+    with Mode(sdpa=name).running():
+        assert torch.backends.cuda.flash_sdp_enabled() is flash
+        assert torch.backends.cuda.math_sdp_enabled() is not flash
+    assert torch.backends.cuda.flash_sdp_enabled()
+
+
+@pytest.mark.skipif(hasattr(torch.nn, "attention"), reason="this torch can restrict kernels")
+def test_restricting_kernels_needs_a_newer_torch() -> None:
+    with pytest.raises(ValueError, match=r"sdpa=math needs torch 2\.3"):
+        Mode(sdpa="math")

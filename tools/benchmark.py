@@ -1,0 +1,112 @@
+"""Time encoders or whole models side by side, against the measured floor of their products.
+
+Weights and images are random. The first row is what the others are compared with.
+"""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+import torch
+from rich.console import Console
+
+from cropr_mm.analysis.entries import (
+    make_entries,
+    native_size,
+    random_batch,
+    random_images,
+    with_image_size,
+)
+from cropr_mm.analysis.machine import machine_name, versions
+from cropr_mm.analysis.mode import Mode
+from cropr_mm.analysis.side_by_side import time_side_by_side
+from cropr_mm.analysis.speed_plot import draw_throughput
+from cropr_mm.analysis.yardsticks import YARDSTICKS
+from cropr_mm.runner import load_config, short_errors
+
+
+def parse_args() -> argparse.Namespace:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("configs", nargs="+", help="configs with a cropr_mm.CroprViT backbone")
+    parser.add_argument("--batch-sizes", nargs="+", type=int, default=[1], metavar="B")
+    parser.add_argument("--dtype", choices=("fp32", "bf16", "fp16", "amp"), default="fp32")
+    parser.add_argument("--part", choices=("encoder", "model"), default="encoder")
+    parser.add_argument(
+        "--img-size",
+        nargs=2,
+        type=int,
+        metavar=("H", "W"),
+        help="image size in pixels (default: img_size of the first config's backbone)",
+    )
+    parser.add_argument("--sdpa", choices=("auto", "flash", "math"), default="auto")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument(
+        "--yardsticks",
+        nargs="+",
+        choices=list(YARDSTICKS),
+        default=[],
+        metavar="NAME",
+        help="made of the first config: dense (ours without pruning), random (same schedule), "
+        "timm (its dense model), literal (the published step on timm's blocks)",
+    )
+    parser.add_argument("--compile", action="store_true", help="also time the compiled form of all")
+    parser.add_argument("--rounds", type=int, default=10, metavar="N", help="default: %(default)s")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write all times and settings")
+    parser.add_argument("--plot", type=Path, metavar="FILE", help="draw images per second (PNG)")
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Time, print and write."""
+    args = parse_args()
+    with short_errors(ValueError, TypeError):
+        for option, file in (("--json", args.json), ("--plot", args.plot)):
+            if file and not file.absolute().parent.is_dir():
+                raise ValueError(f"{option} expects a file in a folder that exists, got {file}")
+        mode = Mode(args.dtype, args.sdpa, args.device)
+        configs = {Path(path).stem: load_config(path) for path in args.configs}
+        if len(configs) < len(args.configs):
+            raise ValueError(f"expected configs of different names, got {args.configs}")
+        first = next(iter(configs.values()))
+        size = tuple(args.img_size or native_size(first))
+        configs = {name: with_image_size(cfg, size) for name, cfg in configs.items()}
+        torch.manual_seed(0)
+        entries = make_entries(
+            configs, mode, part=args.part, yardsticks=args.yardsticks, compile=args.compile
+        )
+        results = {}
+        print(
+            f"{args.part}s side by side on {machine_name(mode.device)}: {mode}, "
+            f"{torch.get_num_threads()} CPU threads, images of {size[0]}x{size[1]} pixels, "
+            f"{args.rounds} rounds"
+        )
+        for batch_size in args.batch_sizes:
+            images = random_images(batch_size, size, mode)
+            batch = images if args.part == "encoder" else random_batch(first, batch_size, size)
+            with Console(stderr=True).status(f"batch {batch_size}: {len(entries)} models in turn"):
+                result = time_side_by_side(entries, batch, images, mode, rounds=args.rounds)
+            results[batch_size] = result
+            idle = "" if result.is_idle else f"; NOT IDLE, load {result.load:.2f}: does not count"
+            print(f"\nbatch {batch_size}{idle}\n{result.table()}", flush=True)
+    if args.json:
+        record = {
+            "command": " ".join(["python", "tools/benchmark.py", *sys.argv[1:]]),
+            "machine": machine_name(mode.device),
+            "versions": versions(),
+            "dtype": mode.dtype,
+            "sdpa": mode.sdpa,
+            "part": args.part,
+            "img_size": list(size),
+            "batches": {str(b): result.as_dict() for b, result in results.items()},
+        }
+        args.json.write_text(json.dumps(record, indent=2) + "\n")
+        print(f"\nwritten to {args.json}")
+    if args.plot:
+        draw_throughput(results, args.plot)
+        print(f"drawn to {args.plot}")
+
+
+if __name__ == "__main__":
+    main()
