@@ -130,7 +130,7 @@ PACKS = {
         dense="configs/unpruned_tiny_segmenter_camvid.py",
         pruned="configs/cropr_tiny_segmenter_camvid.py",
         pretrain_iters=600,
-        finetune_iters=400,
+        finetune_iters=300,
         finetune_lr=1e-3,
     ),
     "digits_cls": Pack(
