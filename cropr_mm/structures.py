@@ -24,6 +24,8 @@ class Tokens(NamedTuple):
             each.
         policy: True where a token is live, shape (B, N), bool; None means all. Selection and fusion
             carry and respect it; no method of this version sets it, and attention does not read it.
+        source: Place among the patch tokens of what each cell of the grid was merged into, shape
+            (B, h * w), int64, -1 for a cell that left before; None where nothing was merged.
     """
 
     x: Tensor
@@ -32,6 +34,7 @@ class Tokens(NamedTuple):
     num_prefix: int = 0
     size: Tensor | None = None
     policy: Tensor | None = None
+    source: Tensor | None = None
 
     @property
     def prefix(self) -> Tensor:
@@ -51,7 +54,15 @@ class Tokens(NamedTuple):
 
 def with_features(tokens: Tokens, x: Tensor) -> Tokens:
     """The same tokens with other features, shape (B, P + N, C)."""
-    return Tokens(x, tokens.index, tokens.grid, tokens.num_prefix, tokens.size, tokens.policy)
+    return Tokens(
+        x,
+        tokens.index,
+        tokens.grid,
+        tokens.num_prefix,
+        tokens.size,
+        tokens.policy,
+        tokens.source,
+    )
 
 
 class Signals(NamedTuple):

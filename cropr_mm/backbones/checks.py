@@ -95,20 +95,27 @@ def check_reduction(
         raise ValueError("pad_first says what a pruner drops first: expected a reducer, got None")
 
 
-def check_reducer(reducer: TokenReducer, has_cls: bool, dense: bool, pad_first: bool) -> None:
-    """A built reducer can work in its backbone; ``dense``: every token is given back."""
+def check_reducer(
+    reducer: TokenReducer, has_cls: bool, fused: bool, cells: bool, pad_first: bool
+) -> None:
+    """A built reducer can work in its backbone; ``cells``: attention asks for the place of each."""
     name = type(reducer).__name__
     if "cls_row" in reducer.needs and not has_cls:
         raise ValueError(
             f"{name} reads the attention of the class token, got a model without; "
             "use signal='column_mean'"
         )
+    if reducer.synthetic and cells:
+        raise ValueError(
+            f"{name} makes tokens that belong to no cell of the grid: expected window_size=None "
+            "and use_rel_pos=False"
+        )
     if not isinstance(reducer, TokenMerger):
         return
-    if dense:
+    if fused:
         raise ValueError(
-            f"{name} merges tokens, which cannot be given back: expected fusion=None and a pooled "
-            "out_type, got a fusion or out_type='featmap' or 'raw'"
+            f"{name} merges tokens, so none are left to bring back before the last block: expected "
+            "fusion=None, with which maps get a copy of a merged token in each of its cells"
         )
     if pad_first:
         raise ValueError(f"{name} merges tokens: pad_first needs a pruner, which drops them")

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from mmengine.model import BaseModule
 from timm.layers import PatchEmbed, resample_abs_pos_embed, to_2tuple
 from torch import Tensor, nn
@@ -34,6 +35,7 @@ from cropr_mm.ops.gather import take_tokens
 from cropr_mm.ops.padding import is_padding
 from cropr_mm.ops.variance import patch_variance
 from cropr_mm.ops.window import window_major_order
+from cropr_mm.reducers import TokenMerger
 from cropr_mm.registry import MODELS, TASK_UTILS
 from cropr_mm.structures import Signals, Tokens, with_features
 
@@ -164,6 +166,7 @@ class CroprViT(BaseModule):
         self._reset_parameters()
 
         self.reducers = nn.ModuleDict()
+        self.proportional = False
         if reducer is not None:
             self._build_reducers(reducer)
         if deploy:
@@ -203,7 +206,7 @@ class CroprViT(BaseModule):
                 geometries = {}
             windowed = self._is_windowed(i)
             if windowed not in geometries:
-                geometries[windowed] = self.positions.geometry(tokens, tables, windowed)
+                geometries[windowed] = self._geometry(tokens, tables, windowed)
             if site == "between":
                 x, signals = self._run(block.attend, tokens.x, geometries[windowed], needs)
                 tokens = with_features(tokens, x)
@@ -284,10 +287,20 @@ class CroprViT(BaseModule):
         """One reducer per block of the schedule."""
         for block in self.num_keep():
             self.reducers[str(block)] = MODELS.build({**cfg, "embed_dim": self.embed_dim})
-        self.num_keep()  # again, now that the reducers' site is known
-        dense = self.fusion is not None or self.out_type in ("featmap", "raw")
+        left = self.grid[0] * self.grid[1]
+        for block, count in self.num_keep().items():  # again, now that their site is known
+            self.reducers[str(block)].check_count(left, self.num_prefix, count)
+            left = count
+        mergers = [r for r in self.reducers.values() if isinstance(r, TokenMerger)]
+        self.proportional = any(merger.proportional for merger in mergers)
         for reducer in self.reducers.values():
-            check_reducer(reducer, self.cls_token is not None, dense, self.pad_first)
+            check_reducer(
+                reducer,
+                has_cls=self.cls_token is not None,
+                fused=self.fusion is not None,
+                cells=self.window_size is not None or self.positions.rel_pos,
+                pad_first=self.pad_first,
+            )
 
     def _embed(self, img: Tensor, grid: tuple[int, int], tables: GridTables) -> Tokens:
         """Patches with positions, in token order, behind the prefix."""
@@ -305,6 +318,14 @@ class CroprViT(BaseModule):
             x = x.index_select(1, tables.order)
         x = torch.cat([t.expand(x.shape[0], -1, -1).to(x.dtype) for t in prefix] + [x], dim=1)
         return Tokens(x, tables.order.expand(x.shape[0], -1), grid, self.num_prefix)
+
+    def _geometry(self, tokens: Tokens, tables: GridTables, windowed: bool) -> Geometry:
+        """Where the tokens lie and, with proportional attention, how much each one counts."""
+        geometry = self.positions.geometry(tokens, tables, windowed)
+        if tokens.size is None or not self.proportional:
+            return geometry
+        key_bias = F.pad(tokens.size.log(), (tokens.num_prefix, 0))
+        return Geometry(rope=geometry.rope, relative=geometry.relative, key_bias=key_bias)
 
     def _statistics(self, img: Tensor) -> dict[str, Tensor]:
         """Signals about the image's patches, by raster id, each of shape (B, N)."""
@@ -334,7 +355,8 @@ class CroprViT(BaseModule):
         reducer = self.reducers[str(block)]
         values = {name: signal[:, self.num_prefix :] for name, signal in attention.items()}
         for name, value in statistics.items():
-            values[name] = value.gather(1, tokens.index)
+            # A token of no cell takes what the first cell has, which is never padding.
+            values[name] = value.gather(1, tokens.index.clamp(min=0))
         if "noise" in reducer.needs:
             values["noise"] = torch.rand(tokens.index.shape, device=tokens.x.device)
         kept, dropped, _ = reducer(tokens, plan.num_keep[block], Signals(**values))

@@ -40,6 +40,7 @@ class Geometry(NamedTuple):
         relative: For the relative position bias, or None.
         slots: Slot of each token in the filled-up window layout, or None where windows are full.
         num_slots: Length of that layout.
+        key_bias: Added to all logits of a token as key, shape (B, N), or None; global attention.
     """
 
     window_tokens: int | None = None
@@ -47,6 +48,7 @@ class Geometry(NamedTuple):
     relative: Relative | None = None
     slots: Tensor | None = None
     num_slots: int = 0
+    key_bias: Tensor | None = None
 
 
 class Attention(nn.Module):
@@ -117,12 +119,16 @@ class Attention(nn.Module):
         k = qk[:, :, 1].reshape(split).transpose(1, 2)
         v = v.reshape(split).transpose(1, 2)
         bias = self._relative_bias(q, geometry.relative)
-        with torch.no_grad():  # attention ranks tokens; a graph would hold the N x N matrix
-            if "cls_row" in needs:
-                row = None if bias is None else bias[:, :, :1]
-                signals["cls_row"] = attention_rows(q[:, :, :1], k, row).mean(dim=1)[:, 0]
-            if "column_mean" in needs:
-                signals["column_mean"] = column_mean(q, k, bias).view(batch, num_tokens)
+        if geometry.key_bias is not None:
+            key_bias = geometry.key_bias[:, None, None].to(q.dtype)  # (B, 1, 1, N)
+            bias = key_bias if bias is None else bias + key_bias
+        if "cls_row" in needs:
+            row = None if bias is None else bias[:, :, :1]
+            signals["cls_row"] = attention_rows(q[:, :, :1], k, row).mean(dim=1)[:, 0]
+        if "column_mean" in needs:
+            with torch.no_grad():  # it ranks tokens only; a graph would hold the N x N matrix
+                whole = None if bias is None else bias.expand(-1, -1, length, -1)
+                signals["column_mean"] = column_mean(q, k, whole).view(batch, num_tokens)
         out = F.scaled_dot_product_attention(q, k, v, attn_mask=bias)
         out = out.transpose(1, 2).reshape(x.shape)
         return self.proj(self.norm(out)), signals

@@ -7,6 +7,7 @@ table that is looked up by token index; nothing of it is in a checkpoint.
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cropr_mm.layers.arch import Arch
@@ -23,7 +24,8 @@ class GridTables(NamedTuple):
         order: Raster ids in token order (window-major where there are windows), shape (N,), int64.
         slots: Slot of each cell in the filled-up window layout, by raster id, shape (N,), int64;
             its raster id where there are no windows.
-        rope: Rotation in global blocks, by raster id, N rows.
+        rope: Rotation in global blocks, by raster id, N rows, and a last one that rotates nothing,
+            for index -1: prefix tokens and those that belong to no cell.
         window_rope: Rotation in window blocks, one row per slot of the layout.
     """
 
@@ -98,7 +100,7 @@ class Positions(nn.Module):
         ids = tokens.index if pruned else tables.order[None]
         rope = relative = None
         if tables.rope is not None:
-            rope = self._with_prefix(_rows(tables.rope, ids))
+            rope = _rows(tables.rope, F.pad(ids, (self.num_prefix, 0), value=-1))
         if self.rel_pos:
             columns = tokens.grid[1]
             relative = Relative((ids // columns, ids % columns), tokens.grid)
@@ -130,14 +132,6 @@ class Positions(nn.Module):
             num_slots=num_slots,
         )
 
-    def _with_prefix(self, rope: Rope) -> Rope:
-        """Rows that rotate nothing, in front."""
-        if self.num_prefix == 0:
-            return rope
-        shape = (rope.cos.shape[0], self.num_prefix, rope.cos.shape[2])
-        cos = torch.cat([rope.cos.new_ones(shape), rope.cos], dim=1)
-        return Rope(cos, torch.cat([rope.sin.new_zeros(shape), rope.sin], dim=1))
-
     def _compute(self, grid: tuple[int, int], device: torch.device | None) -> GridTables:
         raster = torch.arange(grid[0] * grid[1], device=device)
         rope = window_rope = None
@@ -146,6 +140,7 @@ class Positions(nn.Module):
             span = (float(grid[0]), float(grid[1]))
             y, x = raster // grid[1], raster % grid[1]
             rope = rope_table(y, x, span, self.head_dim, self.spec)
+            rope = Rope(F.pad(rope.cos, (0, 0, 0, 1), value=1.0), F.pad(rope.sin, (0, 0, 0, 1)))
         if self.window_size is not None:
             slots = window_slots(grid, self.window_size, device)
             order = slots.argsort()

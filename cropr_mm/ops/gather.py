@@ -45,7 +45,12 @@ def take_tokens(tokens: Tokens, positions: Tensor, with_prefix: bool) -> Tokens:
 
     Returns:
         P + K tokens, or K tokens without prefix. One copy of the features is made.
+
+    Raises:
+        ValueError: If tokens were merged before: which cells the others stood for would be lost.
     """
+    if tokens.source is not None:
+        raise ValueError("expected tokens that stand for one cell each, got merged ones")
     num_prefix = tokens.num_prefix
     rows = positions + num_prefix  # (B, K), in the whole sequence
     if with_prefix and num_prefix:

@@ -9,18 +9,23 @@ from torch import Tensor
 from cropr_mm.structures import Tokens
 
 
-def merge_tokens(tokens: Tokens, assignment: Tensor, num_slots: int) -> Tokens:
-    """Size-weighted mean of the patch tokens of each slot.
+def merge_tokens(
+    tokens: Tokens, assignment: Tensor, num_slots: int, log_weight: Tensor | None = None
+) -> Tokens:
+    """Weighted mean of the patch tokens of each slot.
 
     Args:
         tokens: P prefix and N patch tokens; the prefix passes untouched.
         assignment: Slot of each patch token, shape (B, N), int64 in [0, K). Every slot should
             receive a token; an empty one gives a zero token of size 0.
         num_slots: K.
+        log_weight: Logarithm of the weight of each patch token, shape (B, N), float32; None weighs
+            by size.
 
     Returns:
         P + K tokens. ``size`` (B, K) float32 counts the cells behind each one; ``index`` keeps the
-        raster id of a slot with a single token and is -1 where several were merged (or none).
+        raster id of a slot with a single token and is -1 where several were merged (or none);
+        ``source`` says where every cell went.
 
     Raises:
         ValueError: If ``assignment`` does not match the patch tokens, or a policy mask is set.
@@ -35,13 +40,29 @@ def merge_tokens(tokens: Tokens, assignment: Tensor, num_slots: int) -> Tokens:
     batch, _, channels = tokens.x.shape
     prefix, patches = tokens.x.split([tokens.num_prefix, assignment.shape[1]], dim=1)
     size = torch.ones_like(assignment, dtype=torch.float32) if tokens.size is None else tokens.size
-    new_size = size.new_zeros(batch, num_slots).scatter_add(1, assignment, size)  # (B, K)
+    empty = size.new_zeros(batch, num_slots)
+    new_size = empty.scatter_add(1, assignment, size)  # (B, K)
+    share = size
+    if log_weight is not None:
+        # Only ratios inside a slot count: with the largest at one, none overflows or all vanish.
+        largest = empty.scatter_reduce(
+            1, assignment, log_weight.detach(), "amax", include_self=False
+        )
+        share = (log_weight - largest.gather(1, assignment)).exp()
+    share = share / empty.scatter_add(1, assignment, share).gather(1, assignment)
     # Sums in float32: half precision loses tokens when many meet in one slot.
     rows = assignment.unsqueeze(-1).expand(-1, -1, channels)
-    total = size.new_zeros(batch, num_slots, channels).scatter_add(
-        1, rows, patches.float() * size.unsqueeze(-1)
+    mean = size.new_zeros(batch, num_slots, channels).scatter_add(
+        1, rows, patches.float() * share.unsqueeze(-1)
     )
-    mean = total / new_size.clamp(min=1).unsqueeze(-1)  # (B, K, C)
+
+    source = tokens.source
+    if source is None:  # position by raster id
+        position = torch.arange(assignment.shape[1], device=assignment.device)
+        cells = tokens.grid[0] * tokens.grid[1]
+        source = torch.full((batch, cells), -1, device=assignment.device)
+        source = source.scatter(1, tokens.index, position.expand_as(tokens.index))
+    slots = assignment.gather(1, source.clamp(min=0))
 
     count = torch.zeros_like(assignment[:, :1]).expand(-1, num_slots)
     count = count.scatter_add(1, assignment, torch.ones_like(assignment))
@@ -52,4 +73,5 @@ def merge_tokens(tokens: Tokens, assignment: Tensor, num_slots: int) -> Tokens:
         grid=tokens.grid,
         num_prefix=tokens.num_prefix,
         size=new_size,
+        source=torch.where(source < 0, source, slots),
     )

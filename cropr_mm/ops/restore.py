@@ -1,6 +1,6 @@
 """Put every token back into its cell of the grid.
 
-B batch, P prefix tokens, N tokens of the whole grid, C channels.
+B batch, P prefix tokens, N cells of the whole grid, C channels.
 """
 
 from collections.abc import Sequence
@@ -15,6 +15,9 @@ from cropr_mm.structures import Tokens
 def restore_tokens(kept: Tokens, parked: Sequence[Tokens], order: Tensor | None) -> Tokens:
     """Join live and parked tokens and bring them into the order of the whole grid.
 
+    Tokens without a cell (index -1) are left out. Where tokens were merged, every cell gets a copy
+    of what it was merged into.
+
     Args:
         kept: Live tokens, prefix first.
         parked: Tokens that left at each reduction, without prefix.
@@ -26,35 +29,49 @@ def restore_tokens(kept: Tokens, parked: Sequence[Tokens], order: Tensor | None)
         ``order``.
 
     Raises:
-        ValueError: If there are not as many tokens as cells, grids differ, or a parked record has
-            prefix tokens.
+        ValueError: If there are fewer tokens than cells, grids differ, a parked record has prefix
+            tokens, or some tokens were merged and others parked.
 
-    Every cell must occur once; values are not checked, that would stall the device. Tokens without
-    a cell (index -1) must be removed first.
+    Every cell must occur once; values are not checked, that would stall the device.
     """
     height, width = kept.grid
+    num_cells = height * width
     for left in parked:
         if left.grid != kept.grid or left.num_prefix:
             raise ValueError(
                 f"expected parked tokens of grid {kept.grid} without prefix, "
                 f"got grid {left.grid} with {left.num_prefix} prefix tokens"
             )
-    counts = [part.index.shape[1] for part in (kept, *parked)]
-    num_tokens = sum(counts)
-    if num_tokens != height * width:
-        raise ValueError(
-            f"expected {height * width} tokens for the {height} x {width} grid, got {num_tokens}: "
-            f"{counts[0]} kept, {counts[1:]} parked"
-        )
-    joined = _join([kept, *parked]) if parked else kept
-    place = inverse_permutation(joined.index)  # (B, N): raster id -> position
-    if order is not None:
-        if order.shape != (num_tokens,):
+    if order is not None and order.shape != (num_cells,):
+        raise ValueError(f"expected an order of shape ({num_cells},), got {tuple(order.shape)}")
+    if kept.source is not None:
+        place = kept.source
+        if parked:
+            raise ValueError("expected merged tokens or parked ones, got both")
+        kept = Tokens(kept.x, kept.index, kept.grid, kept.num_prefix)
+    else:
+        counts = [part.index.shape[1] for part in (kept, *parked)]
+        if sum(counts) < num_cells:
             raise ValueError(
-                f"expected an order of shape ({num_tokens},), got {tuple(order.shape)}"
+                f"expected {num_cells} tokens or more for the {height} x {width} grid, "
+                f"got {sum(counts)}: {counts[0]} kept, {counts[1:]} parked"
             )
+        kept = _join([kept, *parked]) if parked else kept
+        place = _place_of_cells(kept.index, num_cells)
+    if order is not None:
         place = place.index_select(1, order)
-    return take_tokens(joined, place, with_prefix=True)
+    full = take_tokens(kept, place, with_prefix=True)
+    cells = torch.arange(num_cells, device=place.device) if order is None else order
+    index = cells.expand_as(place)
+    return Tokens(full.x, index, full.grid, full.num_prefix, full.size, full.policy)
+
+
+def _place_of_cells(index: Tensor, num_cells: int) -> Tensor:
+    """Position of each cell's token among the joined ones, shape (B, h * w), in raster order."""
+    if index.shape[1] > num_cells:
+        synthetic = index < 0  # each takes a number of its own behind the cells
+        index = torch.where(synthetic, num_cells - 1 + synthetic.cumsum(1), index)
+    return inverse_permutation(index)[:, :num_cells]
 
 
 def _join(parts: Sequence[Tokens]) -> Tokens:

@@ -18,7 +18,7 @@ def select_topk(scores: Tensor, num_keep: int) -> tuple[Tensor, Tensor]:
 
     Args:
         scores: Shape (B, N), floating point; compared at float32 precision.
-        num_keep: K, number of tokens to keep, in [1, N].
+        num_keep: K, number of tokens to keep, in [0, N].
 
     Returns:
         Positions kept (B, K) and dropped (B, N - K), int64, both ascending.
@@ -32,11 +32,12 @@ def select_topk(scores: Tensor, num_keep: int) -> tuple[Tensor, Tensor]:
             f"got {scores.dtype} of shape {tuple(scores.shape)}"
         )
     num_tokens = scores.shape[1]
-    if not 1 <= num_keep <= num_tokens:
-        raise ValueError(f"expected num_keep in [1, {num_tokens}], got {num_keep}")
+    if not 0 <= num_keep <= num_tokens:
+        raise ValueError(f"expected num_keep in [0, {num_tokens}], got {num_keep}")
     position = torch.arange(num_tokens, device=scores.device).expand_as(scores)  # (B, N)
-    if num_keep == num_tokens:
-        return position.contiguous(), position[:, :0]
+    if num_keep in (0, num_tokens):
+        position = position.contiguous()
+        return position[:, :num_keep], position[:, num_keep:]
 
     key = _unique_key(scores.detach(), position)
     # The top-k of the smaller side is the cheaper one.

@@ -1,21 +1,34 @@
 """Token reduction methods."""
 
 from cropr_mm.reducers.attn_topk import AttnTopK
-from cropr_mm.reducers.base import TokenMerger, TokenPruner, TokenReducer
+from cropr_mm.reducers.base import TokenMerger, TokenPruner, TokenRanker, TokenReducer
 from cropr_mm.reducers.cropr import Cropr
 from cropr_mm.reducers.cropr_auxiliary import CroprAuxiliary
+from cropr_mm.reducers.dpc_knn import DPCKNN
+from cropr_mm.reducers.evit import EViT
+from cropr_mm.reducers.k_medoids import KMedoids
 from cropr_mm.reducers.non_salient import NonSalient
+from cropr_mm.reducers.radial import RadialPruner
 from cropr_mm.reducers.random import RandomPruner
+from cropr_mm.reducers.tome import ToMe
+from cropr_mm.reducers.tps import ETPS
 from cropr_mm.reducers.variance import VariancePruner
 
 __all__ = [
+    "DPCKNN",
+    "ETPS",
     "AttnTopK",
     "Cropr",
     "CroprAuxiliary",
+    "EViT",
+    "KMedoids",
     "NonSalient",
+    "RadialPruner",
     "RandomPruner",
+    "ToMe",
     "TokenMerger",
     "TokenPruner",
+    "TokenRanker",
     "TokenReducer",
     "VariancePruner",
 ]

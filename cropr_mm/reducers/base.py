@@ -23,6 +23,7 @@ class TokenReducer(nn.Module):
         needs: Fields of :class:`Signals` that the method reads; the backbone fills only these.
         site: Where in its block the method acts: ``before`` it, ``between`` attention and MLP, or
             ``after`` it.
+        synthetic: Whether it makes tokens that belong to no cell (index -1).
 
     Args:
         embed_dim: C, given by the backbone.
@@ -30,6 +31,7 @@ class TokenReducer(nn.Module):
 
     needs: frozenset[str] = frozenset()
     site: Site = "after"
+    synthetic = False
 
     def __init__(self, embed_dim: int) -> None:
         super().__init__()
@@ -49,11 +51,12 @@ class TokenReducer(nn.Module):
             The tokens that go on, in token order, and what became of the others.
 
         Raises:
-            ValueError: If ``num_keep`` is below 1, or a needed signal is missing or misaligned.
+            ValueError: If ``num_keep`` is too small, or a needed signal is missing or misaligned.
         """
         if num_keep < 1:
             raise ValueError(f"expected num_keep >= 1, got {num_keep}")
-        if num_keep >= tokens.index.shape[1]:
+        num_patches = tokens.index.shape[1]
+        if num_keep >= num_patches:
             return self.keep_all(tokens)
         for name in sorted(self.needs):
             signal = getattr(signals, name)
@@ -63,7 +66,21 @@ class TokenReducer(nn.Module):
                     f"{type(self).__name__} expected signal '{name}' for (B, N) = "
                     f"{tuple(tokens.index.shape)} patch tokens, got {got}"
                 )
+        self.check_count(num_patches, tokens.num_prefix, num_keep)
         return self.reduce(tokens, num_keep, signals)
+
+    def fewest(self, num_patches: int, num_prefix: int) -> int:
+        """Fewest patch tokens that one step can leave; at least 1."""
+        return 1
+
+    def check_count(self, num_patches: int, num_prefix: int, num_keep: int) -> None:
+        """Raise ValueError if one step cannot leave so few tokens."""
+        fewest = self.fewest(num_patches, num_prefix)
+        if num_keep < fewest:
+            raise ValueError(
+                f"{type(self).__name__} expected num_keep >= {fewest} of {num_patches} patch "
+                f"tokens in one step, got {num_keep}"
+            )
 
     def switch_to_deploy(self) -> None:
         """Strip what only training needs; by default there is nothing to strip."""
@@ -77,8 +94,8 @@ class TokenReducer(nn.Module):
         raise NotImplementedError
 
 
-class TokenPruner(TokenReducer):
-    """Keep the tokens of highest score; a method gives the scores only.
+class TokenRanker(TokenReducer):
+    """Split tokens by score; a method gives the scores and says what becomes of both parts.
 
     Selection has a total order (see :func:`select_topk`), passes no gradient, and leaves kept and
     dropped tokens in token order. Tokens masked out by ``policy`` and padding (``signals``) rank
@@ -93,19 +110,32 @@ class TokenPruner(TokenReducer):
         none = tokens.index[:, :0]
         return Reduction(tokens, take_tokens(tokens, none, with_prefix=False))
 
+    @torch.no_grad()
+    def split(self, tokens: Tokens, num_keep: int, signals: Signals) -> tuple[Tensor, Tensor]:
+        """Positions of kept (B, num_keep) and dropped patch tokens, both ascending."""
+        scores = self.score(tokens, signals)
+        if scores.shape != tokens.index.shape:
+            raise ValueError(
+                f"{type(self).__name__}.score expected to return shape "
+                f"{tuple(tokens.index.shape)}, got {tuple(scores.shape)}"
+            )
+        return select_topk(exclude(scores, tokens, signals), num_keep)
+
+
+def exclude(scores: Tensor, tokens: Tokens, signals: Signals) -> Tensor:
+    """Scores (B, N) in which tokens that are masked or padding rank lowest."""
+    if tokens.policy is not None:
+        scores = scores.masked_fill(~tokens.policy, float("nan"))
+    if signals.padding is not None:
+        scores = scores.masked_fill(signals.padding, float("nan"))
+    return scores
+
+
+class TokenPruner(TokenRanker):
+    """Keep the tokens of highest score as they are and drop the others."""
+
     def reduce(self, tokens: Tokens, num_keep: int, signals: Signals) -> Reduction:
-        with torch.no_grad():
-            scores = self.score(tokens, signals)
-            if scores.shape != tokens.index.shape:
-                raise ValueError(
-                    f"{type(self).__name__}.score expected to return shape "
-                    f"{tuple(tokens.index.shape)}, got {tuple(scores.shape)}"
-                )
-            if tokens.policy is not None:
-                scores = scores.masked_fill(~tokens.policy, float("nan"))
-            if signals.padding is not None:
-                scores = scores.masked_fill(signals.padding, float("nan"))
-            kept, dropped = select_topk(scores, num_keep)
+        kept, dropped = self.split(tokens, num_keep, signals)
         return Reduction(
             kept=take_tokens(tokens, kept, with_prefix=True),
             dropped=take_tokens(tokens, dropped, with_prefix=False),
@@ -116,11 +146,22 @@ class TokenMerger(TokenReducer):
     """Average tokens that belong together; a method gives the matching only.
 
     Merged tokens have ``index`` -1: they stand for no single cell (see :func:`merge_tokens`).
+
+    Attributes:
+        proportional: Whether attention in later blocks counts a merged token as the cells behind
+            it.
     """
+
+    synthetic = True
+    proportional = False
 
     def match(self, tokens: Tokens, num_keep: int, signals: Signals) -> Tensor:
         """Slot of each patch token, (B, N), int64, onto [0, num_keep); runs without gradient."""
         raise NotImplementedError
+
+    def log_weight(self, tokens: Tokens) -> Tensor | None:
+        """Logarithm of each patch token's weight, (B, N), float32; None weighs by size."""
+        return None
 
     def keep_all(self, tokens: Tokens) -> Reduction:
         slots = torch.arange(tokens.index.shape[1], device=tokens.index.device)
@@ -129,4 +170,5 @@ class TokenMerger(TokenReducer):
     def reduce(self, tokens: Tokens, num_keep: int, signals: Signals) -> Reduction:
         with torch.no_grad():
             assignment = self.match(tokens, num_keep, signals)
-        return Reduction(merge_tokens(tokens, assignment, num_keep), assignment=assignment)
+        merged = merge_tokens(tokens, assignment, num_keep, self.log_weight(tokens))
+        return Reduction(merged, assignment=assignment)

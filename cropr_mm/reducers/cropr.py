@@ -3,13 +3,13 @@
 B batch, P prefix tokens, N live patch tokens, M queries, C channels.
 """
 
-from contextlib import nullcontext
 from math import prod
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from cropr_mm.ops.precision import without_autocast
 from cropr_mm.reducers.base import TokenPruner
 from cropr_mm.reducers.cropr_attention import EPS, MultiHeadAttention, SimpleAttention
 from cropr_mm.reducers.cropr_auxiliary import CroprAuxiliary
@@ -113,9 +113,7 @@ class Cropr(TokenPruner):
         return super().forward(tokens, num_keep, signals)
 
     def score(self, tokens: Tokens, signals: Signals) -> Tensor:
-        # Half precision would tie scores that differ. Autocast does not know the meta device.
-        device = tokens.x.device.type
-        with nullcontext() if device == "meta" else torch.autocast(device, enabled=False):
+        with without_autocast(tokens.x.device.type):
             # The whole sequence, then a slice: a slice of x would be copied first.
             scores = self.logits(tokens.x.float())[:, tokens.num_prefix :]
         if self.sampling:

@@ -2,6 +2,7 @@
 
 from cropr_mm.schedules.base import Schedule
 from cropr_mm.schedules.constant_rate import ConstantRate
+from cropr_mm.schedules.discs import Discs
 from cropr_mm.schedules.explicit_tokens import ExplicitTokens
 from cropr_mm.schedules.keep_ratios import KeepRatios
 from cropr_mm.schedules.stages import Stages
@@ -9,6 +10,7 @@ from cropr_mm.schedules.window_stages import WindowStages
 
 __all__ = [
     "ConstantRate",
+    "Discs",
     "ExplicitTokens",
     "KeepRatios",
     "Schedule",

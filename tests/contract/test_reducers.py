@@ -11,7 +11,14 @@ import torch
 from torch import Tensor, nn
 
 import cropr_mm.reducers  # noqa: F401 - registers the methods
-from cropr_mm.reducers import TokenMerger, TokenPruner, TokenReducer
+from cropr_mm.reducers import (
+    KMedoids,
+    RadialPruner,
+    TokenMerger,
+    TokenPruner,
+    TokenRanker,
+    TokenReducer,
+)
 from cropr_mm.registry import MODELS
 from cropr_mm.structures import Reduction, Signals, Tokens
 
@@ -47,6 +54,9 @@ REGISTERED = [c for c in MODELS.module_dict.values() if issubclass(c, TokenReduc
 # Options worth the whole contract; the default arguments are always tested.
 OPTIONS: dict[str, list[dict]] = {
     "AttnTopK": [dict(signal="column_mean", site="between")],
+    "DPCKNN": [dict(equal_weight=True)],
+    "KMedoids": [dict(compat=True)],
+    "RadialPruner": [dict(norm="l1"), dict(norm="linf", compat=True)],
     "Cropr": [
         dict(num_queries=4),
         dict(deploy=True),
@@ -62,11 +72,18 @@ CASES = [
 ]
 PRUNERS = [case for case in CASES if issubclass(case.cls, TokenPruner)]
 MERGERS = [case for case in CASES if issubclass(case.cls, TokenMerger)]
+# These rank by more than the value of a token or its signal.
+BY_VALUE = [case for case in PRUNERS if case.cls not in (KMedoids, RadialPruner)]
 
 every_case = pytest.mark.parametrize("case", CASES, ids=str)
 every_pruner = pytest.mark.parametrize("case", PRUNERS, ids=str)
 every_merger = pytest.mark.parametrize("case", MERGERS, ids=str)
-every_count = pytest.mark.parametrize("num_keep", COUNTS)
+
+
+def each_count(cases: list[Case]) -> pytest.MarkDecorator:
+    """Cases with the counts that they can leave in one step."""
+    pairs = [(c, k) for c in cases for k in COUNTS if k >= c.build().fewest(N, P)]
+    return pytest.mark.parametrize(("case", "num_keep"), pairs, ids=str)
 
 
 def make_tokens(dtype: torch.dtype = torch.float32) -> Tokens:
@@ -132,8 +149,7 @@ def test_declarations_are_valid(case: Case) -> None:
     assert reducer.site in ("before", "between", "after")
 
 
-@every_case
-@every_count
+@each_count(CASES)
 def test_leaves_the_exact_count_and_never_the_prefix(case: Case, num_keep: int) -> None:
     reducer, tokens = case.build().eval(), make_tokens()
     kept = reducer(tokens, num_keep, make_signals(reducer, tokens)).kept
@@ -144,8 +160,7 @@ def test_leaves_the_exact_count_and_never_the_prefix(case: Case, num_keep: int) 
     assert (kept.grid, kept.num_prefix) == (GRID, P)
 
 
-@every_pruner
-@every_count
+@each_count(PRUNERS)
 def test_pruner_partitions_the_tokens_in_order(case: Case, num_keep: int) -> None:
     reducer, tokens = case.build().eval(), make_tokens()
     assert_partition(tokens, reducer(tokens, num_keep, make_signals(reducer, tokens)), num_keep)
@@ -169,7 +184,7 @@ def test_keeping_everything_changes_nothing(case: Case, num_keep: int) -> None:
     reducer, tokens = case.build().eval(), make_tokens()
     kept, dropped, assignment = reducer(tokens, num_keep, make_signals(reducer, tokens))
     assert kept is tokens
-    if isinstance(reducer, TokenPruner):
+    if isinstance(reducer, TokenRanker):
         assert dropped.x.shape == (B, 0, C)
         assert dropped.index.shape == (B, 0)
         assert dropped.num_prefix == 0
@@ -197,8 +212,7 @@ def test_a_missing_or_misaligned_signal_is_named(case: Case) -> None:
             reducer(tokens, 5, short)
 
 
-@every_case
-@every_count
+@each_count(CASES)
 def test_an_image_does_not_depend_on_its_batch(case: Case, num_keep: int) -> None:
     reducer, tokens = case.build().eval(), make_tokens()
     signals = make_signals(reducer, tokens)
@@ -211,7 +225,8 @@ def test_an_image_does_not_depend_on_its_batch(case: Case, num_keep: int) -> Non
             Signals(*(None if signal is None else signal[one] for signal in signals)),
         )
         assert torch.equal(alone.kept.index, together.kept.index[one])
-        assert torch.equal(alone.kept.x, together.kept.x[one])
+        # Products of another batch may round otherwise.
+        torch.testing.assert_close(alone.kept.x, together.kept.x[one])
 
 
 @every_case
@@ -223,8 +238,7 @@ def test_evaluation_is_deterministic(case: Case) -> None:
     assert torch.equal(first.x, second.x)
 
 
-@every_pruner
-@every_count
+@each_count(BY_VALUE)
 def test_equal_scores_keep_the_first_tokens(case: Case, num_keep: int) -> None:
     reducer, tokens = case.build().eval(), make_tokens()
     tokens = tokens._replace(x=torch.zeros_like(tokens.x))
@@ -232,8 +246,7 @@ def test_equal_scores_keep_the_first_tokens(case: Case, num_keep: int) -> None:
     assert torch.equal(kept.index, tokens.index[:, :num_keep])
 
 
-@every_pruner
-@every_count
+@each_count([case for case in PRUNERS if case.cls is not RadialPruner])
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
 def test_scores_without_a_value_break_nothing(case: Case, num_keep: int, value: float) -> None:
     reducer, tokens = case.build().eval(), make_tokens()
@@ -249,8 +262,7 @@ def test_scores_without_a_value_break_nothing(case: Case, num_keep: int, value: 
         assert not bool(result.kept.patches.isnan().any()), "a token without a score was kept"
 
 
-@every_pruner
-@every_count
+@each_count(PRUNERS)
 def test_masked_tokens_go_first(case: Case, num_keep: int) -> None:
     reducer, tokens = case.build().eval(), make_tokens()
     policy = torch.rand(B, N) > 0.3
@@ -260,8 +272,7 @@ def test_masked_tokens_go_first(case: Case, num_keep: int) -> None:
     assert torch.equal(result.kept.policy.sum(1) + result.dropped.policy.sum(1), live)
 
 
-@every_pruner
-@every_count
+@each_count(PRUNERS)
 def test_padding_goes_first(case: Case, num_keep: int) -> None:
     reducer, tokens = case.build().eval(), make_tokens()
     signals = make_signals(reducer, tokens)
@@ -315,7 +326,7 @@ def test_gradient_reaches_each_merged_token(case: Case) -> None:
     reducer, tokens = case.build().eval(), make_tokens()
     tokens.x.requires_grad_()
     reducer(tokens, 6, make_signals(reducer, tokens)).kept.x.sum().backward()
-    assert bool((tokens.x.grad > 0).all())
+    assert bool((tokens.x.grad != 0).all())
 
 
 @every_case
@@ -426,8 +437,7 @@ def test_exports(case: Case) -> None:
         assert_same(program.module(), model)
 
 
-@every_merger
-@every_count
+@each_count(MERGERS)
 def test_merger_accounts_for_every_token(case: Case, num_keep: int) -> None:
     reducer, tokens = case.build().eval(), make_tokens()
     tokens = tokens._replace(size=torch.randint(1, 4, (B, N)).float())
@@ -440,6 +450,8 @@ def test_merger_accounts_for_every_token(case: Case, num_keep: int) -> None:
             members = assignment[image] == slot
             assert bool(members.any()), "empty slot"
             weight = tokens.size[image, members]
+            if reducer.log_weight(tokens) is not None:  # a method with weights of its own
+                weight = reducer.log_weight(tokens)[image, members].exp()
             mean = (tokens.patches[image, members] * weight.unsqueeze(1)).sum(0) / weight.sum()
             torch.testing.assert_close(kept.patches[image, slot], mean)
             ids = tokens.index[image, members]

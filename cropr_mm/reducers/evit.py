@@ -1,0 +1,52 @@
+"""EViT: keep what the class token looks at and fuse the rest into one token.
+
+B batch, P prefix tokens, N live patch tokens, C channels.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from cropr_mm.ops.gather import take_tokens
+from cropr_mm.reducers.base import TokenRanker
+from cropr_mm.registry import MODELS
+from cropr_mm.structures import Reduction, Signals, Tokens
+
+
+@MODELS.register_module()
+class EViT(TokenRanker):
+    """Rank tokens by the attention of the class token; the others become their weighted sum.
+
+    Weights are the attention itself, so they add up to less than one. The fused token belongs to no
+    cell (index -1), is counted in ``num_keep``, and is a token as any other in later steps; fusion
+    leaves it out.
+
+    Source: Liang et al., arXiv 2202.07800, and its released code. There the rate counts real tokens
+    only: a published step that keeps k is ``num_keep = k + 1`` here. Kept tokens stay in token
+    order instead of descending attention, which changes nothing for attention.
+    """
+
+    needs = frozenset({"cls_row"})
+    site = "between"
+    synthetic = True
+
+    def score(self, tokens: Tokens, signals: Signals) -> Tensor:
+        if tokens.num_prefix == 0:
+            raise ValueError("EViT expected a class token, got tokens without prefix")
+        assert signals.cls_row is not None, "needs names it"
+        return signals.cls_row
+
+    def reduce(self, tokens: Tokens, num_keep: int, signals: Signals) -> Reduction:
+        places, rest = self.split(tokens, num_keep - 1, signals)
+        kept = take_tokens(tokens, places, with_prefix=True)
+        dropped = take_tokens(tokens, rest, with_prefix=False)
+        assert signals.cls_row is not None, "needs names it"
+        weight = signals.cls_row.gather(1, rest)  # (B, N - num_keep + 1)
+        fused = (dropped.x * weight.unsqueeze(-1)).sum(dim=1, keepdim=True)  # (B, 1, C)
+        whole = Tokens(
+            torch.cat([kept.x, fused.to(kept.x.dtype)], dim=1),
+            F.pad(kept.index, (0, 1), value=-1),
+            kept.grid,
+            kept.num_prefix,
+        )
+        return Reduction(whole, dropped)

@@ -1,0 +1,71 @@
+"""Fixed pattern: keep the tokens near the centre of the image."""
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from cropr_mm.reducers.base import TokenPruner
+from cropr_mm.registry import MODELS
+from cropr_mm.structures import Signals, Tokens
+
+
+@MODELS.register_module()
+class RadialPruner(TokenPruner):
+    """Keep the tokens of smallest distance to the centre, the same for every image.
+
+    Args:
+        embed_dim: C, given by the backbone.
+        norm: Distance: 'l1', 'l2' or 'linf'.
+        compat: Coordinates as in the released code, equal steps from -g // 2 to g // 2 in float32,
+            which splits radii that are equal.
+
+    Raises:
+        ValueError: If there is no such norm.
+
+    Source: Haurum et al., Which Tokens to Use?, ICCV 2023 workshops, and its released code. There
+    whole discs are kept, whatever their number of tokens: give these numbers to the schedule (see
+    :class:`cropr_mm.schedules.Discs`); with other numbers the last ring is kept in part, first
+    tokens first.
+    """
+
+    def __init__(
+        self,
+        embed_dim: int,
+        norm: Literal["l1", "l2", "linf"] = "l2",
+        compat: bool = False,
+    ) -> None:
+        super().__init__(embed_dim)
+        if norm not in ("l1", "l2", "linf"):
+            raise ValueError(f"expected norm 'l1', 'l2' or 'linf', got {norm!r}")
+        self.norm = norm
+        self.compat = compat
+
+    def score(self, tokens: Tokens, signals: Signals) -> Tensor:
+        return -radius(tokens.grid, self.norm, self.compat, tokens.index.device)[tokens.index]
+
+
+def radius(
+    grid: tuple[int, int], norm: str, compat: bool, device: torch.device | None = None
+) -> Tensor:
+    """Distance of every cell from the centre, shape (h * w,), float32.
+
+    Args:
+        grid: Rows and columns (h, w).
+        norm: 'l1', 'l2' or 'linf'.
+        compat: See :class:`RadialPruner`; otherwise twice the distance, in whole numbers (squared
+            for 'l2'), so that equal distances are equal numbers.
+        device: Of the result.
+    """
+    axes = []
+    for side in grid:
+        if compat:
+            axes.append(torch.linspace(-side // 2, side // 2, side, device=device))
+        else:
+            axes.append(2.0 * torch.arange(side, device=device) - (side - 1))
+    y, x = axes[0][:, None].abs(), axes[1][None, :].abs()
+    if norm == "l1":
+        return (y + x).flatten()
+    if norm == "linf":
+        return torch.maximum(y, x).flatten()
+    return (y**2 + x**2).sqrt().flatten() if compat else (y**2 + x**2).flatten()

@@ -1,0 +1,148 @@
+"""Merged and fused tokens inside the encoder: positions, attention, maps and means."""
+
+from typing import Any
+
+import pytest
+import torch
+
+from cropr_mm import CroprViT
+from cropr_mm.layers.attention import Attention, Geometry
+from cropr_mm.ops.merge import merge_tokens
+from cropr_mm.ops.restore import restore_tokens
+from cropr_mm.structures import Tokens
+
+ARCH: dict[str, Any] = dict(embed_dim=32, depth=5, num_heads=2, rope="eva")
+TOME: dict[str, Any] = dict(
+    reducer=dict(type="cropr_mm.ToMe"),
+    schedule=dict(type="cropr_mm.ExplicitTokens", num_keep={0: 28, 2: 16}),
+)
+EVIT: dict[str, Any] = dict(
+    reducer=dict(type="cropr_mm.EViT"),
+    schedule=dict(type="cropr_mm.ExplicitTokens", num_keep={0: 20, 1: 12, 2: 5}),
+    fusion=dict(type="cropr_mm.LastLayerFusion"),
+)
+
+
+def encoder(**options: Any) -> CroprViT:
+    torch.manual_seed(0)
+    return CroprViT(**dict(arch=ARCH, img_size=(48, 64), patch_size=8) | options).eval()
+
+
+@torch.no_grad()
+def test_a_map_has_a_copy_of_a_merged_token_in_each_of_its_cells() -> None:
+    model = encoder(**TOME, final_norm=False)
+    steps, last = [], []
+    for reducer in model.reducers.values():
+        reducer.register_forward_hook(lambda _m, _args, result: steps.append(result.assignment))
+    model.blocks[-1].register_forward_hook(lambda _m, _args, result: last.append(result[0]))
+    (features,) = model(torch.randn(2, 3, 48, 64))
+    assert features.shape == (2, 32, 6, 8)
+    assert model.tokens_per_block() == [49, 29, 29, 17, 17]
+    for image in range(2):
+        for cell in range(48):
+            slot = steps[1][image, steps[0][image, cell]]
+            expected = last[0][image, 1 + slot]
+            assert torch.equal(features[image, :, cell // 8, cell % 8], expected)
+
+
+@torch.no_grad()
+def test_means_weight_merged_tokens_by_their_cells() -> None:
+    images = torch.randn(2, 3, 48, 64)
+    mean = encoder(**TOME, final_norm=False, out_type="avg_featmap")(images)[0]
+    features = encoder(**TOME, final_norm=False)(images)[0]
+    torch.testing.assert_close(mean, features.mean(dim=(2, 3)))
+
+
+@torch.no_grad()
+def test_a_large_token_attends_as_its_copies_would() -> None:
+    torch.manual_seed(0)
+    attention = Attention(8, 2).eval()
+    one = torch.randn(1, 3, 8)
+    copies = one[:, [0, 1, 1, 1, 2]]
+    size = torch.tensor([[1.0, 3.0, 1.0]])
+    for needs in (frozenset(), frozenset({"cls_row", "column_mean"})):
+        merged, signals = attention(one, Geometry(key_bias=size.log()), needs)
+        apart, _ = attention(copies, Geometry())
+        torch.testing.assert_close(merged, apart[:, [0, 1, 4]])
+    _, apart_signals = attention(copies, Geometry(), frozenset({"cls_row"}))
+    torch.testing.assert_close(signals["cls_row"][:, 1], apart_signals["cls_row"][:, 1:4].sum(1))
+
+
+@torch.no_grad()
+def test_proportional_attention_is_an_option_of_the_method() -> None:
+    images = torch.randn(1, 3, 48, 64)
+    plain = encoder(**TOME)
+    proportional = encoder(
+        reducer=dict(type="cropr_mm.ToMe", proportional=True), schedule=TOME["schedule"]
+    )
+    assert not torch.equal(plain(images)[0], proportional(images)[0])
+    assert torch.equal(plain.unpruned()(images)[0], proportional.unpruned()(images)[0])
+
+
+@torch.no_grad()
+def test_fusion_gives_every_cell_its_own_token_and_leaves_fused_ones_out() -> None:
+    model = encoder(**EVIT, final_norm=False)
+    seen = []
+    model.fusion.register_forward_hook(lambda _m, args, full: seen.append((*args[:2], full)))
+    model(torch.randn(2, 3, 48, 64))
+    ((kept, parked, full),) = seen
+    parts = torch.cat([kept.index, *(part.index for part in parked)], dim=1)
+    assert parts.shape[1] == 48 + 3, "a fused token of each step"
+    assert torch.equal((parts < 0).sum(1), torch.tensor([3, 3]))
+    assert torch.equal(full.index, torch.arange(48).expand(2, -1))
+    for part in parked:
+        for image, place in (part.index >= 0).nonzero().tolist():
+            cell = part.index[image, place]
+            assert torch.equal(full.patches[image, cell], part.x[image, place])
+
+
+def test_a_token_without_a_cell_is_not_rotated() -> None:
+    positions = encoder().positions
+    tables = positions.tables((6, 8), torch.device("cpu"))
+    tokens = Tokens(torch.zeros(1, 4, 32), torch.tensor([[5, 0, -1]]), (6, 8), 1)
+    rope = positions.geometry(tokens, tables, windowed=False).rope
+    assert torch.equal(rope.cos[0, 1:3], tables.rope.cos[[5, 0]])
+    for row in (0, 3):  # the class token and the fused one
+        assert bool((rope.cos[0, row] == 1).all())
+        assert bool((rope.sin[0, row] == 0).all())
+
+
+def test_merging_again_follows_the_first_cells() -> None:
+    tokens = Tokens(torch.arange(4.0)[None, :, None], torch.tensor([[3, 1, 0, 2]]), (2, 2))
+    once = merge_tokens(tokens, torch.tensor([[0, 1, 1, 2]]), 3)
+    assert once.source.tolist() == [[1, 1, 2, 0]]
+    twice = merge_tokens(once, torch.tensor([[0, 1, 0]]), 2)
+    assert twice.source.tolist() == [[1, 1, 0, 0]]
+    assert restore_tokens(twice, [], None).x[0, :, 0].tolist() == [1.5, 1.5, 1.5, 1.5]
+    assert restore_tokens(once, [], torch.tensor([3, 2, 1, 0])).x[0, :, 0].tolist() == [
+        0,
+        3,
+        1.5,
+        1.5,
+    ]
+    with pytest.raises(ValueError, match="merged tokens or parked ones, got both"):
+        restore_tokens(once, [Tokens(torch.zeros(1, 1, 1), torch.zeros(1, 1).long(), (2, 2))], None)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({**TOME, "fusion": dict(type="cropr_mm.LastLayerFusion")}, "ToMe merges .* fusion=None"),
+        ({**TOME, "use_rel_pos": True}, "ToMe makes tokens that belong to no cell"),
+        ({**EVIT, "use_rel_pos": True}, "EViT makes tokens that belong to no cell"),
+        (
+            {**TOME, "window_size": 2, "global_block_indexes": [3], "with_cls_token": False},
+            "ToMe makes tokens .* window_size=None",
+        ),
+        ({**EVIT, "with_cls_token": False}, "EViT reads the attention of the class token"),
+        (
+            {**TOME, "schedule": dict(type="cropr_mm.ExplicitTokens", num_keep={0: 10})},
+            "ToMe expected num_keep >= 24 of 48 patch tokens in one step, got 10",
+        ),
+    ],
+)
+def test_what_cannot_work_is_refused_when_it_is_built(
+    options: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        encoder(**options)

@@ -1,0 +1,214 @@
+"""Token reduction methods against worked examples of their papers and code."""
+
+import math
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from cropr_mm.ops.gather import inverse_permutation
+from cropr_mm.reducers import DPCKNN, ETPS, EViT, KMedoids, RadialPruner, ToMe
+from cropr_mm.reducers.tps import squeeze
+from cropr_mm.schedules import Discs
+from cropr_mm.structures import Signals, Tokens
+
+
+def tokens_of(rows: list, num_prefix: int = 0) -> Tokens:
+    """One image; prefix rows first, then one row of patches."""
+    x = torch.tensor(rows, dtype=torch.float32)[None]
+    num_patches = x.shape[1] - num_prefix
+    return Tokens(x, torch.arange(num_patches)[None], (1, num_patches), num_prefix)
+
+
+def row(*values: float) -> Tensor:
+    return torch.tensor([values])
+
+
+def test_evit_keeps_the_best_and_sums_the_rest_by_attention() -> None:
+    tokens = tokens_of([(9, 9), (1, 1), (2, 0), (0, 2), (4, 4)], num_prefix=1)
+    signals = Signals(cls_row=row(0.4, 0.1, 0.3, 0.2))
+    kept, dropped, _ = EViT(2)(tokens, 3, signals)
+    assert kept.index.tolist() == [[0, 2, -1]]
+    torch.testing.assert_close(kept.x[0], torch.tensor([[9, 9], [1, 1], [0, 2], [1.0, 0.8]]))
+    assert dropped.index.tolist() == [[1, 3]]
+    assert dropped.x[0].tolist() == [[2, 0], [4, 4]]
+
+
+def test_evit_learns_through_the_weights_of_the_fused_token() -> None:
+    tokens = tokens_of([(9, 9), (1, 1), (2, 0), (0, 2)], num_prefix=1)
+    attention = row(0.5, 0.2, 0.3).requires_grad_()
+    kept = EViT(2)(tokens, 2, Signals(cls_row=attention)).kept
+    kept.x[:, -1].sum().backward()
+    assert attention.grad.tolist() == [[0.0, 2.0, 2.0]]  # the sums of the two dropped tokens
+
+
+def test_a_fused_token_may_be_dropped_and_fused_again() -> None:
+    tokens = tokens_of([(9, 9), (1, 1), (2, 0), (0, 2), (4, 4)], num_prefix=1)
+    first = EViT(2)(tokens, 3, Signals(cls_row=row(0.4, 0.1, 0.3, 0.2))).kept
+    kept, dropped, _ = EViT(2)(first, 2, Signals(cls_row=row(0.5, 0.1, 0.2)))
+    assert kept.index.tolist() == [[0, -1]]
+    assert dropped.index.tolist() == [[2, -1]]
+    torch.testing.assert_close(kept.x[0, 2], 0.1 * torch.tensor([0, 2]) + 0.2 * first.x[0, 3])
+
+
+def test_squeezed_tokens_move_towards_their_guests() -> None:
+    kept = torch.tensor([[[1.0, 0.0], [0.0, 1.0]]])
+    pruned = torch.tensor([[[1.0, 0.5], [2.0, 0.0], [0.5, 1.0]]])
+    expected = torch.tensor([[[1.344850, 0.155150], [0.236815, 1.0]]])
+    torch.testing.assert_close(squeeze(kept, pruned), expected, atol=2e-6, rtol=0)
+
+
+def test_a_host_without_guests_stays_as_it_is() -> None:
+    kept = torch.tensor([[[1.0, 0.0], [0.0, 3.0]]])
+    assert torch.equal(squeeze(kept, torch.tensor([[[2.0, 0.1]]]))[:, 1], kept[:, 1])
+
+
+def test_etps_squeezes_what_the_class_token_looks_at_least() -> None:
+    tokens = tokens_of([(9, 9), (1, 0), (1, 0.5), (0, 1), (2, 0), (0.5, 1)], num_prefix=1)
+    signals = Signals(cls_row=row(0.4, 0.1, 0.3, 0.1, 0.1))
+    kept, dropped, _ = ETPS(2)(tokens, 2, signals)
+    expected = torch.tensor([[9, 9], [1.344850, 0.155150], [0.236815, 1.0]])
+    torch.testing.assert_close(kept.x[0], expected, atol=2e-6, rtol=0)
+    assert (kept.index.tolist(), dropped.index.tolist()) == ([[0, 2]], [[1, 3, 4]])
+    assert torch.equal(dropped.x[0], tokens.x[0, [2, 4, 5]])
+
+
+def test_tome_merges_the_most_similar_pairs_of_both_halves() -> None:
+    keys = torch.tensor([[(1, 0), (1, 0.2), (0, 1), (0.1, 1), (1, 1), (-1, 0.5)]])
+    tokens = tokens_of([(9, 9), *keys[0].tolist()], num_prefix=1)
+    kept, dropped, assignment = ToMe(2)(tokens, 4, Signals(keys=keys))
+    # Places in the sequence: 0, 6, {1, 2}, {3, 4}, 5; patches count from place 1.
+    assert assignment.tolist() == [[1, 1, 2, 2, 3, 0]]
+    assert kept.size.tolist() == [[1, 2, 2, 1]]
+    assert kept.index.tolist() == [[5, -1, -1, 4]]
+    torch.testing.assert_close(kept.x[0, 2], torch.tensor([1, 0.1]))
+    assert dropped is None
+
+
+@pytest.mark.parametrize("num_prefix", [0, 1, 2, 5])
+def test_tome_pairs_by_places_in_the_whole_sequence(num_prefix: int) -> None:
+    """A naive loop over the published description, over several steps."""
+    torch.manual_seed(num_prefix)
+    x = torch.randn(1, num_prefix + 11, 6)
+    tokens = Tokens(x, torch.arange(11)[None], (1, 11), num_prefix)
+    for num_keep in (7, 5):
+        keys = tokens.x[:, num_prefix:] @ torch.randn(6, 4)
+        places = range(num_prefix, tokens.x.shape[1])
+        even, odd = ([p for p in places if p % 2 == parity] for parity in (0, 1))
+        unit = {p: keys[0, p - num_prefix] / keys[0, p - num_prefix].norm() for p in places}
+        best = {a: max(odd, key=lambda b: float(unit[a] @ unit[b])) for a in even}
+        ranked = sorted(even, key=lambda a: -float(unit[a] @ unit[best[a]]))
+        gone = ranked[: len(unit) - num_keep]
+        groups = [[a] for a in even if a not in gone]
+        groups += [[b, *(a for a in gone if best[a] == b)] for b in odd]
+        size = torch.ones(tokens.x.shape[1])
+        if tokens.size is not None:
+            size[num_prefix:] = tokens.size[0]
+        expected = torch.stack(
+            [(tokens.x[0, g] * size[g, None]).sum(0) / size[g].sum() for g in groups]
+        )
+        prefix = tokens.x[:, :num_prefix]
+        tokens = ToMe(6)(tokens, num_keep, Signals(keys=keys)).kept
+        torch.testing.assert_close(tokens.x[0, num_prefix:], expected)
+        assert torch.equal(tokens.x[:, :num_prefix], prefix)
+        assert tokens.size.sum() == 11
+
+
+def test_tome_cannot_merge_more_than_one_half() -> None:
+    tokens = tokens_of([(9, 9), *[(1, i) for i in range(7)]], num_prefix=1)
+    with pytest.raises(ValueError, match=r"ToMe expected num_keep >= 4 of 7 patch tokens .* got 3"):
+        ToMe(2)(tokens, 3, Signals(keys=torch.rand(1, 7, 2)))
+
+
+def test_dpc_knn_finds_dense_tokens_far_from_denser_ones() -> None:
+    tokens = tokens_of([[0.0], [0.1], [0.25], [2.0], [2.2], [5.0]])
+    method = DPCKNN(1, num_neighbours=3, equal_weight=True)
+    kept, _, assignment = method(tokens, 3, Signals(noise=torch.zeros(1, 6)))
+    # Centres 1, 3 and 5: density times distance is 4.95, 0.62, 0.15 at 1, 3, 2.
+    assert assignment.tolist() == [[0, 0, 1, 2, 2, 2]]
+    torch.testing.assert_close(kept.x[0, :, 0], torch.tensor([0.05, 0.25, 9.2 / 3]))
+
+
+def test_dpc_knn_weighs_by_what_it_learns() -> None:
+    tokens = tokens_of([[0.0], [0.1], [0.25], [2.0], [2.2], [500.0]])
+    method = DPCKNN(1, num_neighbours=3)
+    torch.nn.init.constant_(method.importance.weight, 3.0)
+    kept, _, assignment = method(tokens, 3, Signals(noise=torch.zeros(1, 6)))
+    for slot in range(3):
+        members = tokens.x[0, assignment[0] == slot, 0]
+        weight = (3.0 * (members - members.max())).exp()
+        expected = (members * weight).sum() / weight.sum()
+        torch.testing.assert_close(kept.x[0, slot, 0], expected)
+    kept.x.sum().backward()
+    assert method.importance.weight.grad.abs() > 0
+
+
+@pytest.mark.parametrize(("compat", "expected"), [(False, [1, 5]), (True, [0, 3])])
+def test_k_medoids_and_the_released_rule(compat: bool, expected: list[int]) -> None:
+    tokens = tokens_of([[0.0], [1.0], [2.0], [10.0], [11.0], [14.0]])
+    weight = row(0.1, 0.3, 0.2, 0.1, 0.2, 0.4)
+    kept = KMedoids(1, compat=compat)(tokens, 2, Signals(column_mean=weight)).kept
+    assert kept.index.tolist() == [expected]
+
+
+def test_k_medoids_of_equal_tokens_are_still_as_many() -> None:
+    tokens = tokens_of([[1.0]] * 6)
+    kept, dropped, _ = KMedoids(1)(tokens, 4, Signals(column_mean=torch.rand(1, 6)))
+    assert sorted(kept.index[0].tolist() + dropped.index[0].tolist()) == list(range(6))
+    assert kept.index.shape == (1, 4)
+
+
+@pytest.mark.parametrize(
+    ("norm", "ratio", "counts"),
+    [
+        ("l1", 0.25, (40, 12, 4)),
+        ("l1", 0.5, (84, 40, 24)),
+        ("l1", 0.7, (136, 84, 60)),
+        ("l1", 0.9, (172, 156, 136)),
+        ("l2", 0.25, (52, 12, 4)),
+        ("l2", 0.5, (96, 52, 24)),
+        ("l2", 0.7, (140, 96, 68)),
+        ("l2", 0.9, (176, 156, 140)),
+        ("linf", 0.25, (36, 16, 4)),
+        ("linf", 0.5, (100, 36, 16)),
+        ("linf", 0.7, (144, 100, 64)),
+        ("linf", 0.9, (196, 144, 144)),
+    ],
+)
+def test_discs_have_the_published_counts(norm: str, ratio: float, counts: tuple) -> None:
+    schedule = Discs(ratio, (3, 6, 9), norm)
+    setting: dict[str, Any] = dict(num_prefix=1, depth=12, window_size=None, last_site=10)
+    assert tuple(schedule(num_patches=196, **setting).values()) == counts
+    with pytest.raises(ValueError, match="expected a square grid, got 195 patches"):
+        schedule(num_patches=195, **setting)
+
+
+@pytest.mark.parametrize("norm", ["l1", "l2", "linf"])
+def test_a_disc_is_kept_around_the_centre(norm: str) -> None:
+    tokens = Tokens(torch.randn(1, 196, 2), torch.arange(196)[None], (14, 14))
+    count = {"l1": 84, "l2": 96, "linf": 100}[norm]
+    index = RadialPruner(2, norm)(tokens, count, Signals()).kept.index[0]
+    y, x = (index // 14 - 6.5).abs(), (index % 14 - 6.5).abs()
+    distance = {"l1": y + x, "l2": (y**2 + x**2).sqrt(), "linf": torch.maximum(y, x)}[norm]
+    mirrored = {(13 - i // 14) * 14 + 13 - i % 14 for i in index.tolist()}
+    assert mirrored == set(index.tolist()), "a disc is symmetric"
+    assert distance.max() < {"l1": 7, "l2": math.sqrt(31), "linf": 5}[norm]
+
+
+def test_the_released_coordinates_split_equal_radii() -> None:
+    exact, compat = (
+        RadialPruner(2, "l1", compat=flag).score(
+            Tokens(torch.zeros(1, 196, 2), torch.arange(196)[None], (14, 14)), Signals()
+        )
+        for flag in (False, True)
+    )
+    assert len(exact.unique()) == 13
+    assert len(compat.unique()) > 13
+    discs = {int((compat >= radius).sum()) for radius in compat.unique()}
+    assert {92, 136, 68} <= discs  # published counts at rates 0.5 and 0.7
+
+
+def test_inverse_of_a_permutation() -> None:
+    permutation = torch.tensor([[2, 0, 1]])
+    assert inverse_permutation(permutation).tolist() == [[1, 2, 0]]
