@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 
-from cropr_mm.reducers.base import TokenMerger, TokenReducer
+from cropr_mm.reducers import SoftMerger, TokenMerger, TokenReducer
 
 _CHOICES = {
     "out_type": ("featmap", "raw", "avg_featmap", "avg_all", "cls_token"),
@@ -110,7 +110,7 @@ def check_reducer(
             f"{name} makes tokens that belong to no cell of the grid: expected window_size=None "
             "and use_rel_pos=False"
         )
-    if not isinstance(reducer, TokenMerger):
+    if not isinstance(reducer, TokenMerger | SoftMerger):
         return
     if fused:
         raise ValueError(

@@ -56,14 +56,6 @@ def merge_tokens(
         1, rows, patches.float() * share.unsqueeze(-1)
     )
 
-    source = tokens.source
-    if source is None:  # position by raster id
-        position = torch.arange(assignment.shape[1], device=assignment.device)
-        cells = tokens.grid[0] * tokens.grid[1]
-        source = torch.full((batch, cells), -1, device=assignment.device)
-        source = source.scatter(1, tokens.index, position.expand_as(tokens.index))
-    slots = assignment.gather(1, source.clamp(min=0))
-
     count = torch.zeros_like(assignment[:, :1]).expand(-1, num_slots)
     count = count.scatter_add(1, assignment, torch.ones_like(assignment))
     index = torch.zeros_like(count).scatter_add(1, assignment, tokens.index)
@@ -73,5 +65,21 @@ def merge_tokens(
         grid=tokens.grid,
         num_prefix=tokens.num_prefix,
         size=new_size,
-        source=torch.where(source < 0, source, slots),
+        source=merged_source(tokens, assignment),
     )
+
+
+def merged_source(tokens: Tokens, assignment: Tensor) -> Tensor:
+    """Slot that every cell of the grid went to, shape (B, h * w), int64; -1 where it left before.
+
+    Args:
+        tokens: Tokens before they are merged.
+        assignment: Slot of each patch token, shape (B, N), int64.
+    """
+    source = tokens.source
+    if source is None:  # position by raster id
+        position = torch.arange(assignment.shape[1], device=assignment.device)
+        cells = tokens.grid[0] * tokens.grid[1]
+        source = torch.full((assignment.shape[0], cells), -1, device=assignment.device)
+        source = source.scatter(1, tokens.index, position.expand_as(tokens.index))
+    return torch.where(source < 0, source, assignment.gather(1, source.clamp(min=0)))

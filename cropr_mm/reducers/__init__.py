@@ -8,8 +8,12 @@ from cropr_mm.reducers.dpc_knn import DPCKNN
 from cropr_mm.reducers.evit import EViT
 from cropr_mm.reducers.k_medoids import KMedoids
 from cropr_mm.reducers.non_salient import NonSalient
+from cropr_mm.reducers.patch_merger import PatchMerger
 from cropr_mm.reducers.radial import RadialPruner
 from cropr_mm.reducers.random import RandomPruner
+from cropr_mm.reducers.sinkhorn import Sinkhorn
+from cropr_mm.reducers.sit import SiT
+from cropr_mm.reducers.soft_merger import SoftMerger
 from cropr_mm.reducers.tome import ToMe
 from cropr_mm.reducers.tps import ETPS
 from cropr_mm.reducers.variance import VariancePruner
@@ -23,8 +27,12 @@ __all__ = [
     "EViT",
     "KMedoids",
     "NonSalient",
+    "PatchMerger",
     "RadialPruner",
     "RandomPruner",
+    "SiT",
+    "Sinkhorn",
+    "SoftMerger",
     "ToMe",
     "TokenMerger",
     "TokenPruner",

@@ -24,6 +24,8 @@ class TokenReducer(nn.Module):
         site: Where in its block the method acts: ``before`` it, ``between`` attention and MLP, or
             ``after`` it.
         synthetic: Whether it makes tokens that belong to no cell (index -1).
+        sized: Whether its parameters depend on how many tokens it leaves; it is then built with
+            ``num_slots``.
 
     Args:
         embed_dim: C, given by the backbone.
@@ -32,6 +34,7 @@ class TokenReducer(nn.Module):
     needs: frozenset[str] = frozenset()
     site: Site = "after"
     synthetic = False
+    sized = False
 
     def __init__(self, embed_dim: int) -> None:
         super().__init__()

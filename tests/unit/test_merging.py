@@ -9,6 +9,7 @@ from cropr_mm import CroprViT
 from cropr_mm.layers.attention import Attention, Geometry
 from cropr_mm.ops.merge import merge_tokens
 from cropr_mm.ops.restore import restore_tokens
+from cropr_mm.schedules import ExplicitTokens
 from cropr_mm.structures import Tokens
 
 ARCH: dict[str, Any] = dict(embed_dim=32, depth=5, num_heads=2, rope="eva")
@@ -43,6 +44,24 @@ def test_a_map_has_a_copy_of_a_merged_token_in_each_of_its_cells() -> None:
             slot = steps[1][image, steps[0][image, cell]]
             expected = last[0][image, 1 + slot]
             assert torch.equal(features[image, :, cell // 8, cell % 8], expected)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("name", ["SiT", "PatchMerger", "Sinkhorn"])
+def test_a_map_has_in_each_cell_the_slot_that_its_token_weighs_most_in(name: str) -> None:
+    schedule = dict(type="cropr_mm.ExplicitTokens", num_keep={1: 9, 3: 4})
+    model = encoder(reducer=dict(type=f"cropr_mm.{name}"), schedule=schedule, final_norm=False)
+    assert [reducer.num_slots for reducer in model.reducers.values()] == [9, 4]
+    steps, last = [], []
+    for reducer in model.reducers.values():
+        reducer.register_forward_hook(lambda _m, _args, result: steps.append(result.assignment))
+    model.blocks[-1].register_forward_hook(lambda _m, _args, result: last.append(result[0]))
+    (features,) = model(torch.randn(1, 3, 48, 64))
+    slots = steps[1][0, steps[0][0]]
+    assert torch.equal(features[0].flatten(1).t(), last[0][0, 1:][slots])
+    model.schedule = ExplicitTokens(num_keep={1: 8, 3: 4})
+    with pytest.raises(ValueError, match=f"{name} has 9 slots"):
+        model(torch.randn(1, 3, 48, 64))
 
 
 @torch.no_grad()

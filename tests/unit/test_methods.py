@@ -8,7 +8,18 @@ import torch
 from torch import Tensor
 
 from cropr_mm.ops.gather import inverse_permutation
-from cropr_mm.reducers import DPCKNN, ETPS, EViT, KMedoids, RadialPruner, ToMe
+from cropr_mm.reducers import (
+    DPCKNN,
+    ETPS,
+    EViT,
+    KMedoids,
+    PatchMerger,
+    RadialPruner,
+    Sinkhorn,
+    SiT,
+    ToMe,
+)
+from cropr_mm.reducers.sinkhorn import transport
 from cropr_mm.reducers.tps import squeeze
 from cropr_mm.schedules import Discs
 from cropr_mm.structures import Signals, Tokens
@@ -212,3 +223,67 @@ def test_the_released_coordinates_split_equal_radii() -> None:
 def test_inverse_of_a_permutation() -> None:
     permutation = torch.tensor([[2, 0, 1]])
     assert inverse_permutation(permutation).tolist() == [[1, 2, 0]]
+
+
+def test_transport_after_three_iterations() -> None:
+    plan = transport(torch.tensor([[[0.9, 0.1, -0.2], [0.0, 0.8, 0.5]]]))
+    expected = torch.tensor([[[0.748484, 0.375321, 0.375321], [0.251516, 0.624679, 0.624679]]])
+    torch.testing.assert_close(plan, expected, atol=1e-6, rtol=0)
+    torch.testing.assert_close(plan.sum(1), torch.ones(1, 3))
+    torch.testing.assert_close(plan.sum(2), torch.tensor([[1.499127, 1.500873]]))
+
+
+def test_sinkhorn_sums_unit_tokens_whatever_their_length() -> None:
+    torch.manual_seed(0)
+    method, tokens = Sinkhorn(4, 2), tokens_of(torch.randn(5, 4).tolist())
+    kept = method(tokens, 2, Signals()).kept
+    longer = method(tokens._replace(x=7 * tokens.x), 2, Signals()).kept
+    torch.testing.assert_close(kept.x, longer.x)
+    unit = tokens.x / tokens.x.norm(dim=2, keepdim=True)
+    torch.testing.assert_close(kept.x.sum(1), unit.sum(1))  # each token gives away exactly one
+
+
+def test_patch_merger_mixes_normalised_tokens() -> None:
+    torch.manual_seed(0)
+    method, tokens = PatchMerger(4, 2), tokens_of(torch.randn(5, 4).tolist())
+    z = torch.nn.functional.layer_norm(tokens.x, (4,))
+    expected = (method.queries @ z.transpose(1, 2)).softmax(dim=2) @ z
+    torch.testing.assert_close(method(tokens, 2, Signals()).kept.x, expected)
+
+
+def test_sit_weighs_each_token_by_itself() -> None:
+    torch.manual_seed(0)
+    method, tokens = SiT(4, 3), tokens_of(torch.randn(5, 4).tolist())
+    logits = torch.stack(
+        [method.fc2(torch.nn.functional.gelu(method.fc1(method.norm(t)))) for t in tokens.x[0]]
+    )
+    expected = logits.softmax(dim=0).t() @ tokens.x[0]
+    torch.testing.assert_close(method(tokens, 3, Signals()).kept.x[0], expected)
+    with torch.no_grad():
+        method.scale.zero_()
+    mean = tokens.x.mean(dim=1, keepdim=True).expand(-1, 3, -1)
+    torch.testing.assert_close(method(tokens, 3, Signals()).kept.x, mean)
+
+
+@pytest.mark.parametrize(
+    ("method", "count"),
+    [
+        (SiT(384, 137), 101_130),
+        (PatchMerger(384, 137), 137 * 384 + 2 * 384),
+        (Sinkhorn(384, 137), 137 * 384),
+        (DPCKNN(384), 385),
+        (EViT(384), 0),
+        (ToMe(384), 0),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_parameters_are_as_many_as_published(method: torch.nn.Module, count: int) -> None:
+    assert sum(p.numel() for p in method.parameters()) == count
+
+
+def test_slots_are_as_many_as_the_schedule_left_at_the_native_size() -> None:
+    method, tokens = PatchMerger(2, 3), tokens_of([(1, i) for i in range(6)])
+    with pytest.raises(ValueError, match=r"PatchMerger has 3 slots.* num_keep=3, got 4"):
+        method(tokens, 4, Signals())
+    with pytest.raises(ValueError, match="num_slots >= 1, got 0"):
+        PatchMerger(2, 0)
