@@ -13,7 +13,7 @@ from cropr_mm.backbones.lookup import find_backbones
 from cropr_mm.build import build_model
 from cropr_mm.checkpoints import CheckpointError, safe_load
 from cropr_mm.checkpoints.fit import fit_shapes
-from cropr_mm.checkpoints.load import OPTIONAL, REDUCERS, check_names, check_shapes
+from cropr_mm.checkpoints.load import NEW_PARTS, OPTIONAL, check_names, check_shapes
 from cropr_mm.checkpoints.published import SOURCES, Converted, convert, read_weights
 from cropr_mm.checkpoints.rename import some
 
@@ -151,7 +151,7 @@ def _may_be_absent(name: str, weights: Mapping[str, Tensor], source: str) -> boo
     """Whether a file of this source may lack a weight of the model."""
     if name.startswith(_ENCODER):
         own = name.removeprefix(_ENCODER)
-        return bool(REDUCERS.match(own) or OPTIONAL.search(own))
+        return bool(NEW_PARTS.match(own) or OPTIONAL.search(own))
     if not SOURCES[source].detector:
         return True
     # Objects365 has no masks: detectors trained on it have no such head.

@@ -27,6 +27,7 @@ from cropr_mm.backbones.checks import (
 from cropr_mm.backbones.outputs import make_output
 from cropr_mm.backbones.plan import Plan, make_plan
 from cropr_mm.checkpoints import load_backbone
+from cropr_mm.fusion import Fusion
 from cropr_mm.layers.arch import resolve_arch
 from cropr_mm.layers.attention import Geometry
 from cropr_mm.layers.block import Block
@@ -66,7 +67,7 @@ class CroprViT(BaseModule):
         use_rel_pos: Decomposed relative position bias (ViTDet); in windows it needs 'slot'.
         reducer: Config of the reducer, built once per block of the schedule.
         schedule: Config of the schedule, block -> patch tokens kept.
-        fusion: Config of the fusion before the last block, or None for none.
+        fusion: Config of the fusion before or after the last block, or None for none.
         pad_first: Whether pruners drop patches that are padding first, that is, patches of images
             padded after normalisation that are exactly 0 (see :func:`is_padding`).
         out_indices: Block or blocks (0-based, negative from the end) whose output is returned.
@@ -142,7 +143,7 @@ class CroprViT(BaseModule):
             raise ValueError("out_type='cls_token' needs a class token, got with_cls_token=False")
         self.grid = self.patch_grid(self.img_size)
         self.schedule = None if schedule is None else TASK_UTILS.build(schedule)
-        self.fusion = None if fusion is None else MODELS.build(fusion)
+        self.fusion = None if fusion is None else self._build_fusion(fusion)
 
         dim, eps = self.embed_dim, self.arch.norm_eps
         self.patch_embed = PatchEmbed(
@@ -194,7 +195,8 @@ class CroprViT(BaseModule):
         geometries: dict[bool, Geometry] = {}  # by windowed; of the tokens that are alive
         outputs = []
         for i, block in enumerate(self.blocks):
-            if i == self.depth - 1 and self.fusion is not None and parked:
+            last = i == self.depth - 1
+            if last and self.fusion is not None and self.fusion.site == "before" and parked:
                 tokens = self.fusion(tokens, parked, tables.order)
                 parked, geometries = [], {}
             reducer = self.reducers[str(i)] if i in plan.num_keep else None
@@ -219,8 +221,10 @@ class CroprViT(BaseModule):
             if site == "after":
                 tokens = self._reduce(i, tokens, plan, signals, statistics, parked)
                 geometries = {}
+            if last and self.fusion is not None and self.fusion.site == "after" and parked:
+                tokens, parked = self.fusion(tokens, parked, tables.order), []
             if i in self.out_indices:
-                outputs.append(self._output(tokens, parked, last=i == self.depth - 1))
+                outputs.append(self._output(tokens, parked, last))
         return tuple(outputs)
 
     def patch_grid(self, img_size: tuple[int, int]) -> tuple[int, int]:
@@ -251,7 +255,7 @@ class CroprViT(BaseModule):
             before = i in keep and self.reducers[str(i)].site == "before"
             if before:
                 alive = keep[i]
-            if self.fusion is not None and i == self.depth - 1:
+            if self._last_block_sees_all and i == self.depth - 1:
                 alive = total
             counts.append(alive + self.num_prefix)
             if i in keep and not before:
@@ -282,6 +286,16 @@ class CroprViT(BaseModule):
         for module in self._frozen_modules():
             module.eval()
         return self
+
+    def _build_fusion(self, cfg: dict[str, Any]) -> Fusion:
+        given: dict[str, Any] = {}
+        if getattr(MODELS.get(cfg["type"]), "learned", False):
+            given = dict(embed_dim=self.embed_dim, num_heads=self.num_heads, grid=self.grid)
+        return MODELS.build({**cfg, **given})
+
+    @property
+    def _last_block_sees_all(self) -> bool:
+        return self.fusion is not None and self.fusion.site == "before"
 
     def _build_reducers(self, cfg: dict[str, Any]) -> None:
         """One reducer per block of the schedule."""
@@ -383,7 +397,9 @@ class CroprViT(BaseModule):
             window_size=self.window_size,
             survivor_order=self.survivor_order,
             before=any(reducer.site == "before" for reducer in self.reducers.values()),
-            fused=self.fusion is not None,
+            # Every fusion has the same steps, so that one can be swapped for another.
+            last_site=self.depth - (2 if self.fusion is None else 3),
+            fused=self._last_block_sees_all,
             progress=self.progress,
         )
 

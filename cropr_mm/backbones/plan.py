@@ -28,6 +28,7 @@ def make_plan(
     window_size: int | None,
     survivor_order: str,
     before: bool,
+    last_site: int,
     fused: bool,
     progress: float,
 ) -> Plan:
@@ -41,6 +42,7 @@ def make_plan(
         window_size: Side of a window, in patches, or None.
         survivor_order: 'window' or 'raster'.
         before: Whether reducers act before their block, not inside or after it.
+        last_site: Last block after which reduction makes sense.
         fused: Whether the last block sees all tokens again.
         progress: Share of the full reduction, in [0, 1].
 
@@ -55,7 +57,7 @@ def make_plan(
         num_prefix=num_prefix,
         depth=depth,
         window_size=window_size,
-        last_site=depth - (3 if fused else 2),
+        last_site=last_site,
         progress=progress,
     )
     rectangles: dict[int, tuple[int, int]] = {}

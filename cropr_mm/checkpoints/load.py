@@ -19,7 +19,8 @@ from cropr_mm.checkpoints.timm import from_timm
 NESTS = ("state_dict_ema", "model_ema", "state_dict", "model", "module")
 # What a config may switch off or add: prefix tokens, the final norm, relative position tables.
 OPTIONAL = re.compile(r"^(cls_token|reg_token|dist_token|norm\.\w+)$|\.attn\.rel_pos_[hw]$")
-REDUCERS = re.compile(r"^reducers\.")
+# What a dense file lacks.
+NEW_PARTS = re.compile(r"^(reducers|fusion)\.")
 LINES = 6
 
 
@@ -29,8 +30,8 @@ def load_backbone(
     """Load timm's weights, files that timm reads, or our own into a ``CroprViT``.
 
     Nothing may be left over but the source's ``head*``, and nothing may be missing but
-    ``reducers.*``; prefix tokens, the final norm and relative position tables may differ, which is
-    logged. Nothing is loaded unless everything fits.
+    ``reducers.*`` and ``fusion.*``; prefix tokens, the final norm and relative position tables may
+    differ, which is logged. Nothing is loaded unless everything fits.
 
     Positions in published files are taken to be square. In mmengine's checkpoints, which are ours,
     they have the grid that the stored config names; where it names none, they are taken as they are
@@ -56,7 +57,7 @@ def load_backbone(
     converted = fit_queries(converted, backbone, stored_query_grid(checkpoint, prefix))
 
     missing = [name for name in target if name not in converted]
-    hard_missing = [n for n in missing if not OPTIONAL.search(n) and not REDUCERS.match(n)]
+    hard_missing = [n for n in missing if not OPTIONAL.search(n) and not NEW_PARTS.match(n)]
     unexpected = [name for name in leftovers if not OPTIONAL.search(name)]
     check_names(hard_missing, unexpected, f"{label} does not fit the backbone{_hint(weights)}")
     check_shapes(converted, target, label)
@@ -138,7 +139,7 @@ def _source_grid(
     kernel = weights.get("patch_embed.proj.weight")
     stored = None if kernel is None else stored_grid(checkpoint, prefix, kernel)
     ours = "state_dict" in checkpoint and "meta" in checkpoint
-    ours = ours or any(REDUCERS.match(name) for name in weights)
+    ours = ours or any(NEW_PARTS.match(name) for name in weights)
     if stored is not None or not ours or weights["pos_embed"].shape != backbone.pos_embed.shape:
         return stored
     height, width = backbone.grid

@@ -1,5 +1,6 @@
 """Checks of a built model against its data, its evaluator and its checkpoint."""
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -13,6 +14,7 @@ from cropr_mm.checkpoints.load import check_names, check_shapes
 from cropr_mm.preflight.data import annotation_loaders, leaves
 from cropr_mm.preflight.errors import SetupError, some
 
+_NEW_PARTS = re.compile(r"\.(reducers|fusion)\.")
 _CLASSIFIERS = (
     "data_preprocessor",  # mmpretrain's, which mixes classes
     "bbox_head",
@@ -135,8 +137,9 @@ def check_encoder(
 ) -> None:
     """Compare a checkpoint to start training from with the model that it goes into.
 
-    The encoder must be there completely, its reducers excepted, and nothing else under its name.
-    Other parts may differ; what keeps its initial value or is not used is logged in one line each.
+    The encoder must be there completely, its reducers and fusion excepted, and nothing else under
+    its name. Other parts may differ; what keeps its initial value or is not used is logged in one
+    line each.
 
     Args:
         model: Model whose encoders are its ``CroprViT``, or, without one, its ``backbone``.
@@ -155,7 +158,7 @@ def check_encoder(
     encoders = find_backbones(model)
     paths = [*encoders] or ["backbone"]
     roots = tuple(f"{path}." if path else "" for path in paths)
-    wanted = {n for n in target if n.startswith(roots) and ".reducers." not in f".{n}"}
+    wanted = {n for n in target if n.startswith(roots) and not _NEW_PARTS.search(f".{n}")}
     missing = wanted - weights.keys()
     leftovers = weights.keys() - model.state_dict().keys()
     strangers = {name for name in leftovers if name.startswith(roots)}
@@ -178,8 +181,8 @@ def check_encoder(
     except CheckpointError as error:
         raise SetupError(
             f"{error}\nexpected a checkpoint whose encoder {some(paths)} is that of this config "
-            "(reducers may be missing, heads may differ); the file of an encoder alone belongs in "
-            "model.backbone.init_cfg=dict(type='Pretrained', checkpoint=...)"
+            "(reducers and fusion may be missing, heads may differ); the file of an encoder alone "
+            "belongs in model.backbone.init_cfg=dict(type='Pretrained', checkpoint=...)"
         ) from error
     initial = [n for n, v in target.items() if n not in weights or weights[n].shape != v.shape]
     for names, text in ((initial, "keep their initial values"), (leftovers, "are not used")):

@@ -1,0 +1,34 @@
+"""What every fusion shares."""
+
+from collections.abc import Sequence
+from typing import Literal
+
+from torch import Tensor, nn
+
+from cropr_mm.structures import Tokens
+
+
+class Fusion(nn.Module):
+    """Brings pruned tokens back, so that heads see the whole grid.
+
+    Attributes:
+        site: Whether it acts ``before`` the last block or ``after`` it.
+        learned: Whether it has parameters; it is then built with ``embed_dim``, ``num_heads`` and
+            ``grid`` of the backbone.
+    """
+
+    site: Literal["before", "after"] = "before"
+    learned = False
+
+    def forward(self, kept: Tokens, parked: Sequence[Tokens], order: Tensor | None) -> Tokens:
+        """Bring all tokens into the order of the whole grid.
+
+        Args:
+            kept: Tokens alive at the site, prefix first.
+            parked: Tokens dropped at each step, without prefix.
+            order: Raster ids in token order, shape (N,), int64; None for ascending.
+
+        Returns:
+            All tokens of the grid, the prefix of ``kept`` first.
+        """
+        raise NotImplementedError

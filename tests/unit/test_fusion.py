@@ -1,0 +1,135 @@
+"""Fusions besides Last Layer Fusion, inside the encoder."""
+
+from typing import Any
+
+import pytest
+import torch
+
+from cropr_mm import CroprViT
+from cropr_mm.analysis import encoder_cost
+from cropr_mm.checkpoints import load_backbone
+
+AFTER = {
+    "concat": dict(type="cropr_mm.TokenConcat"),
+    "self": dict(type="cropr_mm.SelfAttentionConcat"),
+    "cross": dict(type="cropr_mm.CrossAttentionFusion"),
+    "cross_concat": dict(type="cropr_mm.CrossAttentionFusion", concat=True),
+}
+
+
+def encoder(fusion: dict | None, **options: Any) -> CroprViT:
+    torch.manual_seed(0)
+    defaults: dict[str, Any] = dict(
+        arch=dict(embed_dim=32, depth=5, num_heads=2, rope="eva"),
+        img_size=(48, 64),
+        patch_size=8,
+        reducer=dict(type="cropr_mm.VariancePruner"),
+        schedule=dict(type="cropr_mm.ExplicitTokens", num_keep={0: 20, 2: 8}),
+    )
+    return CroprViT(**defaults | options, fusion=fusion).eval()
+
+
+def record(model: CroprViT) -> list:
+    """What enters and leaves the fusion."""
+    seen: list = []
+    model.fusion.register_forward_hook(lambda _m, args, full: seen.append((*args[:2], full)))
+    return seen
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("name", AFTER)
+def test_acts_behind_the_last_block_and_fills_the_grid(name: str) -> None:
+    model = encoder(AFTER[name])
+    assert model.tokens_per_block() == [49, 21, 21, 9, 9]
+    seen = record(model)
+    (features,) = model(torch.randn(2, 3, 48, 64))
+    ((kept, parked, full),) = seen
+    assert features.shape == (2, 32, 6, 8)
+    assert (kept.index.shape[1], len(parked)) == (8, 2)
+    assert torch.equal(full.index, torch.arange(48).expand(2, -1))
+    assert torch.equal(full.prefix, kept.prefix) or name == "self"
+
+
+@torch.no_grad()
+def test_concat_has_the_maps_of_no_fusion() -> None:
+    images = torch.randn(2, 3, 48, 64)
+    assert torch.equal(encoder(AFTER["concat"])(images)[0], encoder(None)(images)[0])
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("name", ["self", "cross", "cross_concat"])
+def test_pruned_tokens_are_read_but_by_plain_cross_attention(name: str) -> None:
+    model = encoder(AFTER[name])
+    seen = record(model)
+    model(torch.randn(1, 3, 48, 64))
+    kept, parked, full = seen[0]
+    changed = [part._replace(x=part.x + 1) for part in parked]
+    again = model.fusion(kept, changed, None)
+    live = kept.index[0]
+    assert torch.equal(again.patches[:, live], full.patches[:, live]) == (name == "cross")
+    moved = kept._replace(x=kept.x + torch.randn_like(kept.x))
+    assert not torch.allclose(model.fusion(moved, parked, None).patches, full.patches)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("name", AFTER)
+def test_cells_of_windows_are_where_they_belong(name: str) -> None:
+    """The order of the tokens is the model's, that of maps is the raster."""
+    schedule = dict(type="cropr_mm.ExplicitTokens", num_keep={0: 20, 2: 8})
+    model = encoder(
+        AFTER[name],
+        arch=dict(embed_dim=32, depth=5, num_heads=2, rope="eva", cls_token=False),
+        window_size=2,
+        global_block_indexes=[0, 4],
+        schedule=schedule,
+        final_norm=False,
+    )
+    seen = record(model)
+    (features,) = model(torch.randn(1, 3, 48, 64))
+    full = seen[0][2]
+    assert not torch.equal(full.index, torch.arange(48)[None])
+    cells = features[0].flatten(1).t()  # (48, C)
+    assert torch.equal(cells[full.index[0]], full.patches[0])
+    if name == "cross":  # every cell asks with its own query, whatever the order
+        raster = model.fusion(*seen[0][:2], None)
+        torch.testing.assert_close(raster.patches[0], cells)
+
+
+@torch.no_grad()
+def test_queries_are_resampled_for_another_image_size() -> None:
+    model = encoder(AFTER["cross"], schedule=dict(type="cropr_mm.ConstantRate", rate=3))
+    assert model(torch.randn(1, 3, 64, 32))[0].shape == (1, 32, 8, 4)
+
+
+def test_weights_of_a_dense_model_load() -> None:
+    dense = encoder(None).state_dict()
+    dense = {name: value for name, value in dense.items() if not name.startswith("reducers")}
+    model = encoder(AFTER["cross_concat"])
+    load_backbone(model, dense)
+    assert torch.equal(model.blocks[0].attn.qkv.weight, dense["blocks.0.attn.qkv.weight"])
+
+
+@pytest.mark.parametrize(
+    ("fusion", "gmacs", "millions"),
+    [
+        (dict(type="cropr_mm.LastLayerFusion"), 183, 304),
+        (AFTER["concat"], 172, 304),
+        (AFTER["self"], 186, 318),
+        (AFTER["cross"], 184, 319),
+        (AFTER["cross_concat"], 186, 319),
+    ],
+)
+def test_cost_is_the_published_one(fusion: dict, gmacs: int, millions: int) -> None:
+    """Table 5 of the paper: EVA-02-L, 512 pixels, 40 tokens at each step."""
+    with torch.device("meta"):
+        model = CroprViT(
+            "eva02_large_patch14_448",
+            img_size=512,
+            patch_size=16,
+            reducer=dict(type="cropr_mm.Cropr"),
+            schedule=dict(type="cropr_mm.ConstantRate", rate=40),
+            fusion=fusion,
+        ).eval()
+    cost = encoder_cost(model)
+    assert round((cost.params_deployed + 150 * 1025) / 1e6) == millions  # a linear head
+    assert round((cost.macs.linear + 150 * 1024 * 32**2) / 1e9) == gmacs
