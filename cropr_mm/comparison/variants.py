@@ -96,7 +96,7 @@ class Pack:
     pretrain_iters: int
     finetune_iters: int
     finetune_lr: float = 3e-4
-    auxiliary_lr_mult: float = 10.0
+    auxiliary_lr_mult: float = 3.0
     overrides: dict[str, Any] = field(default_factory=dict)
 
 
