@@ -35,6 +35,7 @@ setup(
             "onedl-mmsegmentation>=1.4",
             "onedl-mmpretrain>=1.3",
         ],
+        "analysis": ["scikit-learn", "scipy"],
         "demo": ["scikit-learn", "matplotlib", "pycocotools"],
         "dev": ["pytest", "ruff", "mypy", "pre-commit", "scikit-learn", "matplotlib"],
     },

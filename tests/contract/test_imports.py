@@ -21,7 +21,7 @@ ORDER = (
     ("checkpoints",),
     ("backbones", "necks", "heads"),
     ("targets",),
-    ("analysis",),
+    ("analysis", "metrics"),
     ("optim",),
     ("hooks", "datasets"),
     ("preflight",),
