@@ -6,6 +6,7 @@ from cropr_mm.hooks.curriculum import CroprCurriculumHook
 from cropr_mm.hooks.progress import ProgressHook
 from cropr_mm.hooks.prune_audit import PruneAuditHook
 from cropr_mm.hooks.pruning_map import PruningMapHook
+from cropr_mm.hooks.token_record import TokenRecordHook
 
 __all__ = [
     "CroprAuxLossHook",
@@ -14,4 +15,5 @@ __all__ = [
     "ProgressHook",
     "PruneAuditHook",
     "PruningMapHook",
+    "TokenRecordHook",
 ]

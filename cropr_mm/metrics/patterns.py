@@ -3,7 +3,6 @@
 P patches of the whole image.
 """
 
-import math
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
@@ -44,21 +43,18 @@ class LeastOverlap(NamedTuple):
     over_union: float
 
 
-def least_overlap(num_patches: int, ratio: float, other_ratio: float, stage: int) -> LeastOverlap:
-    """Lower bounds for two methods that keep the same share of patches at every stage.
+def least_overlap(num_patches: int, larger: int, smaller: int) -> LeastOverlap:
+    """Lower bounds for sets of known sizes, whatever their content; both are reached.
 
     Args:
         num_patches: P.
-        ratio: Share that the first keeps per stage, the larger one.
-        other_ratio: Share that the second keeps per stage.
-        stage: 1, 2, ...
+        larger: Patches in the larger set.
+        smaller: Patches in the smaller set.
 
     Returns:
-        Bounds of :func:`intersection_over_area` and :func:`intersection_over_union`. They are
-        reached, and do not hold for methods that keep another number of patches.
+        Bounds of :func:`intersection_over_area` and :func:`intersection_over_union`.
 
-    Source: Haurum et al., Which Tokens to Use?, supplement; sizes are rounded down.
+    Source: Haurum et al., Which Tokens to Use?, supplement, for sizes floor(P * r**stage).
     """
-    sizes = [math.floor(num_patches * r**stage + 1e-9) for r in (ratio, other_ratio)]
-    overlap = max(0, sum(sizes) - num_patches)
-    return LeastOverlap(overlap / sizes[1] if sizes[1] else 0.0, overlap / num_patches)
+    overlap = max(0, larger + smaller - num_patches)
+    return LeastOverlap(overlap / smaller if smaller else 0.0, overlap / num_patches)

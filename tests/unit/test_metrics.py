@@ -31,13 +31,15 @@ def test_overlap_of_kept_patches() -> None:
     ],
 )
 def test_least_overlap_is_the_published_bound(ratios: tuple, area: tuple, union: tuple) -> None:
-    bounds = [m.least_overlap(196, *ratios, stage) for stage in (1, 2, 3)]
+    sizes = {0.9: (176, 158, 142), 0.7: (137, 96, 67), 0.5: (98, 49, 24), 0.25: (49, 12, 3)}
+    one, other = (sizes[ratio] for ratio in ratios)
+    bounds = [m.least_overlap(196, a, b) for a, b in zip(one, other, strict=True)]
     assert [b.over_area for b in bounds] == close(area, abs=1e-6)
     assert [b.over_union for b in bounds] == close(union, abs=1e-6)
 
 
 def test_the_least_overlap_is_reached() -> None:
-    bound = m.least_overlap(196, 0.9, 0.7, 1)
+    bound = m.least_overlap(196, 176, 137)
     one, other = set(range(176)), set(range(196 - 137, 196))
     assert m.intersection_over_area(one, other) == bound.over_area
     assert m.intersection_over_union(one, other) == bound.over_union

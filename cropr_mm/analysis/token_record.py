@@ -1,0 +1,163 @@
+"""What an encoder does with the tokens of a data set: which leave, what merges, what features say.
+
+n images, D features, P patches on an h x w grid.
+"""
+
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from cropr_mm.analysis.recorder import PruningRecorder
+from cropr_mm.backbones.cropr_vit import CroprViT
+from cropr_mm.structures import Reduction
+
+
+@dataclass(frozen=True)
+class TokenRecord:
+    """Record of one encoder on n images of one size.
+
+    Attributes:
+        grid: Patch grid (h, w).
+        num_blocks: Blocks of the encoder.
+        left_after: 0-based block whose reducer dropped each patch, -1 where it stayed, shape
+            (n, P); None for a method that merges.
+        clusters: Cluster of every patch after each merging block, (n, P) by 0-based block; empty
+            for a method that prunes.
+        features: Class token, or without one the mean of the patches, after each recorded block
+            (as it enters the next one), (n, D) by 0-based block.
+    """
+
+    grid: tuple[int, int]
+    num_blocks: int
+    left_after: NDArray[np.int64] | None
+    clusters: Mapping[int, NDArray[np.int64]]
+    features: Mapping[int, NDArray[np.float32]]
+
+    @property
+    def num_images(self) -> int:
+        return len(next(iter(self.features.values())))
+
+    def kept(self, image: int) -> dict[int, set[int]]:
+        """Patches of one image that are left after each pruning block."""
+        assert self.left_after is not None, "a method that merges keeps no patches"
+        left = self.left_after[image]
+        blocks = sorted(set(np.unique(self.left_after)) - {-1})
+        return {int(b): {int(i) for i in np.flatnonzero((left > b) | (left < 0))} for b in blocks}
+
+    def save(self, file: Path) -> None:
+        """Write everything as one .npz file."""
+        arrays: dict[str, Any] = {"grid": self.grid, "num_blocks": self.num_blocks}
+        arrays |= {f"features_{b}": v for b, v in self.features.items()}
+        arrays |= {f"clusters_{b}": v for b, v in self.clusters.items()}
+        if self.left_after is not None:
+            arrays["left_after"] = self.left_after
+        np.savez_compressed(file, **arrays)
+
+    @staticmethod
+    def load(file: Path) -> "TokenRecord":
+        """Read what :meth:`save` wrote."""
+        with np.load(file) as arrays:
+            parts: dict[str, dict[int, NDArray]] = {"features": {}, "clusters": {}}
+            for name in arrays.files:
+                kind, _, block = name.rpartition("_")
+                if kind in parts:
+                    parts[kind][int(block)] = arrays[name]
+            height, width = arrays["grid"].tolist()
+            return TokenRecord(
+                grid=(height, width),
+                num_blocks=int(arrays["num_blocks"]),
+                left_after=arrays["left_after"] if "left_after" in arrays.files else None,
+                clusters=parts["clusters"],
+                features=parts["features"],
+            )
+
+
+class TokenRecorder:
+    """Watches an encoder; use it as a context manager around forward passes.
+
+    Args:
+        backbone: Encoder.
+        blocks: Blocks (0-based) whose features are recorded; default: those that reduce, and the
+            last.
+    """
+
+    def __init__(self, backbone: CroprViT, blocks: tuple[int, ...] | None = None) -> None:
+        reducing = tuple(backbone.num_keep())
+        self.backbone = backbone
+        self.blocks = (*reducing, backbone.depth - 1) if blocks is None else blocks
+        self._pruning = PruningRecorder(backbone)
+        self._maps: list[Tensor] = []
+        self._clusters: dict[int, list[Tensor]] = defaultdict(list)
+        self._features: dict[int, list[Tensor]] = defaultdict(list)
+        self._merges = False
+        self._handles: list = []
+
+    def __enter__(self) -> "TokenRecorder":
+        self._pruning.__enter__()
+        for block in self.blocks:
+            note = partial(self._note_features, block)
+            # A block that reduces in its middle is not called as one module; the next one is.
+            following = self.backbone.blocks[block + 1 :]
+            if len(following):
+                handle = following[0].norm1.register_forward_pre_hook(
+                    lambda _, args, f=note: f(args)
+                )
+            else:
+                last = self.backbone.blocks[block]
+                handle = last.register_forward_hook(lambda _, args, output, f=note: f(output))
+            self._handles.append(handle)
+        for name, reducer in self.backbone.reducers.items():
+            hook = partial(self._note_reduction, int(name))
+            self._handles.append(reducer.register_forward_hook(hook))
+        self._handles.append(self.backbone.register_forward_hook(self._note_maps))
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._pruning.__exit__()
+        while self._handles:
+            self._handles.pop().remove()
+
+    def record(self) -> TokenRecord:
+        """Everything since the start.
+
+        Raises:
+            ValueError: If nothing ran, or images had different sizes.
+        """
+        if not self._maps:
+            raise ValueError("expected an encoder that ran, got none that did")
+        grids = {tuple(m.shape[1:]) for m in self._maps}
+        if len(grids) > 1:
+            raise ValueError(f"expected images of one size, got patch grids {sorted(grids)}")
+        (grid,) = grids
+        return TokenRecord(
+            grid=(grid[0], grid[1]),
+            num_blocks=self.backbone.depth,
+            left_after=None if self._merges else torch.cat(self._maps).flatten(1).numpy(),
+            clusters={b: torch.cat(parts).numpy() for b, parts in self._clusters.items()},
+            features={b: torch.cat(parts).numpy() for b, parts in self._features.items()},
+        )
+
+    def _note_features(self, block: int, tensors: tuple) -> None:
+        x, prefix = tensors[0], self.backbone.num_prefix
+        value = x[:, 0] if self.backbone.cls_token is not None else x[:, prefix:].mean(dim=1)
+        self._features[block].append(value.detach().float().cpu())
+
+    def _note_reduction(self, block: int, _: nn.Module, args: tuple, output: Reduction) -> None:
+        if output.kept.source is not None:
+            self._merges = True
+            self._clusters[block].append(output.kept.source.cpu())
+
+    def _note_maps(self, _: nn.Module, args: tuple, output: object) -> None:
+        if len(self.backbone.reducers):
+            self._maps.append(self._pruning.maps())
+        else:
+            grid = self.backbone.patch_grid(tuple(args[0].shape[-2:]))
+            self._maps.append(torch.full((len(args[0]), *grid), -1))

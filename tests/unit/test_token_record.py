@@ -1,0 +1,134 @@
+"""What encoders do with tokens: recorded, written, compared."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from cropr_mm import CroprViT
+from cropr_mm.analysis.token_plot import draw_depth_maps
+from cropr_mm.analysis.token_record import TokenRecord, TokenRecorder
+from cropr_mm.analysis.token_similarity import compare_records, format_similarity
+
+PRUNE: dict[str, Any] = dict(
+    reducer=dict(type="cropr_mm.VariancePruner"),
+    schedule=dict(type="cropr_mm.ExplicitTokens", num_keep={1: 9, 2: 4}),
+)
+MERGE: dict[str, Any] = dict(
+    reducer=dict(type="cropr_mm.ToMe"),
+    schedule=dict(type="cropr_mm.ExplicitTokens", num_keep={1: 9, 2: 5}),
+)
+FUSE: dict[str, Any] = dict(
+    reducer=dict(type="cropr_mm.EViT"),
+    schedule=dict(type="cropr_mm.ExplicitTokens", num_keep={1: 9, 2: 4}),
+)
+
+
+def record(images: torch.Tensor, seed: int = 0, **options: Any) -> TokenRecord:
+    torch.manual_seed(seed)
+    arch = dict(embed_dim=16, depth=4, num_heads=2)
+    model = CroprViT(arch, img_size=32, patch_size=8, **options).eval()
+    with TokenRecorder(model, None if options else (1, 2, 3)) as recorder, torch.no_grad():
+        for batch in images.split(2):
+            model(batch)
+    model(images[:1])  # is not recorded any more
+    return recorder.record()
+
+
+def some_images(number: int = 5) -> torch.Tensor:
+    torch.manual_seed(1)
+    return torch.randn(number, 3, 32, 32)
+
+
+def test_pruned_patches_are_those_of_lowest_variance() -> None:
+    images = some_images()
+    found = record(images, **PRUNE)
+    patches = images.unfold(2, 8, 8).unfold(3, 8, 8)  # (n, 3, 4, 4, 8, 8)
+    order = patches.var(dim=(4, 5)).mean(1).flatten(1).argsort(1, descending=True)
+    for i in range(5):
+        expected = {1: set(order[i, :9].tolist()), 2: set(order[i, :4].tolist())}
+        assert found.kept(i) == expected
+    assert (found.num_images, found.grid, found.num_blocks) == (5, (4, 4), 4)
+    assert list(found.features) == [1, 2, 3]
+    assert found.features[3].shape == (5, 16)
+    assert not found.clusters
+
+
+def test_merged_patches_are_those_of_one_cluster() -> None:
+    found = record(some_images(), **MERGE)
+    assert found.left_after is None
+    assert [len(np.unique(found.clusters[b][0])) for b in (1, 2)] == [9, 5]
+    for fine, coarse in zip(found.clusters[1], found.clusters[2], strict=True):
+        assert len(set(zip(fine, coarse, strict=True))) == 9, "clusters are merged as wholes"
+
+
+def test_fused_tokens_are_no_patches() -> None:
+    found = record(some_images(), **FUSE)
+    assert {len(kept) for kept in found.kept(0).values()} <= {8, 3, 4}
+    assert found.kept(0)[2] < found.kept(0)[1]
+
+
+def test_a_record_is_read_as_it_was_written(tmp_path: Path) -> None:
+    for options in (PRUNE, MERGE, {}):
+        found = record(some_images(), **options)
+        found.save(tmp_path / "tokens.npz")
+        again = TokenRecord.load(tmp_path / "tokens.npz")
+        assert (again.grid, again.num_blocks) == (found.grid, found.num_blocks)
+        assert list(again.features) == list(found.features)
+        assert list(again.clusters) == list(found.clusters)
+        for block, values in found.features.items():
+            assert np.array_equal(again.features[block], values)
+        assert (again.left_after is None) == (found.left_after is None)
+
+
+def test_two_that_prune_are_compared_by_their_patches(tmp_path: Path) -> None:
+    images = some_images(40)
+    variance = record(images, **PRUNE)
+    random = record(images, **PRUNE | dict(reducer=dict(type="cropr_mm.RandomPruner")))
+    same = compare_records(variance, variance)
+    assert [step["intersection_over_union"]["mean"] for step in same["patches"]] == [1, 1]
+    assert same["depth_maps"]["earth_movers_distance_cells"] == 0
+    assert same["features"][0]["procrustes"] == pytest.approx(0, abs=1e-6)
+    found = compare_records(variance, random)
+    first, second = found["patches"]
+    assert (first["blocks"], second["blocks"]) == ([1, 1], [2, 2])
+    assert first["mean_kept"] == [9, 9]
+    area = first["intersection_over_area"]
+    assert area["mean"] == pytest.approx(9 / 16, abs=0.08)  # what chance gives
+    assert area["least"] == pytest.approx(2 / 9)
+    assert second["intersection_over_area"]["mean"] == pytest.approx(4 / 16, abs=0.08)
+    text = format_similarity(("variance", "random"), found)
+    assert text.startswith("variance and random, 40 images")
+    assert "2 and 2" in text, "blocks count from 1"
+    assert draw_depth_maps({"variance": variance, "random": random}, tmp_path / "maps.png")
+    assert (tmp_path / "maps.png").stat().st_size > 5000
+
+
+def test_two_that_merge_are_compared_by_their_clusters() -> None:
+    images = some_images()
+    found = compare_records(record(images, **MERGE), record(images, seed=7, **MERGE))
+    assert "patches" not in found
+    assert [step["blocks"] for step in found["clusters"]] == [[1, 1], [2, 2]]
+    for step in found["clusters"]:
+        assert 0 < step["nmi"]["mean"] < 1
+    same = compare_records(record(images, **MERGE), record(images, **MERGE))
+    assert [step["nmi"]["mean"] for step in same["clusters"]] == pytest.approx([1, 1])
+    assert "agreement of clusters" in format_similarity(("a", "b"), found)
+
+
+def test_a_dense_encoder_has_features_only() -> None:
+    images = some_images(40)
+    found = compare_records(record(images), record(images, **MERGE))
+    assert "clusters" not in found
+    assert [entry["blocks"] for entry in found["features"]] == [[1, 1], [2, 2], [3, 3]]
+    assert found["features"][0]["cka"] > found["features"][2]["cka"] > 0
+    assert found["features"][0]["cka"] == pytest.approx(1), "the same weights, nothing merged yet"
+
+
+def test_other_images_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"the same images, got 5 of \(4, 4\) and 4 of"):
+        compare_records(record(some_images(), **PRUNE), record(some_images(4), **PRUNE))
+    with pytest.raises(ValueError, match="an encoder that ran"):
+        TokenRecorder(CroprViT("vit_tiny_patch16_224")).record()
