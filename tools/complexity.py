@@ -4,6 +4,7 @@ import argparse
 import json
 from pathlib import Path
 
+from cropr_mm.analysis.methods import method_table
 from cropr_mm.analysis.report import complexity_report, format_complexity
 from cropr_mm.runner import load_config, short_errors
 
@@ -11,7 +12,10 @@ from cropr_mm.runner import load_config, short_errors
 def main() -> None:
     """Parse arguments, print the tables and write the JSON file."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("config", help="config file with a cropr_mm.CroprViT backbone")
+    parser.add_argument("config", nargs="?", help="config file with a cropr_mm.CroprViT backbone")
+    parser.add_argument(
+        "--methods", action="store_true", help="instead: the table of all reduction methods"
+    )
     parser.add_argument("--json", metavar="FILE", help="also write everything to this file")
     parser.add_argument(
         "--img-size",
@@ -21,6 +25,11 @@ def main() -> None:
         help="image size in pixels (default: img_size of the backbone)",
     )
     args = parser.parse_args()
+    if bool(args.config) == args.methods:
+        parser.error("expected a config or --methods")
+    if args.methods:
+        print(method_table())
+        return
     with short_errors(ValueError, TypeError):
         if args.json and not Path(args.json).absolute().parent.is_dir():
             raise ValueError(f"--json expects a file in a folder that exists, got {args.json}")
