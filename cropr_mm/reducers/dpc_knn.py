@@ -29,7 +29,6 @@ class DPCKNN(TokenMerger):
     """
 
     needs = frozenset({"noise"})
-    site = "before"
 
     def __init__(self, embed_dim: int, num_neighbours: int = 5, equal_weight: bool = False) -> None:
         super().__init__(embed_dim)

@@ -23,7 +23,6 @@ class SoftMerger(TokenReducer):
             image size. Parameters depend on it, so no other number will do.
     """
 
-    site = "before"
     synthetic = True
     sized = True
 
