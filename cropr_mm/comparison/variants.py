@@ -28,12 +28,27 @@ class Variant:
     percent: int = 0
 
 
+def _merger(name: str, percent: int = 87) -> Variant:
+    """A method whose tokens come back as copies; without fusion the pack's rate may not fit."""
+    reducer = dict(type=f"cropr_mm.{name}")
+    return Variant(reducer=reducer, backbone=dict(fusion=None), percent=percent)
+
+
 VARIANTS = {
     "dense": Variant(pruned=False),
     "cropr": Variant(),
     "attn_topk": Variant(reducer=dict(type="cropr_mm.AttnTopK")),
     "variance": Variant(reducer=dict(type="cropr_mm.VariancePruner")),
     "random": Variant(reducer=dict(type="cropr_mm.RandomPruner")),
+    "radial": Variant(reducer=dict(type="cropr_mm.RadialPruner")),
+    "k_medoids": Variant(reducer=dict(type="cropr_mm.KMedoids")),
+    "evit": Variant(reducer=dict(type="cropr_mm.EViT")),
+    "etps": Variant(reducer=dict(type="cropr_mm.ETPS")),
+    "tome": _merger("ToMe", percent=70),  # a step can merge one half at most
+    "dpc_knn": _merger("DPCKNN"),
+    "sit": _merger("SiT"),
+    "patch_merger": _merger("PatchMerger"),
+    "sinkhorn": _merger("Sinkhorn"),
     "non_salient": Variant(options=dict(type="cropr_mm.NonSalient")),
     "cropr_grid": Variant(
         options=dict(num_queries=64), target=dict(type="cropr_mm.GridMultiLabelTarget", grid=8)
@@ -50,6 +65,7 @@ VARIANTS = {
     "cropr_raster_slot": Variant(backbone=dict(survivor_order="raster", window_rope="slot")),
 }
 """By name; 'attn_topk' reads the class token's attention, without one the mean over all queries;
+'evit' and 'etps' need a class token;
 'cropr' itself has survivor_order='window' and window_rope='origin'.
 """
 

@@ -90,6 +90,22 @@ def test_attention_is_that_of_the_class_token_where_there_is_one(tmp_path: Path)
         assert reducer.needs == {signal or "cls_row"}
 
 
+@pytest.mark.parametrize("pack", ["trashnet", "digits_seg"])
+@pytest.mark.parametrize("name", [n for n, v in VARIANTS.items() if v.pruned and v.reducer])
+def test_every_method_builds_at_the_rate_of_the_pack(pack: str, name: str, tmp_path: Path) -> None:
+    cfg = make_config(Run(pack, 0, name, tmp_path), PACKS[pack], START)
+    init_default_scope(cfg.default_scope)
+    if name in ("evit", "etps") and pack == "digits_seg":
+        with pytest.raises(ValueError, match="reads the attention of the class token"):
+            MODELS.build(cfg.model.backbone)
+        return
+    backbone = MODELS.build(cfg.model.backbone)
+    patches = backbone.grid[0] * backbone.grid[1]
+    share = 0.3 if name == "tome" else 0.13
+    assert min(backbone.num_keep().values()) == pytest.approx(share * patches, abs=3)
+    assert not any(hook["type"].endswith("AuxLossHook") for hook in cfg.custom_hooks)
+
+
 def test_rates_below_a_token_a_block_are_refused(tmp_path: Path) -> None:
     with pytest.raises(SetupError, match=r"1 % of 256 tokens are less than one token a block"):
         make_config(Run("digits_seg", 0, "random@1", tmp_path), PACKS["digits_seg"], START)
