@@ -1,0 +1,99 @@
+"""Share of ground-truth pixels, by class, that trained pruned segmenters still see at each step.
+
+Needs the models that benchmarks/compare_pruners.py --task seg trains.
+"""
+
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cropr_mm.analysis.bootstrap import Interval, draw_images, paired_interval
+from cropr_mm.comparison.seen import PixelsSeen, pixels_seen
+from cropr_mm.comparison.stored import run_arguments, stored_runs
+from cropr_mm.comparison.variants import DEFAULT_VARIANTS, PACKS, VARIANTS
+from cropr_mm.runner import short_errors
+
+SAMPLES = 500
+
+
+def main() -> None:
+    """Parse arguments, count and print."""
+    parser = run_arguments(__doc__)
+    parser.set_defaults(runs=Path("work_dirs/compare/seg"))
+    segmenters = [name for name, pack in PACKS.items() if pack.task == "seg"]
+    parser.add_argument("--pack", choices=segmenters, default="digits_seg")
+    pruned = [name for name in DEFAULT_VARIANTS if VARIANTS[name].pruned]
+    parser.add_argument("--variants", nargs="+", default=pruned, help="'cropr' among them")
+    args = parser.parse_args()
+    if "cropr" not in args.variants:
+        parser.error(f"expected 'cropr' among --variants, got {', '.join(args.variants)}")
+    os.chdir(Path(__file__).resolve().parents[1])
+    with short_errors():
+        runs = stored_runs(args.runs, [args.pack], args.variants, args.seeds)
+        found = {
+            name: [pixels_seen(run) for run in runs if run.name == name] for name in args.variants
+        }
+    record = summarise(found)
+    print(f"\n{format_table(record)}")
+    file = args.runs / args.pack / "seen.json"
+    file.write_text(json.dumps({args.pack: {"seeds": args.seeds, **record}}, indent=2) + "\n")
+    print(f"\nnumbers  {file}")
+
+
+def summarise(found: dict[str, list[PixelsSeen]]) -> dict:
+    """Shares by step and class, and intervals of the mean over classes after the last step."""
+    first = found["cropr"][0]
+    images = np.arange(len(first.total))
+    drawn = draw_images(len(images), SAMPLES)
+    last = {
+        name: (
+            np.array([_mean_of_classes(run, images) for run in runs]),
+            np.array([[_mean_of_classes(run, some) for some in drawn] for run in runs]),
+        )
+        for name, runs in found.items()
+    }
+    variants = {}
+    for name, runs in found.items():
+        shares = np.mean([run.shares(images) for run in runs], axis=0)  # (S, K)
+        entry = {
+            "percent_seen": shares.tolist(),
+            "last_step": paired_interval(*last[name])._asdict(),
+        }
+        if name != "cropr":
+            difference = [
+                ours - theirs for ours, theirs in zip(last["cropr"], last[name], strict=True)
+            ]
+            entry["cropr_minus_it"] = paired_interval(*difference)._asdict()
+        variants[name] = entry
+    return {"classes": first.classes, "blocks": first.blocks, "variants": variants}
+
+
+def format_table(record: dict) -> str:
+    """Markdown; blocks count from 1."""
+    steps = [f"after block {block + 1}" for block in record["blocks"]]
+    head = ["pruner", *steps, "Cropr - it, last step"]
+    rows = [head, ["---"] + ["---:"] * (len(head) - 1)]
+    for name, entry in record["variants"].items():
+        *means, _ = np.nanmean(entry["percent_seen"], axis=1)
+        cells = [f"{mean:.1f}" for mean in means]
+        rows.append([name, *cells, _text(entry["last_step"]), _text(entry.get("cropr_minus_it"))])
+    title = "Percent of the pixels whose token is alive, mean over classes and seeds."
+    return title + "\n\n" + "\n".join("| " + " | ".join(row) + " |" for row in rows)
+
+
+def _mean_of_classes(run: PixelsSeen, images: NDArray[np.int64]) -> float:
+    return float(np.nanmean(run.shares(images)[-1]))
+
+
+def _text(entry: dict[str, float] | None) -> str:
+    if entry is None:
+        return ""
+    value = Interval(**entry)
+    return f"{value.value:.1f} ({value.low:.1f} to {value.high:.1f})"
+
+
+if __name__ == "__main__":
+    main()
