@@ -29,7 +29,8 @@ def method_table() -> str:
         "where",
         "reads besides the tokens",
         "maps come back by",
-        "windows, relative positions",
+        "windows",
+        "relative positions",
         f"parameters a step (C = {_EMBED_DIM})",
     ]
     rows = [head, ["---"] * (len(head) - 1) + ["---:"]]
@@ -44,6 +45,7 @@ def method_table() -> str:
                 f"{method.site} {'attention and MLP' if method.site == 'between' else 'a block'}",
                 ", ".join(_WORDS[name] for name in sorted(method.needs)) or "-",
                 _COPIES if isinstance(method, TokenMerger | SoftMerger) else "fusion, or as left",
+                "no" if method.synthetic or "cls_row" in method.needs else "yes",
                 "no" if method.synthetic else "yes",
                 f"{count:,}".replace(",", " ") + (f" (K = {_NUM_SLOTS})" if kind.sized else ""),
             ]

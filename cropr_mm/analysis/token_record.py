@@ -17,7 +17,8 @@ from torch import Tensor, nn
 
 from cropr_mm.analysis.recorder import PruningRecorder
 from cropr_mm.backbones.cropr_vit import CroprViT
-from cropr_mm.structures import Reduction
+from cropr_mm.reducers import SoftMerger, TokenMerger
+from cropr_mm.structures import Reduction, Tokens
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,7 @@ class TokenRecord:
     Attributes:
         grid: Patch grid (h, w).
         num_blocks: Blocks of the encoder.
+        steps: 0-based blocks that reduce, whether or not anything left there.
         left_after: 0-based block whose reducer dropped each patch, -1 where it stayed, shape
             (n, P); None for a method that merges.
         clusters: Cluster of every patch after each merging block, (n, P) by 0-based block; empty
@@ -37,6 +39,7 @@ class TokenRecord:
 
     grid: tuple[int, int]
     num_blocks: int
+    steps: tuple[int, ...]
     left_after: NDArray[np.int64] | None
     clusters: Mapping[int, NDArray[np.int64]]
     features: Mapping[int, NDArray[np.float32]]
@@ -46,15 +49,15 @@ class TokenRecord:
         return len(next(iter(self.features.values())))
 
     def kept(self, image: int) -> dict[int, set[int]]:
-        """Patches of one image that are left after each pruning block."""
+        """Patches of one image that are left after each step, by block."""
         assert self.left_after is not None, "a method that merges keeps no patches"
         left = self.left_after[image]
-        blocks = sorted(set(np.unique(self.left_after)) - {-1})
-        return {int(b): {int(i) for i in np.flatnonzero((left > b) | (left < 0))} for b in blocks}
+        return {b: {int(i) for i in np.flatnonzero((left > b) | (left < 0))} for b in self.steps}
 
     def save(self, file: Path) -> None:
         """Write everything as one .npz file."""
         arrays: dict[str, Any] = {"grid": self.grid, "num_blocks": self.num_blocks}
+        arrays["steps"] = np.array(self.steps, dtype=np.int64)
         arrays |= {f"features_{b}": v for b, v in self.features.items()}
         arrays |= {f"clusters_{b}": v for b, v in self.clusters.items()}
         if self.left_after is not None:
@@ -74,6 +77,7 @@ class TokenRecord:
             return TokenRecord(
                 grid=(height, width),
                 num_blocks=int(arrays["num_blocks"]),
+                steps=tuple(arrays["steps"].tolist()),
                 left_after=arrays["left_after"] if "left_after" in arrays.files else None,
                 clusters=parts["clusters"],
                 features=parts["features"],
@@ -140,6 +144,7 @@ class TokenRecorder:
         return TokenRecord(
             grid=(grid[0], grid[1]),
             num_blocks=self.backbone.depth,
+            steps=tuple(self.backbone.num_keep()),
             left_after=None if self._merges else torch.cat(self._maps).flatten(1).numpy(),
             clusters={b: torch.cat(parts).numpy() for b, parts in self._clusters.items()},
             features={b: torch.cat(parts).numpy() for b, parts in self._features.items()},
@@ -151,9 +156,9 @@ class TokenRecorder:
         self._features[block].append(value.detach().float().cpu())
 
     def _note_reduction(self, block: int, _: nn.Module, args: tuple, output: Reduction) -> None:
-        if output.kept.source is not None:
+        if isinstance(self.backbone.reducers[str(block)], TokenMerger | SoftMerger):
             self._merges = True
-            self._clusters[block].append(output.kept.source.cpu())
+            self._clusters[block].append(_clusters(output.kept))
 
     def _note_maps(self, _: nn.Module, args: tuple, output: object) -> None:
         if len(self.backbone.reducers):
@@ -161,3 +166,11 @@ class TokenRecorder:
         else:
             grid = self.backbone.patch_grid(tuple(args[0].shape[-2:]))
             self._maps.append(torch.full((len(args[0]), *grid), -1))
+
+
+def _clusters(tokens: Tokens) -> Tensor:
+    """Cluster of every patch, (B, P); each its own where nothing was merged yet."""
+    if tokens.source is not None:
+        return tokens.source.cpu()
+    own = torch.arange(tokens.grid[0] * tokens.grid[1])
+    return own.expand(tokens.x.shape[0], -1)

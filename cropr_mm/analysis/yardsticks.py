@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from cropr_mm.backbones.cropr_vit import CroprViT
 from cropr_mm.checkpoints import to_timm
-from cropr_mm.reducers import RandomPruner
+from cropr_mm.fusion import LastLayerFusion
+from cropr_mm.reducers import Cropr, RandomPruner
 
 
 class TimmTwin(nn.Module):
@@ -34,7 +35,7 @@ class TimmTwin(nn.Module):
             raise ValueError(f"timm has no {arch} with windows")
         options = dict(img_size=backbone.img_size, patch_size=backbone.patch_size, num_classes=0)
         if backbone.cls_token is None:
-            options["class_token"] = False
+            options |= dict(class_token=False, global_pool="")
         self.model = timm.create_model(arch, **options)
         weights, _ = to_timm(backbone.state_dict(), self.model)
         self.model.load_state_dict(weights)
@@ -53,8 +54,9 @@ class LiteralCropr(TimmTwin):
     oracle of the encoder and what its speed is compared with.
 
     Args:
-        backbone: Encoder with untied queries (not deployed), scorer 'simple', one step per block
-            at most; read, not changed.
+        backbone: Encoder that prunes by Cropr with its own queries (not deployed), scorer 'simple'
+            and selection 'topk', without ``pad_first``, with Last Layer Fusion or no fusion; read,
+            not changed.
         arch: Timm's name of its architecture.
 
     Raises:
@@ -65,12 +67,17 @@ class LiteralCropr(TimmTwin):
 
     def __init__(self, backbone: CroprViT, arch: str | dict) -> None:
         super().__init__(backbone, arch)
-        queries = {
-            block: getattr(reducer, "queries", None) for block, reducer in backbone.reducers.items()
-        }
-        if not queries or any(q is None for q in queries.values()):
-            raise ValueError("the paper's step needs an encoder with Cropr that is not deployed")
-        self.queries = nn.ParameterDict(queries)
+        reducers = backbone.reducers.items()
+        plain = all(
+            type(r) is Cropr and not (r.deploy or r.normalised or r.sampling) for _, r in reducers
+        )
+        fusions = (LastLayerFusion, type(None))
+        if not reducers or not plain or backbone.pad_first or type(backbone.fusion) not in fusions:
+            raise ValueError(
+                "the published step needs an encoder with plain Cropr that is not deployed, and "
+                "Last Layer Fusion or none"
+            )
+        self.queries = nn.ParameterDict({block: r.queries for block, r in reducers})
         self.num_keep = backbone.num_keep()
         self.fuses = backbone.fusion is not None
         self.num_prefix = backbone.num_prefix

@@ -20,7 +20,7 @@ def make_output(
     Args:
         tokens: Live tokens.
         parked: Dropped tokens; maps have every patch, pooled outputs the live ones.
-        out_type: What to make, see :class:`CroprViT`. Means weight a merged token by its cells.
+        out_type: What to make, see :class:`CroprViT`. Means weight a token by its size.
         norm: Last normalisation over channels.
         norm_after_pool: Whether it acts on the mean instead of on each token.
 

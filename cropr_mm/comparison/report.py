@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from cropr_mm.analysis.bootstrap import draw_images, paired_interval
 from cropr_mm.comparison.runs import Run
 from cropr_mm.comparison.tasks import TASKS
-from cropr_mm.comparison.variants import PACKS
+from cropr_mm.comparison.variants import PACKS, find_variant
 
 Values = tuple[dict[str, float], dict[str, NDArray[np.float64]]]
 
@@ -69,8 +69,9 @@ def summarise(
                 "per_seed": values.tolist(),
                 "mean": paired_interval(values, resampled)._asdict(),
             }
-            _, at, rate = name.partition("@")
-            for other, key in (("dense", "minus_dense"), (f"cropr{at}{rate}", "cropr_minus_it")):
+            percent = find_variant(name).percent
+            ours = f"cropr@{percent}" if percent else "cropr"  # at the same rate
+            for other, key in (("dense", "minus_dense"), (ours, "cropr_minus_it")):
                 if other not in variants or other == name:
                     continue
                 sign = 1.0 if other == "dense" else -1.0

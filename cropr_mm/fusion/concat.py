@@ -4,6 +4,7 @@ B batch, P prefix tokens, N cells of the grid, C channels.
 """
 
 from collections.abc import Sequence
+from functools import partial
 
 from timm.models.vision_transformer import Block
 from torch import Tensor, nn
@@ -47,7 +48,8 @@ class SelfAttentionConcat(Fusion):
 
     def __init__(self, embed_dim: int, num_heads: int, grid: tuple[int, int]) -> None:
         super().__init__()
-        self.block = Block(embed_dim, num_heads, qkv_bias=True)
+        norm = partial(nn.LayerNorm, eps=1e-6)
+        self.block = Block(embed_dim, num_heads, qkv_bias=True, norm_layer=norm)
         self.proj = nn.Linear(embed_dim, embed_dim)
 
     def forward(self, kept: Tokens, parked: Sequence[Tokens], order: Tensor | None) -> Tokens:

@@ -37,9 +37,9 @@ class DPCKNN(TokenMerger):
         self.num_neighbours = num_neighbours
         self.importance = None if equal_weight else nn.Linear(embed_dim, 1)
 
-    def log_weight(self, tokens: Tokens) -> Tensor | None:
+    def log_weight(self, tokens: Tokens) -> Tensor:
         if self.importance is None:
-            return None
+            return torch.zeros_like(tokens.index, dtype=torch.float32)
         return self.importance(tokens.x[:, tokens.num_prefix :]).squeeze(-1).float()
 
     def match(self, tokens: Tokens, num_keep: int, signals: Signals) -> Tensor:

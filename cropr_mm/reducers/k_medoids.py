@@ -42,9 +42,11 @@ class KMedoids(TokenPruner):
         assert signals.column_mean is not None, "needs names it"
         weight = signals.column_mean.float()
         x = tokens.x[:, tokens.num_prefix :].float()
-        distance = torch.cdist(x, x).nan_to_num(nan=float("inf"))
-        medoids = self.cluster(distance, weight, num_keep)
-        scores = weight.scatter(1, medoids, float("inf")).masked_fill(weight.isnan(), float("nan"))
+        strange = weight.isnan() | ~x.isfinite().all(dim=2)
+        weight = weight.masked_fill(strange, float("nan"))  # ranks lowest
+        x = x.masked_fill(strange.unsqueeze(2), 0.0)
+        medoids = self.cluster(torch.cdist(x, x), weight, num_keep)
+        scores = weight.scatter(1, medoids, float("inf")).masked_fill(strange, float("nan"))
         return select_topk(exclude(scores, tokens, signals), num_keep)
 
     def cluster(self, distance: Tensor, weight: Tensor, num_keep: int) -> Tensor:
@@ -60,6 +62,7 @@ class KMedoids(TokenPruner):
         """
         num_tokens = weight.shape[1]
         medoids, _ = select_topk(weight, num_keep)
+        weight = weight.nan_to_num(nan=0.0)
         number = torch.arange(num_keep, device=weight.device)[:, None]
         for _ in range(self.iterations):
             to_medoids = distance.gather(2, medoids[:, None].expand(-1, num_tokens, -1))

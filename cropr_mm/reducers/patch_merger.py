@@ -6,6 +6,7 @@ B batch, N live patch tokens, K slots, C channels.
 import torch
 from torch import Tensor, nn
 
+from cropr_mm.ops.precision import without_autocast
 from cropr_mm.reducers.soft_merger import SoftMerger
 from cropr_mm.registry import MODELS
 
@@ -31,5 +32,6 @@ class PatchMerger(SoftMerger):
 
     def mix(self, x: Tensor) -> tuple[Tensor, Tensor]:
         z = self.norm(x)
-        logits = (self.queries * self.scale) @ z.transpose(1, 2)  # (B, K, N)
+        with without_autocast(x.device.type):  # unscaled logits are large
+            logits = (self.queries.float() * self.scale) @ z.float().transpose(1, 2)  # (B, K, N)
         return logits.softmax(dim=2).to(z.dtype), z

@@ -3,6 +3,8 @@
 B batch, N live patch tokens, K centres, C channels.
 """
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -26,7 +28,7 @@ def transport(scores: Tensor, epsilon: float = 1.0, iterations: int = 3) -> Tens
     """
     scores = scores / epsilon
     # Log of the equal mass of every row and column, with the scaling by K + N of the result.
-    mass = -torch.log(torch.tensor(float(scores.shape[1] + scores.shape[2]), device=scores.device))
+    mass = -math.log(scores.shape[1] + scores.shape[2])
     v = torch.zeros_like(scores[:, :1])
     u = torch.zeros_like(scores[:, :, :1])
     for _ in range(iterations):

@@ -25,6 +25,7 @@ from cropr_mm.structures import Reduction, Signals, Tokens
 B, P, N, C = 3, 2, 13, 8
 GRID = (3, 5)  # 15 cells: two tokens left before
 COUNTS = [1, 6, 12]
+HALF_ON_CPU = not torch.__version__.startswith("2.1.")
 
 
 class NeighbourMerger(TokenMerger):
@@ -301,6 +302,8 @@ def test_padding_goes_first(case: Case, num_keep: int) -> None:
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_half_precision_keeps_its_dtype(case: Case, dtype: torch.dtype) -> None:
     reducer, tokens = case.build().eval().to(dtype), make_tokens(dtype)
+    if dtype == torch.float16 and not HALF_ON_CPU and len(list(reducer.parameters())):
+        pytest.skip("this torch has no layers in float16 on the CPU")
     result = reducer(tokens, 6, make_signals(reducer, tokens))
     assert result.kept.x.dtype == dtype
     if isinstance(reducer, TokenPruner):

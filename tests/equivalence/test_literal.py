@@ -60,6 +60,13 @@ def test_without_fusion_the_class_token_is_that_of_the_published_step() -> None:
     torch.testing.assert_close(tokens[:, 0], model(img)[0], rtol=1e-4, atol=1e-5)
 
 
+@torch.no_grad()
+@pytest.mark.parametrize("name", NAMES[:2])
+def test_a_model_without_class_token_has_a_twin_too(name: str) -> None:
+    model = encoder(name, with_cls_token=False)
+    assert relative_error(TimmTwin(model, name), model.unpruned()) < TOLERANCE
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_timms_model_has_the_features_of_the_unpruned_encoder(name: str) -> None:
     model = encoder(name)
@@ -78,8 +85,19 @@ def test_random_twin_keeps_the_schedule_and_the_weights() -> None:
 @pytest.mark.parametrize(
     ("changes", "yardstick", "message"),
     [
-        (dict(reducer=dict(type="cropr_mm.RandomPruner")), "literal", "an encoder with Cropr"),
+        (
+            dict(reducer=dict(type="cropr_mm.RandomPruner")),
+            "literal",
+            "plain Cropr",
+        ),
         (dict(deploy=True), "literal", "not deployed"),
+        (dict(pad_first=True), "literal", "plain Cropr"),
+        (dict(fusion=dict(type="cropr_mm.TokenConcat")), "literal", "Last Layer Fusion or none"),
+        (
+            dict(reducer=dict(type="cropr_mm.NonSalient", num_classes=3)),
+            "literal",
+            "plain Cropr",
+        ),
         (
             dict(
                 window_size=4,

@@ -141,6 +141,14 @@ def test_dpc_knn_finds_dense_tokens_far_from_denser_ones() -> None:
     torch.testing.assert_close(kept.x[0, :, 0], torch.tensor([0.05, 0.25, 9.2 / 3]))
 
 
+def test_equal_weights_are_equal_for_merged_tokens_too() -> None:
+    tokens = tokens_of([[0.0], [0.1], [1.0]])._replace(size=row(3.0, 1.0, 1.0))
+    method = DPCKNN(1, num_neighbours=2, equal_weight=True)
+    kept = method(tokens, 2, Signals(noise=row(0.0, 0.5, 0.0))).kept
+    torch.testing.assert_close(kept.x[0, :, 0], torch.tensor([0.05, 1.0]))
+    assert kept.size.tolist() == [[4.0, 1.0]]
+
+
 def test_dpc_knn_weighs_by_what_it_learns() -> None:
     tokens = tokens_of([[0.0], [0.1], [0.25], [2.0], [2.2], [500.0]])
     method = DPCKNN(1, num_neighbours=3)
@@ -161,6 +169,13 @@ def test_k_medoids_and_the_released_rule(compat: bool, expected: list[int]) -> N
     weight = row(0.1, 0.3, 0.2, 0.1, 0.2, 0.4)
     kept = KMedoids(1, compat=compat)(tokens, 2, Signals(column_mean=weight)).kept
     assert kept.index.tolist() == [expected]
+
+
+def test_k_medoids_never_keeps_a_token_that_is_no_number() -> None:
+    tokens = tokens_of([[0.0], [1.0], [2.0], [10.0], [11.0], [14.0], [3.0], [9.0]])
+    tokens.x[0, 0] = float("nan")
+    kept = KMedoids(1)(tokens, 3, Signals(column_mean=torch.full((1, 8), 0.2))).kept
+    assert 0 not in kept.index[0].tolist()
 
 
 def test_k_medoids_of_equal_tokens_are_still_as_many() -> None:

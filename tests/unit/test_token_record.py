@@ -70,12 +70,27 @@ def test_fused_tokens_are_no_patches() -> None:
     assert found.kept(0)[2] < found.kept(0)[1]
 
 
+def test_a_step_at_which_nothing_leaves_is_a_step() -> None:
+    images = some_images()
+    all_stay = dict(type="cropr_mm.ExplicitTokens", num_keep={1: 16, 2: 4})
+    found = record(images, **PRUNE | dict(schedule=all_stay))
+    assert [len(kept) for kept in found.kept(0).values()] == [16, 4]
+    steps = compare_records(record(images, **PRUNE), found)["patches"]
+    assert [(step["blocks"], step["mean_kept"]) for step in steps] == [
+        ([1, 1], [9, 16]),
+        ([2, 2], [4, 4]),
+    ]
+    merged = record(images, **MERGE | dict(schedule=dict(all_stay, num_keep={1: 16, 2: 9})))
+    assert [len(np.unique(merged.clusters[b][0])) for b in (1, 2)] == [16, 9]
+
+
 def test_a_record_is_read_as_it_was_written(tmp_path: Path) -> None:
     for options in (PRUNE, MERGE, {}):
         found = record(some_images(), **options)
         found.save(tmp_path / "tokens.npz")
         again = TokenRecord.load(tmp_path / "tokens.npz")
         assert (again.grid, again.num_blocks) == (found.grid, found.num_blocks)
+        assert again.steps == found.steps
         assert list(again.features) == list(found.features)
         assert list(again.clusters) == list(found.clusters)
         for block, values in found.features.items():
