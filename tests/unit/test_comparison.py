@@ -241,7 +241,7 @@ def test_a_run_that_was_never_started_says_what_to_do(tmp_path: Path) -> None:
     ("packs", "variants", "message"),
     [
         (["digit"], ["cropr"], "unknown pack digit; known: digits, person"),
-        (["digits"], ["tome"], "unknown variant tome; known: dense, cropr"),
+        (["digits"], ["magic"], "unknown variant magic; known: dense, cropr"),
         (["digits"], ["cropr@many"], "a pruned variant at 1 to 99 percent, got cropr@many"),
         (["digits"], ["dense@50"], "a pruned variant at 1 to 99 percent, got dense@50"),
     ],
