@@ -49,12 +49,14 @@ def merge_tokens(
             1, assignment, log_weight.detach(), "amax", include_self=False
         )
         share = (log_weight - largest.gather(1, assignment)).exp()
-    share = share / empty.scatter_add(1, assignment, share).gather(1, assignment)
+    whole = empty.scatter_add(1, assignment, share)
+    whole = whole.masked_fill(whole == 0, 1.0)  # an empty slot stays zero
     # Sums in float32: half precision loses tokens when many meet in one slot.
     rows = assignment.unsqueeze(-1).expand(-1, -1, channels)
-    mean = size.new_zeros(batch, num_slots, channels).scatter_add(
+    total = size.new_zeros(batch, num_slots, channels).scatter_add(
         1, rows, patches.float() * share.unsqueeze(-1)
     )
+    mean = total / whole.unsqueeze(-1)  # (B, K, C)
 
     count = torch.zeros_like(assignment[:, :1]).expand(-1, num_slots)
     count = count.scatter_add(1, assignment, torch.ones_like(assignment))

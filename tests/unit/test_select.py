@@ -80,9 +80,15 @@ def test_selection_does_not_touch_gradients() -> None:
     assert not kept.requires_grad
 
 
-@pytest.mark.parametrize("num_keep", [-1, 0, 6])
+def test_nothing_may_be_kept() -> None:
+    kept, dropped = select_topk(torch.randn(2, 5), 0)
+    assert kept.shape == (2, 0)
+    assert torch.equal(dropped, torch.arange(5).expand(2, -1))
+
+
+@pytest.mark.parametrize("num_keep", [-1, 6])
 def test_selection_names_a_count_out_of_range(num_keep: int) -> None:
-    with pytest.raises(ValueError, match=rf"\[1, 5\], got {num_keep}"):
+    with pytest.raises(ValueError, match=rf"\[0, 5\], got {num_keep}"):
         select_topk(torch.randn(2, 5), num_keep)
 
 
