@@ -71,7 +71,9 @@ class SideBySide:
 
     def table(self) -> str:
         """Aligned text."""
-        columns = {"x of floor": {name: f"{self.times_floor(name):.2f}" for name in self.floors}}
+        columns = {
+            "x of encoder floor": {name: f"{self.times_floor(name):.2f}" for name in self.floors}
+        }
         if any(self.memory.values()):
             columns["peak GiB"] = {n: f"{(m or 0) / 2**30:.2f}" for n, m in self.memory.items()}
         return self.latencies.table(self._base, columns)

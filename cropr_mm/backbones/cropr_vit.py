@@ -255,7 +255,7 @@ class CroprViT(BaseModule):
             before = i in keep and self.reducers[str(i)].site == "before"
             if before:
                 alive = keep[i]
-            if self._last_block_sees_all and i == self.depth - 1:
+            if self.last_block_sees_all and i == self.depth - 1:
                 alive = total
             counts.append(alive + self.num_prefix)
             if i in keep and not before:
@@ -294,7 +294,8 @@ class CroprViT(BaseModule):
         return MODELS.build({**cfg, **given})
 
     @property
-    def _last_block_sees_all(self) -> bool:
+    def last_block_sees_all(self) -> bool:
+        """Whether pruned tokens come back before the last block, and not after it or never."""
         return self.fusion is not None and self.fusion.site == "before"
 
     def _build_reducers(self, cfg: dict[str, Any]) -> None:
@@ -399,7 +400,7 @@ class CroprViT(BaseModule):
             before=any(reducer.site == "before" for reducer in self.reducers.values()),
             # Every fusion has the same steps, so that one can be swapped for another.
             last_site=self.depth - (2 if self.fusion is None else 3),
-            fused=self._last_block_sees_all,
+            fused=self.last_block_sees_all,
             progress=self.progress,
         )
 

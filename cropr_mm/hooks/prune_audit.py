@@ -78,7 +78,8 @@ class PruneAuditHook(Hook):
         assert recorder is not None
         backbone = recorder.backbone
         sites = {int(block): reducer.site for block, reducer in backbone.reducers.items()}
-        seen = seen_by_block(recorder.maps(), backbone.depth, sites, backbone.fusion is not None)
+        fused = backbone.last_block_sees_all
+        seen = seen_by_block(recorder.maps(), backbone.depth, sites, fused)
         for image, sample in zip(seen, outputs or (), strict=True):
             objects = objects_of(self._records[sample.img_path])
             view = view_of(sample.metainfo, backbone.patch_size)

@@ -134,6 +134,21 @@ def exclude(scores: Tensor, tokens: Tokens, signals: Signals) -> Tensor:
     return scores
 
 
+class ClassTokenRanker(TokenRanker):
+    """Rank by the attention of the class token, in the middle of a block."""
+
+    needs = frozenset({"cls_row"})
+    site = "between"
+
+    def score(self, tokens: Tokens, signals: Signals) -> Tensor:
+        if tokens.num_prefix == 0:
+            raise ValueError(
+                f"{type(self).__name__} expected a class token, got tokens without prefix"
+            )
+        assert signals.cls_row is not None, "needs names it"
+        return signals.cls_row
+
+
 class TokenPruner(TokenRanker):
     """Keep the tokens of highest score as they are and drop the others."""
 

@@ -5,16 +5,15 @@ B batch, P prefix tokens, N live patch tokens, C channels.
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
 
 from cropr_mm.ops.gather import take_tokens
-from cropr_mm.reducers.base import TokenRanker
+from cropr_mm.reducers.base import ClassTokenRanker
 from cropr_mm.registry import MODELS
 from cropr_mm.structures import Reduction, Signals, Tokens
 
 
 @MODELS.register_module()
-class EViT(TokenRanker):
+class EViT(ClassTokenRanker):
     """Rank tokens by the attention of the class token; the others become their weighted sum.
 
     Weights are the attention itself, so they add up to less than one. The fused token belongs to no
@@ -26,15 +25,7 @@ class EViT(TokenRanker):
     order instead of descending attention, which changes nothing for attention.
     """
 
-    needs = frozenset({"cls_row"})
-    site = "between"
     synthetic = True
-
-    def score(self, tokens: Tokens, signals: Signals) -> Tensor:
-        if tokens.num_prefix == 0:
-            raise ValueError("EViT expected a class token, got tokens without prefix")
-        assert signals.cls_row is not None, "needs names it"
-        return signals.cls_row
 
     def reduce(self, tokens: Tokens, num_keep: int, signals: Signals) -> Reduction:
         places, rest = self.split(tokens, num_keep - 1, signals)

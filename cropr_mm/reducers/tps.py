@@ -10,7 +10,7 @@ from torch import Tensor
 
 from cropr_mm.ops.gather import take_tokens
 from cropr_mm.ops.precision import without_autocast
-from cropr_mm.reducers.base import TokenRanker
+from cropr_mm.reducers.base import ClassTokenRanker
 from cropr_mm.registry import MODELS
 from cropr_mm.structures import Reduction, Signals, Tokens, with_features
 
@@ -46,7 +46,7 @@ def squeeze(kept: Tensor, pruned: Tensor) -> Tensor:
 
 
 @MODELS.register_module()
-class ETPS(TokenRanker):
+class ETPS(ClassTokenRanker):
     """eTPS: rank by the attention of the class token, then squeeze.
 
     Dropped tokens leave with their own features, so that with fusion their content comes back
@@ -54,15 +54,6 @@ class ETPS(TokenRanker):
 
     Source: Wei et al., arXiv 2304.10716, and its supplement.
     """
-
-    needs = frozenset({"cls_row"})
-    site = "between"
-
-    def score(self, tokens: Tokens, signals: Signals) -> Tensor:
-        if tokens.num_prefix == 0:
-            raise ValueError("ETPS expected a class token, got tokens without prefix")
-        assert signals.cls_row is not None, "needs names it"
-        return signals.cls_row
 
     def reduce(self, tokens: Tokens, num_keep: int, signals: Signals) -> Reduction:
         places, rest = self.split(tokens, num_keep, signals)

@@ -68,7 +68,7 @@ def test_a_run_says_times_speed_ups_and_floors(tmp_path: Path) -> None:
     assert record["functions"]["dense"]["speedup"]["value"] == 1.0
     assert record["images_per_call"] == 2
     head, *rows = result.table().splitlines()
-    assert head.split("  ")[-1].strip() == "x of floor"
+    assert head.split("  ")[-1].strip() == "x of encoder floor"
     assert [row.split()[0] for row in rows] == ["dense", "mine", "random"]
     assert rows[0].split()[-1] == f"{result.times_floor('dense'):.2f}"
     draw_throughput({2: result}, tmp_path / "speed.png")
