@@ -13,8 +13,9 @@ from mmengine.registry import Registry
 # Classes that build on a host library -> module.
 _HOSTED = {
     "CamVidDataset": "cropr_mm.datasets.camvid",
-    "ConvUpsampleMaskHead": "cropr_mm.heads",
-    "SharedMaskCascadeRoIHead": "cropr_mm.heads",
+    "ConvUpsampleMaskHead": "cropr_mm.heads.mask_head",
+    "EarlyExitHead": "cropr_mm.heads.early_exit_head",
+    "SharedMaskCascadeRoIHead": "cropr_mm.heads.cascade_roi_head",
 }
 
 

@@ -22,10 +22,15 @@ class Tokens(NamedTuple):
         num_prefix: P.
         size: Number of cells that each token stands for, shape (B, N), float32; None means one
             each.
-        policy: True where a token is live, shape (B, N), bool; None means all. Selection and fusion
-            carry and respect it; no method of this version sets it, and attention does not read it.
+        policy: How much of each token is live, shape (B, N); None means all of it. Bool: a token
+            with False is a filled place of a method that leaves different numbers in different
+            images; nobody attends to it and it stays as it is. Float32, 0 or 1, with gradient: the
+            decisions of a method that masks in training what it drops in evaluation; see
+            :func:`cropr_mm.ops.attention.masked_attention`.
         source: Place among the patch tokens of what each cell of the grid was merged into, shape
             (B, h * w), int64, -1 for a cell that left before; None where nothing was merged.
+        exit: Class logits with which a token left the model for good and a 1 behind them, zeros for
+            tokens that did not, shape (B, N, classes + 1); None means none did.
     """
 
     x: Tensor
@@ -35,6 +40,7 @@ class Tokens(NamedTuple):
     size: Tensor | None = None
     policy: Tensor | None = None
     source: Tensor | None = None
+    exit: Tensor | None = None
 
     @property
     def prefix(self) -> Tensor:
@@ -62,6 +68,7 @@ def with_features(tokens: Tokens, x: Tensor) -> Tokens:
         tokens.size,
         tokens.policy,
         tokens.source,
+        tokens.exit,
     )
 
 
@@ -74,6 +81,7 @@ class Signals(NamedTuple):
         variance: Pixel variance inside each patch, mean over the image channels, shape (B, N),
             float32.
         cls_row: Attention of the class token on each patch, mean over heads, shape (B, N), float32.
+        cls_heads: The same for each head, shape (B, N, heads), float32.
         column_mean: Attention that each patch receives, mean over heads and queries (in a window
             block: the queries of its window, padding included), shape (B, N), float32.
         keys: Keys of the block's attention before RoPE, mean over heads, shape (B, N, C / heads).
@@ -85,6 +93,7 @@ class Signals(NamedTuple):
 
     variance: Tensor | None = None
     cls_row: Tensor | None = None
+    cls_heads: Tensor | None = None
     column_mean: Tensor | None = None
     keys: Tensor | None = None
     values: Tensor | None = None
@@ -98,7 +107,8 @@ class Reduction(NamedTuple):
     Attributes:
         kept: Tokens that go on, prefix first.
         dropped: Tokens that leave, without prefix, in token order; None where a method merges them
-            away.
+            away. Where ``kept.policy`` is a training mask nothing leaves yet: these are all patch
+            tokens as they are, with a bool ``policy`` that is True for those masked by this step.
         assignment: Slot in ``kept.index`` that each input patch went to, shape (B, N), int64; None
             for methods that only drop.
     """

@@ -1,18 +1,27 @@
 """Table of all registered reduction methods and what they can do."""
 
 import cropr_mm.reducers  # noqa: F401 - registers the methods
-from cropr_mm.reducers import SoftMerger, TokenMerger, TokenPruner, TokenReducer
+from cropr_mm.reducers import (
+    ATS,
+    DToP,
+    KeepDecision,
+    SoftMerger,
+    TokenMerger,
+    TokenPruner,
+    TokenReducer,
+)
 from cropr_mm.registry import MODELS
 
-_EMBED_DIM, _NUM_SLOTS = 384, 137
+_EMBED_DIM, _NUM_SLOTS, _NUM_CLASSES = 384, 137, 150
 _WORDS = {
     "variance": "pixels",
     "cls_row": "class token's attention",
+    "cls_heads": "class token's attention by head",
     "column_mean": "attention received",
     "keys": "keys",
+    "values": "values",
     "noise": "random numbers",
 }
-_COPIES = "copies of merged tokens"
 
 
 def registered_methods() -> list[type[TokenReducer]]:
@@ -28,6 +37,7 @@ def method_table() -> str:
         "what leaves",
         "where",
         "reads besides the tokens",
+        "learns from",
         "maps come back by",
         "windows",
         "relative positions",
@@ -35,7 +45,8 @@ def method_table() -> str:
     ]
     rows = [head, ["---"] * (len(head) - 1) + ["---:"]]
     for kind in registered_methods():
-        method = kind(_EMBED_DIM, **({"num_slots": _NUM_SLOTS} if kind.sized else {}))
+        method = _make(kind)
+        learns = _teacher(method)
         method.switch_to_deploy()
         count = sum(parameter.numel() for parameter in method.parameters())
         rows.append(
@@ -44,13 +55,47 @@ def method_table() -> str:
                 _kind(method),
                 f"{method.site} {'attention and MLP' if method.site == 'between' else 'a block'}",
                 ", ".join(_WORDS[name] for name in sorted(method.needs)) or "-",
-                _COPIES if isinstance(method, TokenMerger | SoftMerger) else "fusion, or as left",
-                "no" if method.synthetic or "cls_row" in method.needs else "yes",
+                learns,
+                _way_back(method),
+                "no" if _needs_global_attention(method) else "yes",
                 "no" if method.synthetic else "yes",
-                f"{count:,}".replace(",", " ") + (f" (K = {_NUM_SLOTS})" if kind.sized else ""),
+                f"{count:,}".replace(",", " ") + _condition(kind),
             ]
         )
     return "\n".join("| " + " | ".join(row) + " |" for row in rows)
+
+
+def _make(kind: type[TokenReducer]) -> TokenReducer:
+    given = {"num_slots": _NUM_SLOTS} if kind.sized else {}
+    if kind is DToP:
+        given = {"num_classes": _NUM_CLASSES}
+    return kind(_EMBED_DIM, **given)
+
+
+def _condition(kind: type[TokenReducer]) -> str:
+    if kind is DToP:
+        return f" ({_NUM_CLASSES} classes)"
+    return f" (K = {_NUM_SLOTS})" if kind.sized else ""
+
+
+def _teacher(method: TokenReducer) -> str:
+    if isinstance(method, KeepDecision):
+        return "model's loss through masks, share of kept tokens"
+    if isinstance(method, DToP):
+        return "model's loss, labels of its tokens"
+    if method.isolated:
+        return "auxiliary task"
+    return "model's loss" if any(True for _ in method.parameters()) else "-"
+
+
+def _way_back(method: TokenReducer) -> str:
+    if isinstance(method, TokenMerger | SoftMerger):
+        return "copies of merged tokens"
+    return "exit logits" if method.num_exit_classes else "fusion, or as left"
+
+
+def _needs_global_attention(method: TokenReducer) -> bool:
+    return method.synthetic or method.masking or "cls_row" in method.needs
 
 
 def _kind(method: TokenReducer) -> str:
@@ -58,6 +103,6 @@ def _kind(method: TokenReducer) -> str:
         return "all tokens, mixed into K"
     if isinstance(method, TokenMerger):
         return "tokens, into others"
-    if isinstance(method, TokenPruner):
+    if isinstance(method, TokenPruner | ATS | DToP):
         return "tokens, whole"
     return "tokens, in part into one" if method.synthetic else "tokens, in part into others"

@@ -96,20 +96,29 @@ def check_reduction(
 
 
 def check_reducer(
-    reducer: TokenReducer, has_cls: bool, fused: bool, cells: bool, pad_first: bool
+    reducer: TokenReducer,
+    has_cls: bool,
+    fused: bool,
+    windows: bool,
+    rel_pos: bool,
+    pad_first: bool,
 ) -> None:
-    """A built reducer can work in its backbone; ``cells``: attention asks for the place of each."""
+    """A built reducer can work in its backbone."""
     name = type(reducer).__name__
-    if "cls_row" in reducer.needs and not has_cls:
+    if {"cls_row", "cls_heads"} & reducer.needs and not has_cls:
         raise ValueError(
             f"{name} reads the attention of the class token, got a model without; "
-            "use signal='column_mean'"
+            "AttnTopK with signal='column_mean' does not need one"
         )
-    if reducer.synthetic and cells:
+    if reducer.synthetic and (windows or rel_pos):
         raise ValueError(
             f"{name} makes tokens that belong to no cell of the grid: expected window_size=None "
             "and use_rel_pos=False"
         )
+    if reducer.masking and windows:
+        raise ValueError(f"{name} masks tokens in global attention: expected window_size=None")
+    if reducer.num_exit_classes and fused:
+        raise ValueError(f"{name} lets tokens leave with their logits: expected fusion=None")
     if not isinstance(reducer, TokenMerger | SoftMerger):
         return
     if fused:

@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from mmengine.model import BaseModule
 from timm.layers import PatchEmbed, resample_abs_pos_embed, to_2tuple
 from torch import Tensor, nn
@@ -24,7 +23,7 @@ from cropr_mm.backbones.checks import (
     check_windows,
     drop_path_rates,
 )
-from cropr_mm.backbones.outputs import make_output
+from cropr_mm.backbones.outputs import make_exit_map, make_output
 from cropr_mm.backbones.plan import Plan, make_plan
 from cropr_mm.checkpoints import load_backbone
 from cropr_mm.fusion import Fusion
@@ -32,13 +31,15 @@ from cropr_mm.layers.arch import resolve_arch
 from cropr_mm.layers.attention import Geometry
 from cropr_mm.layers.block import Block
 from cropr_mm.layers.positions import GridTables, Positions
+from cropr_mm.layers.weights import weigh_tokens
 from cropr_mm.ops.gather import take_tokens
 from cropr_mm.ops.padding import is_padding
+from cropr_mm.ops.policy import advance
 from cropr_mm.ops.variance import patch_variance
 from cropr_mm.ops.window import window_major_order
 from cropr_mm.reducers import TokenMerger
 from cropr_mm.registry import MODELS, TASK_UTILS
-from cropr_mm.structures import Signals, Tokens, with_features
+from cropr_mm.structures import Signals, Tokens
 
 _NOTHING: frozenset[str] = frozenset()
 
@@ -168,6 +169,7 @@ class CroprViT(BaseModule):
 
         self.reducers = nn.ModuleDict()
         self.proportional = False
+        self.num_exit_classes = 0
         if reducer is not None:
             self._build_reducers(reducer)
         if deploy:
@@ -181,7 +183,8 @@ class CroprViT(BaseModule):
             img: Images, shape (B, in_channels, H, W); H and W are multiples of the patch size.
 
         Returns:
-            One tensor per entry of ``out_indices``, of the shape that ``out_type`` says.
+            One tensor per entry of ``out_indices``, of the shape that ``out_type`` says. A reducer
+            by which tokens exit (DToP) adds a map of their logits, see :func:`make_exit_map`.
 
         Raises:
             ValueError: If the image size does not fit the patch size or the schedule.
@@ -211,13 +214,13 @@ class CroprViT(BaseModule):
                 geometries[windowed] = self._geometry(tokens, tables, windowed)
             if site == "between":
                 x, signals = self._run(block.attend, tokens.x, geometries[windowed], needs)
-                tokens = with_features(tokens, x)
+                tokens = advance(tokens, x)
                 tokens = self._reduce(i, tokens, plan, signals, statistics, parked)
                 geometries = {}
-                tokens = with_features(tokens, self._run(block.feed, tokens.x))
+                tokens = advance(tokens, self._run(block.feed, tokens.x))
             else:
                 x, signals = self._run(block, tokens.x, geometries[windowed], needs)
-                tokens = with_features(tokens, x)
+                tokens = advance(tokens, x)
             if site == "after":
                 tokens = self._reduce(i, tokens, plan, signals, statistics, parked)
                 geometries = {}
@@ -225,6 +228,8 @@ class CroprViT(BaseModule):
                 tokens, parked = self.fusion(tokens, parked, tables.order), []
             if i in self.out_indices:
                 outputs.append(self._output(tokens, parked, last))
+        if self.num_exit_classes:
+            outputs.append(make_exit_map(tokens, parked, self.num_exit_classes))
         return tuple(outputs)
 
     def patch_grid(self, img_size: tuple[int, int]) -> tuple[int, int]:
@@ -312,11 +317,13 @@ class CroprViT(BaseModule):
         mergers = [r for r in self.reducers.values() if isinstance(r, TokenMerger)]
         self.proportional = any(merger.proportional for merger in mergers)
         for reducer in self.reducers.values():
+            self.num_exit_classes = reducer.num_exit_classes
             check_reducer(
                 reducer,
                 has_cls=self.cls_token is not None,
                 fused=self.fusion is not None,
-                cells=self.window_size is not None or self.positions.rel_pos,
+                windows=self.window_size is not None,
+                rel_pos=self.positions.rel_pos,
                 pad_first=self.pad_first,
             )
 
@@ -338,12 +345,12 @@ class CroprViT(BaseModule):
         return Tokens(x, tables.order.expand(x.shape[0], -1), grid, self.num_prefix)
 
     def _geometry(self, tokens: Tokens, tables: GridTables, windowed: bool) -> Geometry:
-        """Where the tokens lie and, with proportional attention, how much each one counts."""
+        """Where the tokens lie and how much each one counts in attention."""
         geometry = self.positions.geometry(tokens, tables, windowed)
-        if tokens.size is None or not self.proportional:
+        proportional = tokens.size is not None and self.proportional
+        if tokens.policy is None and not proportional:
             return geometry
-        key_bias = F.pad(tokens.size.log(), (tokens.num_prefix, 0))
-        return Geometry(rope=geometry.rope, relative=geometry.relative, key_bias=key_bias)
+        return weigh_tokens(geometry, tokens, proportional)
 
     def _statistics(self, img: Tensor) -> dict[str, Tensor]:
         """Signals about the image's patches, by raster id, each of shape (B, N)."""

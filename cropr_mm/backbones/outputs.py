@@ -6,6 +6,7 @@ B batch, P prefix tokens, N patch tokens, C channels, h x w patch grid.
 from collections.abc import Sequence
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cropr_mm.ops.restore import restore_tokens
@@ -40,11 +41,29 @@ def make_output(
     return patches.transpose(1, 2).unflatten(2, full.grid).contiguous()
 
 
+def make_exit_map(tokens: Tokens, parked: Sequence[Tokens], num_classes: int) -> Tensor:
+    """Where tokens left the model for good, and with which class logits.
+
+    Returns:
+        Logits and, in the last channel, 1 for the cells that have any, 0 elsewhere:
+        (B, num_classes + 1, h, w).
+    """
+    full = restore_tokens(tokens, parked, None)
+    exits = full.exit
+    if exits is None:
+        exits = full.x.new_zeros(*full.index.shape, num_classes + 1)
+    return exits.transpose(1, 2).unflatten(2, full.grid).contiguous()
+
+
 def _mean(tokens: Tokens, x: Tensor, with_prefix: bool) -> Tensor:
-    """Mean of features (B, P + N, C) over tokens; a merged token counts as the cells behind it."""
+    """Mean of features (B, P + N, C) over live tokens; a merged one counts as its cells."""
     prefix = tokens.num_prefix
-    if tokens.size is None:
+    if tokens.size is None and tokens.policy is None:
         return (x if with_prefix else x[:, prefix:]).mean(dim=1)
-    ones = tokens.size.new_ones(x.shape[0], prefix)
-    weight = torch.cat([ones if with_prefix else 0 * ones, tokens.size], dim=1).unsqueeze(-1)
-    return ((x * weight).sum(dim=1) / weight.sum(dim=1)).to(x.dtype)
+    weight = torch.ones_like(tokens.index, dtype=torch.float32)
+    for factor in (tokens.size, tokens.policy):
+        if factor is not None:
+            weight = weight * factor
+    weight = F.pad(weight, (prefix, 0), value=float(with_prefix)).unsqueeze(-1)
+    # At least one: in training, a mask may leave an image without any patch.
+    return ((x * weight).sum(dim=1) / weight.sum(dim=1).clamp(min=1)).to(x.dtype)

@@ -15,13 +15,16 @@ _STATE = "cropr_curriculum"
 
 @HOOKS.register_module()
 class CroprCurriculumHook(Hook):
-    """Raises the pruning rate linearly from nothing to that of the schedule.
+    """Raises the pruning rate from nothing to that of the schedule.
 
     Of ``num_steps`` epochs (or iterations), the first ``ramp = floor(end * num_steps)`` have the
     progress ``step / (ramp - 1)`` for step 0, 1, ..., and all others 1. Schedules round the tokens
     that they remove down, so a rate of 40 over 64 epochs is 0, 1, 2, 3, 5, ... 38, 40, and 40 from
     the epoch after the 32nd on. Steps of the class token are not part of it
-    (``ConstantRate.absorb_prefix``).
+    (``ConstantRate.absorb_prefix``). With ``start`` the rise begins later, and nothing is pruned
+    before; with ``shape='cosine'`` it begins and ends gently. EViT's keep rate of 300 epochs, 10
+    of them without pruning and 100 of shrinking, is ``start=10 / 300, end=110 / 300,
+    shape='cosine'`` with the schedule ``KeepRatios``.
 
     The progress is that of every CroprViT in the model and in copies of averaged weights, and is
     logged as ``cropr_progress``. A training that is resumed goes on with the length that it began
@@ -30,6 +33,8 @@ class CroprCurriculumHook(Hook):
 
     Args:
         end: Share of the training after which pruning is complete, in (0, 1].
+        start: Share of it before which nothing is pruned, in [0, end).
+        shape: Rise of the progress: 'linear' or 'cosine'.
         by_epoch: Whether steps are epochs or iterations; loops of iterations need the latter.
         val_progress: Validate with the 'current' progress, as published, or with the 'final' one.
 
@@ -38,17 +43,28 @@ class CroprCurriculumHook(Hook):
             that prunes, or the train loop does not count epochs.
 
     Source: Token Cropr, for semantic segmentation (the paper begins with 1 token instead of 0);
-    segm/segmenter.py of its code.
+    segm/segmenter.py of its code. Start and cosine: Liang et al., EViT (arXiv 2202.07800).
     """
 
     def __init__(
-        self, end: float = 0.5, by_epoch: bool = True, val_progress: str = "current"
+        self,
+        end: float = 0.5,
+        by_epoch: bool = True,
+        val_progress: str = "current",
+        start: float = 0.0,
+        shape: str = "linear",
     ) -> None:
         if not 0 < end <= 1:
             raise ValueError(f"expected end in (0, 1], got {end}")
+        if not 0 <= start < end:
+            raise ValueError(f"expected start in [0, end={end}), got {start}")
+        if shape not in ("linear", "cosine"):
+            raise ValueError(f"expected shape 'linear' or 'cosine', got {shape!r}")
         if val_progress not in ("current", "final"):
             raise ValueError(f"expected val_progress 'current' or 'final', got {val_progress!r}")
         self.end = end
+        self.start = start
+        self.shape = shape
         self.by_epoch = by_epoch
         self.val_progress = val_progress
         self._progress = 1.0
@@ -102,25 +118,30 @@ class CroprCurriculumHook(Hook):
 
     def _advance(self, runner: Runner) -> None:
         step = runner.epoch if self.by_epoch else runner.iter
-        self._progress = ramp(step, self._num_steps, self.end)
+        self._progress = ramp(step, self._num_steps, self.end, self.start, self.shape)
         _apply(runner, self._progress)
 
 
-def ramp(step: int, num_steps: int, end: float) -> float:
+def ramp(step: int, num_steps: int, end: float, start: float = 0.0, shape: str = "linear") -> float:
     """Progress of a curriculum at a step, counted from 0.
 
     Args:
         step: Epoch or iteration.
         num_steps: Length of the training.
-        end: Share of it that the rise takes.
+        end: Share of it at which the rise ends.
+        start: Share of it at which the rise begins.
+        shape: 'linear' or 'cosine'.
 
     Returns:
-        From 0 at the first to 1 at the last step of the rise, and 1 from then on.
+        From 0 at the first to 1 at the last step of the rise, 0 before and 1 from then on.
     """
-    rise = math.floor(end * num_steps + 1e-9)  # 0.29 * 100 is 28.999...
-    if step >= rise:
+    first, last = (math.floor(share * num_steps + 1e-9) for share in (start, end))
+    if step >= last:  # 0.29 * 100 is 28.999...
         return 1.0
-    return step / (rise - 1) if rise > 1 else 0.0
+    if step <= first:
+        return 0.0
+    share = (step - first) / (last - first - 1)
+    return share if shape == "linear" else (1 - math.cos(math.pi * share)) / 2
 
 
 def _backbones(runner: Runner) -> list[CroprViT]:

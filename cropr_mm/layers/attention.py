@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from cropr_mm.ops.attention import (
     attention_rows,
     column_mean,
+    masked_attention,
     relative_position_bias,
     resize_relative_table,
 )
@@ -41,6 +42,8 @@ class Geometry(NamedTuple):
         slots: Slot of each token in the filled-up window layout, or None where windows are full.
         num_slots: Length of that layout.
         key_bias: Added to all logits of a token as key, shape (B, N), or None; global attention.
+        policy: Training mask of the tokens, prefix included, shape (B, N), float32, or None; global
+            attention.
     """
 
     window_tokens: int | None = None
@@ -49,6 +52,7 @@ class Geometry(NamedTuple):
     slots: Tensor | None = None
     num_slots: int = 0
     key_bias: Tensor | None = None
+    policy: Tensor | None = None
 
 
 class Attention(nn.Module):
@@ -122,14 +126,21 @@ class Attention(nn.Module):
         if geometry.key_bias is not None:
             key_bias = geometry.key_bias[:, None, None].to(q.dtype)  # (B, 1, 1, N)
             bias = key_bias if bias is None else bias + key_bias
-        if "cls_row" in needs:
+        if "cls_row" in needs or "cls_heads" in needs:
             row = None if bias is None else bias[:, :, :1]
-            signals["cls_row"] = attention_rows(q[:, :, :1], k, row).mean(dim=1)[:, 0]
+            heads = attention_rows(q[:, :, :1], k, row)[:, :, 0]  # (B, H, N)
+            if "cls_row" in needs:
+                signals["cls_row"] = heads.mean(dim=1)
+            if "cls_heads" in needs:
+                signals["cls_heads"] = heads.transpose(1, 2)
         if "column_mean" in needs:
             with torch.no_grad():  # it ranks tokens only; a graph would hold the N x N matrix
                 whole = None if bias is None else bias.expand(-1, -1, length, -1)
                 signals["column_mean"] = column_mean(q, k, whole).view(batch, num_tokens)
-        out = F.scaled_dot_product_attention(q, k, v, attn_mask=bias)
+        if geometry.policy is None:
+            out = F.scaled_dot_product_attention(q, k, v, attn_mask=bias)
+        else:
+            out = masked_attention(q, k, v, geometry.policy, bias)
         out = out.transpose(1, 2).reshape(x.shape)
         return self.proj(self.norm(out)), signals
 

@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+_EPS = 1e-6
 _ROWS_AT_ONCE = 1024  # bounds the attention matrix that the column mean builds
 
 
@@ -25,6 +26,38 @@ def attention_rows(q_BHMd: Tensor, k_BHNd: Tensor, bias: Tensor | None) -> Tenso
     if bias is not None:
         logits = logits + bias
     return logits.softmax(dim=-1)
+
+
+def masked_attention(
+    q_BHNd: Tensor, k_BHNd: Tensor, v_BHNd: Tensor, policy: Tensor, bias: Tensor | None
+) -> Tensor:
+    """Self-attention to live tokens, with a gradient for the decision who lives.
+
+    A token always attends to itself.
+
+    Args:
+        q_BHNd: Queries, shape (B, H, N, d).
+        k_BHNd: Keys, of the same shape.
+        v_BHNd: Values, of the same shape.
+        policy: 1 where a token is live, else 0, shape (B, N), float32.
+        bias: Added to the scaled logits, shape broadcastable to (B, H, N, N), or None.
+
+    Returns:
+        Output, shape (B, H, N, d), dtype of the values.
+
+    Source: Rao et al., DynamicViT (arXiv 2106.02034), equations 9 to 11, with the released
+    code's epsilon of 1e-6, which keeps the gradient of dead columns finite.
+    """
+    logits = (q_BHNd @ k_BHNd.transpose(-2, -1)).float() * q_BHNd.shape[-1] ** -0.5
+    if bias is not None:
+        logits = logits + bias
+    num_tokens = logits.shape[-1]
+    itself = torch.eye(num_tokens, device=logits.device)
+    gate = policy[:, None, None]  # (B, 1, 1, N)
+    weight = (logits - logits.amax(dim=-1, keepdim=True).detach()).exp()
+    weight = weight * (gate + (1 - gate) * itself)
+    attention = (weight + _EPS / num_tokens) / (weight.sum(dim=-1, keepdim=True) + _EPS)
+    return attention.to(v_BHNd.dtype) @ v_BHNd
 
 
 def column_mean(q_BHNd: Tensor, k_BHNd: Tensor, bias: Tensor | None) -> Tensor:

@@ -63,6 +63,7 @@ def take_tokens(tokens: Tokens, positions: Tensor, with_prefix: bool) -> Tokens:
         num_prefix=num_prefix if with_prefix else 0,
         size=None if tokens.size is None else tokens.size.gather(1, positions),
         policy=None if tokens.policy is None else tokens.policy.gather(1, positions),
+        exit=None if tokens.exit is None else gather_tokens(tokens.exit, positions),
     )
 
 

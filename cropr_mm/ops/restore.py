@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from cropr_mm.ops.gather import inverse_permutation, take_tokens
+from cropr_mm.ops.policy import is_soft
 from cropr_mm.structures import Tokens
 
 
@@ -16,7 +17,8 @@ def restore_tokens(kept: Tokens, parked: Sequence[Tokens], order: Tensor | None)
     """Join live and parked tokens and bring them into the order of the whole grid.
 
     Tokens without a cell (index -1) are left out. Where tokens were merged, every cell gets a copy
-    of what it was merged into.
+    of what it was merged into. Where they were masked in training, each gets the features that it
+    had when it was, as if it had left. Nothing is masked in the result.
 
     Args:
         kept: Live tokens, prefix first.
@@ -44,6 +46,8 @@ def restore_tokens(kept: Tokens, parked: Sequence[Tokens], order: Tensor | None)
             )
     if order is not None and order.shape != (num_cells,):
         raise ValueError(f"expected an order of shape ({num_cells},), got {tuple(order.shape)}")
+    if is_soft(kept):
+        kept, parked = _unmask(kept, parked), []
     if kept.source is not None:
         place = kept.source
         if parked:
@@ -63,7 +67,17 @@ def restore_tokens(kept: Tokens, parked: Sequence[Tokens], order: Tensor | None)
     full = take_tokens(kept, place, with_prefix=True)
     cells = torch.arange(num_cells, device=place.device) if order is None else order
     index = cells.expand_as(place)
-    return Tokens(full.x, index, full.grid, full.num_prefix, full.size, full.policy)
+    return Tokens(full.x, index, full.grid, full.num_prefix, full.size, exit=full.exit)
+
+
+def _unmask(kept: Tokens, masked: Sequence[Tokens]) -> Tokens:
+    """All tokens, each with the features that it had when it was masked, if it was."""
+    patches = kept.x[:, kept.num_prefix :]
+    for step in masked:
+        assert step.policy is not None, "says which tokens this step masked"
+        patches = torch.where(step.policy.unsqueeze(-1), step.x, patches)
+    x = torch.cat([kept.x[:, : kept.num_prefix], patches], dim=1)
+    return Tokens(x, kept.index, kept.grid, kept.num_prefix, kept.size)
 
 
 def _place_of_cells(index: Tensor, num_cells: int) -> Tensor:
@@ -76,20 +90,27 @@ def _place_of_cells(index: Tensor, num_cells: int) -> Tensor:
 
 def _join(parts: Sequence[Tokens]) -> Tokens:
     """Concatenate along the sequence; the first part brings the prefix."""
-    size = policy = None
+    size = left = None
+    if any(part.exit is not None for part in parts):
+        width = max(0 if part.exit is None else part.exit.shape[2] for part in parts)
+        left = torch.cat([_exits(part, width) for part in parts], dim=1)
     if any(part.size is not None for part in parts):
-        size = torch.cat([_or_ones(p.size, p.index, torch.float32) for p in parts], dim=1)
-    if any(part.policy is not None for part in parts):
-        policy = torch.cat([_or_ones(p.policy, p.index, torch.bool) for p in parts], dim=1)
+        size = torch.cat([_sizes(part) for part in parts], dim=1)
     return Tokens(
         x=torch.cat([part.x for part in parts], dim=1),
         index=torch.cat([part.index for part in parts], dim=1),
         grid=parts[0].grid,
         num_prefix=parts[0].num_prefix,
         size=size,
-        policy=policy,
+        exit=left,
     )
 
 
-def _or_ones(value: Tensor | None, like: Tensor, dtype: torch.dtype) -> Tensor:
-    return torch.ones_like(like, dtype=dtype) if value is None else value
+def _exits(tokens: Tokens, width: int) -> Tensor:
+    none = tokens.x.new_zeros(*tokens.index.shape, width)
+    return none if tokens.exit is None else tokens.exit.to(none.dtype)
+
+
+def _sizes(tokens: Tokens) -> Tensor:
+    ones = torch.ones_like(tokens.index, dtype=torch.float32)
+    return ones if tokens.size is None else tokens.size

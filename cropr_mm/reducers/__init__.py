@@ -1,12 +1,16 @@
 """Token reduction methods."""
 
+from cropr_mm.reducers.ats import ATS
 from cropr_mm.reducers.attn_topk import AttnTopK
 from cropr_mm.reducers.base import TokenMerger, TokenPruner, TokenRanker, TokenReducer
 from cropr_mm.reducers.cropr import Cropr
 from cropr_mm.reducers.cropr_auxiliary import CroprAuxiliary
 from cropr_mm.reducers.dpc_knn import DPCKNN
+from cropr_mm.reducers.dtop import DToP
+from cropr_mm.reducers.dynamic_vit import DynamicViT
 from cropr_mm.reducers.evit import EViT
 from cropr_mm.reducers.k_medoids import KMedoids
+from cropr_mm.reducers.keep_decision import KeepDecision
 from cropr_mm.reducers.non_salient import NonSalient
 from cropr_mm.reducers.patch_merger import PatchMerger
 from cropr_mm.reducers.radial import RadialPruner
@@ -15,17 +19,22 @@ from cropr_mm.reducers.sinkhorn import Sinkhorn
 from cropr_mm.reducers.sit import SiT
 from cropr_mm.reducers.soft_merger import SoftMerger
 from cropr_mm.reducers.tome import ToMe
-from cropr_mm.reducers.tps import ETPS
+from cropr_mm.reducers.tps import DTPS, ETPS
 from cropr_mm.reducers.variance import VariancePruner
 
 __all__ = [
+    "ATS",
     "DPCKNN",
+    "DTPS",
     "ETPS",
     "AttnTopK",
     "Cropr",
     "CroprAuxiliary",
+    "DToP",
+    "DynamicViT",
     "EViT",
     "KMedoids",
+    "KeepDecision",
     "NonSalient",
     "PatchMerger",
     "RadialPruner",

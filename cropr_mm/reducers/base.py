@@ -26,6 +26,10 @@ class TokenReducer(nn.Module):
         synthetic: Whether it makes tokens that belong to no cell (index -1).
         sized: Whether its parameters depend on how many tokens it leaves; it is then built with
             ``num_slots``.
+        masking: Whether it marks tokens by ``policy``, always or in training.
+        num_exit_classes: Logits that a dropped token leaves with (``Tokens.exit``); 0 for none.
+        isolated: Whether its parameters learn from its auxiliary loss alone, which never reaches
+            the backbone unless an ablation says so.
 
     Args:
         embed_dim: C, given by the backbone.
@@ -35,6 +39,9 @@ class TokenReducer(nn.Module):
     site: Site = "after"
     synthetic = False
     sized = False
+    masking = False
+    num_exit_classes = 0
+    isolated = False
 
     def __init__(self, embed_dim: int) -> None:
         super().__init__()

@@ -50,6 +50,8 @@ class Cropr(TokenPruner):
     their summed logits, which the paper leaves open.
     """
 
+    isolated = True
+
     def __init__(
         self,
         embed_dim: int,

@@ -10,11 +10,13 @@ from torch import Tensor
 
 from cropr_mm.ops.gather import take_tokens
 from cropr_mm.ops.precision import without_autocast
-from cropr_mm.reducers.base import ClassTokenRanker
+from cropr_mm.reducers.base import ClassTokenRanker, TokenRanker
+from cropr_mm.reducers.keep_decision import KeepDecision
 from cropr_mm.registry import MODELS
 from cropr_mm.structures import Reduction, Signals, Tokens, with_features
 
 EPS = 1e-6
+NEVER = -100.0  # a cosine that no host has, finite so that its exponential is 0 and not NaN
 
 
 def squeeze(kept: Tensor, pruned: Tensor) -> Tensor:
@@ -33,21 +35,51 @@ def squeeze(kept: Tensor, pruned: Tensor) -> Tensor:
     Source: Wei et al., arXiv 2304.10716, equations 5 to 7, at temperature 1. Of equal cosines the
     first host is taken; the released code takes all of them.
     """
-    hosts, guests = kept.float(), pruned.float()
-    with without_autocast(kept.device.type):
-        cosine = _unit(guests) @ _unit(hosts).transpose(1, 2)  # (B, M, K)
+    return _mix(kept, pruned, _cosine(pruned, kept), pruned.new_ones(pruned.shape[:2]))
+
+
+def squeeze_masked(x: Tensor, decision: Tensor, leaving: Tensor) -> Tensor:
+    """:class:`squeeze` of tokens that are masked instead of pruned.
+
+    Args:
+        x: Shape (B, N, C).
+        decision: 1 for the tokens that are kept, else 0, shape (B, N), float32.
+        leaving: 1 for those that this step masks, shape (B, N), float32; the gradient of the
+            decision passes through it.
+
+    Returns:
+        All tokens, shape (B, N, C); only kept ones changed.
+    """
+    kept = decision.detach() > 0.5
+    itself = torch.eye(x.shape[1], dtype=torch.bool, device=x.device)
+    cosine = _cosine(x, x).masked_fill(itself | ~kept.unsqueeze(1), NEVER)
+    return torch.where(kept.unsqueeze(-1), _mix(x, x, cosine, leaving), x)
+
+
+def _mix(hosts: Tensor, guests: Tensor, cosine: Tensor, weight: Tensor) -> Tensor:
+    """Add guests (B, M, C) of some weight (B, M) to the hosts (B, K, C) of largest cosine."""
     best = cosine.max(dim=2)
-    weight = best.values.exp()  # (B, M)
-    total = hosts.new_full(hosts.shape[:2], math.e).scatter_add(1, best.indices, weight)
+    weight = weight.float() * best.values.exp()  # (B, M)
+    total = torch.full_like(hosts[..., 0], math.e, dtype=torch.float32)
+    total = total.scatter_add(1, best.indices, weight)
     share = weight / total.gather(1, best.indices)
     rows = best.indices.unsqueeze(-1).expand_as(guests)
-    mixed = hosts * (math.e / total).unsqueeze(-1)
-    return mixed.scatter_add(1, rows, guests * share.unsqueeze(-1)).to(kept.dtype)
+    mixed = hosts.float() * (math.e / total).unsqueeze(-1)
+    return mixed.scatter_add(1, rows, guests.float() * share.unsqueeze(-1)).to(hosts.dtype)
 
 
-@MODELS.register_module()
-class ETPS(ClassTokenRanker):
-    """eTPS: rank by the attention of the class token, then squeeze.
+def _cosine(guests: Tensor, hosts: Tensor) -> Tensor:
+    """Cosines of guests (B, M, C) with hosts (B, K, C), shape (B, M, K), float32."""
+    with without_autocast(hosts.device.type):
+        return _unit(guests.float()) @ _unit(hosts.float()).transpose(1, 2)
+
+
+def _unit(x: Tensor) -> Tensor:
+    return x / (x.norm(dim=-1, keepdim=True) + EPS)
+
+
+class Squeezer(TokenRanker):
+    """Drop tokens whose content stays in the kept ones.
 
     Dropped tokens leave with their own features, so that with fusion their content comes back
     twice: as themselves and inside their hosts.
@@ -64,5 +96,19 @@ class ETPS(ClassTokenRanker):
         return Reduction(with_features(kept, x), dropped)
 
 
-def _unit(x: Tensor) -> Tensor:
-    return x / (x.norm(dim=-1, keepdim=True) + EPS)
+@MODELS.register_module()
+class ETPS(ClassTokenRanker, Squeezer):
+    """eTPS: rank by the attention of the class token, then squeeze."""
+
+
+@MODELS.register_module()
+class DTPS(KeepDecision, Squeezer):
+    """dTPS: rank by a learned decision (see :class:`KeepDecision`), then squeeze.
+
+    In training, tokens that a step masks are squeezed into those that it keeps; what was masked
+    before is neither guest nor host.
+    """
+
+    def mask(self, x: Tensor, num_prefix: int, decision: Tensor, leaving: Tensor) -> Tensor:
+        patches = squeeze_masked(x[:, num_prefix:], decision, leaving)
+        return torch.cat([x[:, :num_prefix], patches], dim=1)

@@ -4,6 +4,7 @@ from cropr_mm.schedules.base import Schedule
 from cropr_mm.schedules.constant_rate import ConstantRate
 from cropr_mm.schedules.discs import Discs
 from cropr_mm.schedules.explicit_tokens import ExplicitTokens
+from cropr_mm.schedules.inflected_rate import InflectedRate
 from cropr_mm.schedules.keep_ratios import KeepRatios
 from cropr_mm.schedules.stages import Stages
 from cropr_mm.schedules.window_stages import WindowStages
@@ -12,6 +13,7 @@ __all__ = [
     "ConstantRate",
     "Discs",
     "ExplicitTokens",
+    "InflectedRate",
     "KeepRatios",
     "Schedule",
     "Stages",

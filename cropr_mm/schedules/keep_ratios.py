@@ -5,13 +5,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from cropr_mm.registry import TASK_UTILS
-from cropr_mm.schedules.base import Schedule, Setting, check_blocks, scaled
+from cropr_mm.schedules.base import Schedule, Setting, check_blocks
 
 
 @TASK_UTILS.register_module()
 @dataclass(frozen=True)
 class KeepRatios(Schedule):
     """Keep ``floor(num_patches * ratio ** stage)`` patch tokens at stages 1, 2, ...
+
+    A curriculum brings the ratio down from 1.
 
     Attributes:
         ratio: Share kept per stage, in (0, 1].
@@ -27,9 +29,8 @@ class KeepRatios(Schedule):
         object.__setattr__(self, "blocks", check_blocks(self.blocks))
 
     def plan(self, setting: Setting) -> dict[int, int]:
-        total = setting.num_patches
-        plan = {}
-        for stage, block in enumerate(self.blocks):
-            keep = math.floor(total * self.ratio ** (stage + 1) + 1e-9)
-            plan[block] = total - scaled(total - keep, setting.progress)
-        return plan
+        ratio = 1 - setting.progress * (1 - self.ratio)
+        return {
+            block: math.floor(setting.num_patches * ratio ** (stage + 1) + 1e-9)
+            for stage, block in enumerate(self.blocks)
+        }

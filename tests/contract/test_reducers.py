@@ -12,6 +12,9 @@ from torch import Tensor, nn
 
 import cropr_mm.reducers  # noqa: F401 - registers the methods
 from cropr_mm.reducers import (
+    DToP,
+    DynamicViT,
+    KeepDecision,
     KMedoids,
     RadialPruner,
     TokenMerger,
@@ -45,7 +48,9 @@ class Case(NamedTuple):
     kwargs: dict
 
     def build(self) -> TokenReducer:
-        given = dict(num_slots=6) if self.cls.sized else {}
+        given: dict = dict(num_slots=6) if self.cls.sized else {}
+        if self.cls is DToP:
+            given["num_classes"] = 3
         return self.cls(embed_dim=C, **given, **self.kwargs)
 
     def can_leave(self, num_keep: int) -> bool:
@@ -62,7 +67,9 @@ class Case(NamedTuple):
 REGISTERED = [c for c in MODELS.module_dict.values() if issubclass(c, TokenReducer)]
 # Options worth the whole contract; the default arguments are always tested.
 OPTIONS: dict[str, list[dict]] = {
+    "ATS": [dict(points="paper"), dict(heads="joint", points="sorted")],
     "AttnTopK": [dict(signal="column_mean", site="between")],
+    "DToP": [dict(confidence=0.4, context=1)],
     "DPCKNN": [dict(equal_weight=True)],
     "PatchMerger": [dict(scaled=True)],
     "KMedoids": [dict(compat=True)],
@@ -84,6 +91,8 @@ PRUNERS = [case for case in CASES if issubclass(case.cls, TokenPruner)]
 MERGERS = [case for case in CASES if issubclass(case.cls, TokenMerger)]
 # These rank by more than the value of a token or its signal.
 BY_VALUE = [case for case in PRUNERS if case.cls not in (KMedoids, RadialPruner)]
+# A token without a value says nothing about the score of the others.
+BY_OWN_SCORE = [case for case in PRUNERS if case.cls not in (DynamicViT, RadialPruner)]
 
 every_case = pytest.mark.parametrize("case", CASES, ids=str)
 every_pruner = pytest.mark.parametrize("case", PRUNERS, ids=str)
@@ -104,7 +113,7 @@ def make_tokens(dtype: torch.dtype = torch.float32) -> Tokens:
 
 def make_signals(reducer: TokenReducer, tokens: Tokens, fill: float | None = None) -> Signals:
     """What the method asks for and nothing else: random, or one value."""
-    width = dict(keys=C // 2, values=C)
+    width = dict(keys=C // 2, values=C, cls_heads=2)
     signals = {}
     for name in reducer.needs:
         shape = (*tokens.index.shape, width[name]) if name in width else tokens.index.shape
@@ -117,8 +126,14 @@ def attach_listeners(reducer: TokenReducer) -> list[Tensor]:
     outputs: list[Tensor] = []
     for name, module in reducer.named_modules():
         if name.endswith("auxiliary"):
-            module.register_forward_hook(lambda _module, _args, output: outputs.append(output))
+            module.register_forward_hook(
+                lambda _module, _args, output: outputs.append(_first(output))
+            )
     return outputs
+
+
+def _first(output: Tensor | tuple[Tensor, ...]) -> Tensor:
+    return output if isinstance(output, Tensor) else output[0]
 
 
 def positions(tokens: Tokens, part: Tokens) -> Tensor:
@@ -214,9 +229,9 @@ def test_a_count_below_one_is_named(case: Case, num_keep: int) -> None:
 def test_a_missing_or_misaligned_signal_is_named(case: Case) -> None:
     reducer, tokens = case.build().eval(), make_tokens()
     for name in reducer.needs:
-        with pytest.raises(ValueError, match=f"'{name}' .* got None"):
-            reducer(tokens, 5, Signals())
         signals = make_signals(reducer, tokens)
+        with pytest.raises(ValueError, match=f"'{name}' .* got None"):
+            reducer(tokens, 5, signals._replace(**{name: None}))
         short = signals._replace(**{name: getattr(signals, name)[:, 1:]})
         with pytest.raises(ValueError, match=rf"'{name}' .*\({B}, {N}\).* got \({B}, {N - 1}"):
             reducer(tokens, 5, short)
@@ -256,7 +271,7 @@ def test_equal_scores_keep_the_first_tokens(case: Case, num_keep: int) -> None:
     assert torch.equal(kept.index, tokens.index[:, :num_keep])
 
 
-@each_count([case for case in PRUNERS if case.cls is not RadialPruner])
+@each_count(BY_OWN_SCORE)
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
 def test_scores_without_a_value_break_nothing(case: Case, num_keep: int, value: float) -> None:
     reducer, tokens = case.build().eval(), make_tokens()
@@ -355,7 +370,7 @@ def test_training_reaches_every_parameter(case: Case) -> None:
             assert bool(parameter.grad.abs().sum() > 0), f"zero gradient for {name}"
 
 
-@every_case
+@pytest.mark.parametrize("case", [c for c in CASES if not issubclass(c.cls, KeepDecision)], ids=str)
 def test_training_mode_reduces_as_evaluation_does(case: Case) -> None:
     reducer, tokens = case.build(), make_tokens()
     attach_listeners(reducer)

@@ -72,13 +72,14 @@ def test_restore_keeps_the_dtype() -> None:
     assert restore_tokens(*prune(tokens, 6), None).x.dtype == torch.bfloat16
 
 
-def test_restore_carries_size_and_policy() -> None:
+def test_restore_carries_sizes_and_revives_the_dead() -> None:
     tokens = make_tokens(torch.arange(15), 0)
     kept, parked = prune(tokens, 6)
     policy = torch.zeros(2, 6, dtype=torch.bool)
     full = restore_tokens(kept._replace(policy=policy, size=torch.full((2, 6), 2.0)), parked, None)
-    assert full.policy.sum(1).tolist() == [9, 9]
-    assert torch.equal(full.size == 2, ~full.policy)
+    assert full.policy is None
+    assert (full.size == 2).sum(1).tolist() == [6, 6]
+    assert torch.equal(full.x, restore_tokens(kept, parked, None).x)
 
 
 def test_restore_names_a_wrong_number_of_tokens() -> None:

@@ -2,6 +2,7 @@
 
 import math
 import re
+from typing import Any
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ from cropr_mm.registry import TASK_UTILS
 from cropr_mm.schedules import (
     ConstantRate,
     ExplicitTokens,
+    InflectedRate,
     KeepRatios,
     Schedule,
     Stages,
@@ -233,9 +235,29 @@ def test_progress_scales_and_floors_the_removal(progress: float) -> None:
     for schedule in (
         ExplicitTokens({3: 96}),
         Stages(100, [3], absorb_prefix=False),
-        KeepRatios(96 / 196, [3]),
     ):
         assert ask(schedule, 196, progress=progress).get(3, 196) == 196 - removed
+
+
+def test_progress_brings_a_keep_ratio_down_from_1() -> None:
+    assert ask(KeepRatios(0.5, [3, 6]), 200, progress=0.5) == {3: 150, 6: 112}
+
+
+def test_inflected_rates_are_those_of_the_released_code() -> None:
+    setting: dict[str, Any] = dict(depth=12, fusion=False)
+    left = [196 - 8 * step for step in range(1, 12)]
+    assert list(ask(InflectedRate(8), 196, **setting).values()) == left
+    removed = [0, 1, 2, 4, 5, 7, 8, 10, 11, 13, 14]  # 16 in the last block, without effect
+    left = [196 - sum(removed[: step + 1]) for step in range(11)]
+    assert list(ask(InflectedRate(8, 1.0), 196, **setting).values()) == left
+    removed = [16, 14, 13, 11, 10, 8, 7, 5, 4, 2, 1]
+    left = [196 - sum(removed[: step + 1]) for step in range(11)]
+    assert list(ask(InflectedRate(8, -1.0), 196, **setting).values()) == left
+
+
+def test_a_rate_takes_one_half_at_most_and_a_short_list_goes_on_with_nothing() -> None:
+    plan = ask(InflectedRate([100, 60, 3]), 101, depth=6, fusion=False)
+    assert plan == {0: 51, 1: 26, 2: 23, 3: 23, 4: 23}
 
 
 @pytest.mark.parametrize("progress", [-0.1, 1.1, float("nan")])
@@ -287,6 +309,10 @@ def test_a_model_without_room_for_a_step_is_named() -> None:
         (lambda: Stages(5, [1, 1]), r"got \[1, 1\]"),
         (lambda: WindowStages([-1, 2]), r"got \[-1, 2\]"),
         (lambda: KeepRatios(0.0, [1]), r"\(0, 1\], got 0.0"),
+        (lambda: InflectedRate(0), "one of them positive, got 0"),
+        (lambda: InflectedRate([3, -1]), r"rates >= 0.* got \[3, -1\]"),
+        (lambda: InflectedRate(8, 1.5), r"\[-1, 1\], got 1.5"),
+        (lambda: InflectedRate([8], 0.5), "inflection=0 with a list"),
         (lambda: KeepRatios(1.5, [1]), r"\(0, 1\], got 1.5"),
         (lambda: ExplicitTokens({}), r"got \[\]"),
     ],

@@ -1,0 +1,147 @@
+"""Tokens that leave the encoder with their logits."""
+
+from typing import Any
+
+import pytest
+import torch
+
+from cropr_mm import CroprViT
+from cropr_mm.reducers import DToP
+from cropr_mm.structures import Reduction, Signals, Tokens
+
+STEPS = {0: 30, 2: 12}
+SURE = torch.tensor([[0.9, 0.8, 0.95, 0.7, 0.85, 0.99]])
+LABEL = torch.tensor([[0, 0, 0, 0, 1, 0]])
+
+
+def encoder(**options: Any) -> CroprViT:
+    torch.manual_seed(0)
+    return CroprViT(
+        arch=dict(embed_dim=32, depth=5, num_heads=2, rope="eva"),
+        img_size=(48, 64),
+        patch_size=8,
+        schedule=dict(type="cropr_mm.ExplicitTokens", num_keep=STEPS),
+        reducer=dict(type="cropr_mm.DToP", num_classes=4, **options),
+    ).eval()
+
+
+def record(model: CroprViT) -> list[Reduction]:
+    steps: list[Reduction] = []
+    for reducer in model.reducers.values():
+        reducer.register_forward_hook(lambda _m, _a, result: steps.append(result))
+    return steps
+
+
+@torch.no_grad()
+def test_the_most_confident_tokens_leave_with_the_logits_of_their_step() -> None:
+    model = encoder()
+    steps, seen = record(model), []
+    for reducer in model.reducers.values():
+        reducer.register_forward_pre_hook(lambda _m, args: seen.append(args[0]))
+    features, exits = model(torch.randn(2, 3, 48, 64))
+    assert features.shape == (2, 32, 6, 8)
+    assert exits.shape == (2, 5, 6, 8)
+    assert exits[:, -1].sum((1, 2)).tolist() == [36, 36]
+    for reducer, tokens, step in zip(model.reducers.values(), seen, steps, strict=True):
+        logits = reducer.logits(tokens)
+        sure = logits.softmax(2).amax(2)
+        left = (tokens.index.unsqueeze(2) == step.dropped.index.unsqueeze(1)).any(2)
+        for image in range(2):
+            assert sure[image, left[image]].min() > sure[image, ~left[image]].max()
+            cells = tokens.index[image, left[image]]
+            where = exits[image].flatten(1)[:, cells]
+            assert torch.equal(where[:4].t(), logits[image, left[image]])
+            assert bool((where[4] == 1).all())
+    survivors = steps[-1].kept.index
+    assert exits.flatten(2).gather(2, survivors.unsqueeze(1).expand(-1, 5, -1)).abs().sum() == 0
+
+
+def test_exits_pass_the_gradient_to_encoder_and_classifier() -> None:
+    model = encoder()
+    exits = model(torch.randn(1, 3, 48, 64))[1]
+    exits[:, :-1].pow(2).sum().backward()
+    assert model.blocks[2].mlp.fc1.weight.grad.abs().sum() > 0
+    for reducer in model.reducers.values():
+        assert reducer.head.weight.grad.abs().sum() > 0
+
+
+@pytest.mark.parametrize(
+    ("context", "expected"),
+    [(0, [0, 2, 4, 5]), (1, [0, 2]), (2, [0]), (3, []), (5, [])],
+)
+def test_the_surest_of_each_class_stay_as_context(context: int, expected: list[int]) -> None:
+    reducer = DToP(8, num_classes=2, confidence=0.84, context=context)
+    alive = torch.ones_like(SURE, dtype=torch.bool)
+    exiting = reducer.exiting(SURE, LABEL, alive)
+    assert exiting[0].nonzero().flatten().tolist() == expected
+
+
+def test_equally_sure_tokens_stay_by_place_and_the_gone_do_not_count() -> None:
+    reducer = DToP(8, num_classes=2, confidence=0.5, context=1)
+    sure, label = torch.full((1, 4), 0.9), torch.zeros(1, 4, dtype=torch.int64)
+    alive = torch.tensor([[False, True, True, True]])
+    assert reducer.exiting(sure, label, alive)[0].tolist() == [False, False, True, True]
+
+
+@torch.no_grad()
+def test_confident_tokens_are_dead_at_once_and_keep_their_logits() -> None:
+    model = encoder(confidence=0.27, context=2)
+    for reducer in model.reducers.values():
+        reducer.head.weight.mul_(6)  # some tokens above, some below
+    steps = record(model)
+    _, exits = model(torch.randn(2, 3, 48, 64))
+    first, second = steps
+    dead = ~first.kept.policy
+    assert 0 < dead.sum() < dead.numel()
+    assert torch.equal(first.kept.exit[..., -1] > 0, dead)
+    for image in range(2):
+        cells = first.kept.index[image, dead[image]]
+        expected = first.kept.exit[image, dead[image]].t()
+        assert torch.equal(exits[image].flatten(1)[:, cells], expected), "final where it exited"
+    alive = second.kept.policy.sum(1)
+    assert torch.equal(exits[:, -1].sum((1, 2)), 48 - alive)
+
+
+@torch.no_grad()
+def test_nobody_sees_a_token_that_exited() -> None:
+    model = encoder(confidence=0.27, context=2)
+    model.reducers["0"].head.weight.mul_(6)
+    steps = record(model)
+    image = torch.randn(1, 3, 48, 64)
+    features, _ = model(image)
+    kept = steps[0].kept
+    gone = kept.index[0][~kept.policy[0]]
+    assert len(gone)
+
+    def disturb(_module: Any, _args: Any, result: Reduction) -> Reduction:
+        kept = result.kept
+        noise = 9 * (~kept.policy).unsqueeze(2)
+        x = torch.cat([kept.x[:, :1], kept.x[:, 1:] + noise], dim=1)
+        return result._replace(kept=kept._replace(x=x))
+
+    model.reducers["0"].register_forward_hook(disturb)
+    again, _ = model(image)
+    same = (again == features).all(1).flatten()
+    alive = torch.ones(48, dtype=torch.bool)
+    alive[gone] = False
+    assert bool(same[alive].all())
+    assert not bool(same[gone].any())
+
+
+def test_training_without_a_listener_is_refused() -> None:
+    tokens = Tokens(torch.randn(1, 6, 8), torch.arange(6)[None], (2, 3))
+    with pytest.raises(RuntimeError, match="PatchLabelTarget"):
+        DToP(8, num_classes=2).train()(tokens, 3, Signals())
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (dict(num_classes=0), "num_classes >= 1, got 0"),
+        (dict(num_classes=2, confidence=1.0), r"\(0, 1\), got 1.0"),
+        (dict(num_classes=2, context=-1), "context >= 0, got -1"),
+    ],
+)
+def test_bad_arguments_are_named(options: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        DToP(8, **options)
