@@ -118,7 +118,6 @@ class AuxiliaryListener:
         self.num_cells = num_cells
         self.reducers = _named_reducers(model)
         _check_sizes(self.reducers, target)
-        _check_cells(num_cells, target)
         self._arguments = _argument_defaults(model)
         self._pass: _Pass | None = None
         self._handles = [
