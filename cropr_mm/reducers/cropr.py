@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cropr_mm.ops.precision import without_autocast
+from cropr_mm.ops.settle import used_at_once
 from cropr_mm.reducers.base import TokenPruner
 from cropr_mm.reducers.cropr_attention import EPS, MultiHeadAttention, SimpleAttention
 from cropr_mm.reducers.cropr_auxiliary import CroprAuxiliary
@@ -22,8 +23,9 @@ class Cropr(TokenPruner):
     """Keep the tokens of highest summed similarity to learned queries.
 
     The queries learn from an auxiliary task behind a stop-gradient, in training only. Its logits
-    leave through forward hooks on ``auxiliary``; ``CroprAuxLossHook`` turns them into losses.
-    Scores need only the sum of the queries, so the (M, N) matrix is never built.
+    leave through forward hooks on ``auxiliary``; ``CroprAuxLossHook`` turns them into losses, and
+    into gradients at once, so that nothing of the task is kept for the backward pass. Scores need
+    only the sum of the queries, so the (M, N) matrix is built for the task alone.
 
     The last four options are the paper's ablations.
 
@@ -110,9 +112,16 @@ class Cropr(TokenPruner):
                     "Cropr in training mode expected a listener for its auxiliary logits: add "
                     "dict(type='cropr_mm.CroprAuxLossHook', target=...) to custom_hooks"
                 )
-            x = tokens.x.detach() if self.stop_gradient else tokens.x
-            self.auxiliary(self.attention(self.queries, x))
+            self._teach(tokens.x)
         return super().forward(tokens, num_keep, signals)
+
+    def _teach(self, x: Tensor) -> None:
+        """Run the auxiliary task on tokens (B, P + N, C); its listener takes the logits."""
+        if not self.stop_gradient:
+            self.auxiliary(self.attention(self.queries, x))
+            return
+        with used_at_once():  # the listener computes gradients before this returns
+            self.auxiliary(self.attention(self.queries, x.detach()))
 
     def score(self, tokens: Tokens, signals: Signals) -> Tensor:
         with without_autocast(tokens.x.device.type):

@@ -43,7 +43,8 @@ class AuxiliaryTarget(ABC):
             device: Where the logits are.
 
         Returns:
-            Target with batch size B, in the form that ``loss`` takes.
+            Target with batch size B, in the form that ``loss`` takes. That of a grid has its cells
+            in the second dimension, so that it can be taken apart by cell.
 
         Raises:
             ValueError: If a sample lacks the annotation, or a label is not a class.
@@ -55,7 +56,7 @@ class AuxiliaryTarget(ABC):
 
         Args:
             logits: Shape (B, num_classes), or (B, M, num_classes) for M queries; any float dtype.
-            target: What ``encode`` returned.
+            target: What ``encode`` returned, maybe at some cells only, as are the logits.
 
         Returns:
             Scalar, float32.
@@ -63,6 +64,14 @@ class AuxiliaryTarget(ABC):
         Raises:
             ValueError: If logits and target do not belong together.
         """
+
+    def count(self, target: Tensor) -> Tensor:
+        """Over how many cells ``loss`` is a mean, a scalar; by default all that are there.
+
+        Args:
+            target: Of a grid, shape (B, M, ...), maybe at some cells only.
+        """
+        return torch.tensor(target.shape[0] * target.shape[1], device=target.device)
 
     def check_labels(self, labels: Tensor) -> None:
         """Raise a ValueError that names the labels, of any shape, that are no class."""

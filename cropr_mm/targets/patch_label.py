@@ -93,7 +93,11 @@ class PatchLabelTarget(AuxiliaryTarget):
             ignore_index=self.ignore_index,
             reduction="sum",
         )
-        return total / (target != self.ignore_index).sum().clamp(min=1)
+        return total / self.count(target).clamp(min=1)
+
+    def count(self, target: Tensor) -> Tensor:
+        """Cells with a class."""
+        return (target != self.ignore_index).sum()
 
 
 def _label_map(sample: Any) -> Tensor:
