@@ -24,7 +24,7 @@ from mmengine.runner import CheckpointLoader, Runner, find_latest_checkpoint, lo
 from torch import nn
 
 import cropr_mm.compat  # noqa: F401 - lets configs inherit from mmseg on both lines
-from cropr_mm.backbones.lookup import find_backbones
+from cropr_mm.backbones.lookup import auxiliary_reducers, find_backbones
 from cropr_mm.checkpoints import register_safe_loader
 from cropr_mm.checkpoints.errors import CheckpointError
 from cropr_mm.checkpoints.grid import stored_query_grid
@@ -40,7 +40,6 @@ from cropr_mm.console import (
 from cropr_mm.hooks.aux_loss import CroprAuxLossHook
 from cropr_mm.hooks.benchmark import CroprBenchmarkHook
 from cropr_mm.hooks.prune_audit import PruneAuditHook
-from cropr_mm.optim.clip_groups import auxiliary_parameters
 from cropr_mm.options import (
     add_hook,
     check_precision,
@@ -295,7 +294,8 @@ def _check_auxiliary(runner: ToolRunner) -> None:
     """Cropr modules have a hook that trains them, and that hook fits model and data."""
     model = _unwrapped(runner)
     hooks = [hook for hook in runner.hooks if isinstance(hook, CroprAuxLossHook)]
-    if not hooks and auxiliary_parameters(model):
+    untaught = any(auxiliary_reducers(backbone) for backbone in find_backbones(model).values())
+    if not hooks and untaught:
         raise SetupError(
             "the model has Cropr modules that nothing trains; expected in custom_hooks a "
             "dict(type='cropr_mm.CroprAuxLossHook', target=...)"

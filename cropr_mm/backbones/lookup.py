@@ -20,8 +20,8 @@ def find_backbones(model: nn.Module) -> dict[str, CroprViT]:
 def auxiliary_reducers(backbone: CroprViT) -> dict[int, nn.Module]:
     """Reducers of a backbone that train by an auxiliary loss of their own.
 
-    These are the reducers with a child ``auxiliary``: the auxiliary loss alone moves their
-    parameters, and unless the ablation says so it never reaches the backbone.
+    These are the reducers with a child ``auxiliary``; whether other losses move their parameters
+    too, their attribute ``isolated`` says.
 
     Args:
         backbone: The backbone; in deploy mode it has no such reducer.

@@ -1,6 +1,5 @@
 """Auxiliary losses of Cropr modules, added to the losses of an unmodified model."""
 
-import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
@@ -14,9 +13,11 @@ from mmengine.runner import Runner
 from torch import Tensor, nn
 
 from cropr_mm.backbones.lookup import auxiliary_reducers, find_backbones
+from cropr_mm.hooks.distillation import Distillation
+from cropr_mm.hooks.listener import LossListener
 from cropr_mm.ops.settle import settle
 from cropr_mm.registry import HOOKS, TASK_UTILS
-from cropr_mm.targets.base import AuxiliaryTarget
+from cropr_mm.targets.base import AuxiliaryTarget, LabelTarget
 from cropr_mm.targets.cells import Drawn, draw_cells
 
 
@@ -26,8 +27,9 @@ class CroprAuxLossHook(Hook):
 
     From ``before_train`` to ``after_train`` the model returns one more loss per Cropr module for
     ``mode='loss'``: ``loss_cropr_b05`` for the module after block 5 (0-based, as in configs and in
-    ``backbone.reducers``). Validation, testing and ``mode='predict'`` stay as they are. A copy of
-    the model made before training starts (EMAHook's) is a plain model.
+    ``backbone.reducers``). Other methods with an auxiliary loss have ``loss_keep_b05`` (DynamicViT,
+    dTPS) or ``loss_exit_b05`` (DToP). Validation, testing and ``mode='predict'`` stay as they
+    are. A copy of the model made before training starts (EMAHook's) is a plain model.
 
     Every module runs in every pass, also where its step keeps all tokens, so
     ``find_unused_parameters`` is not needed under data parallelism.
@@ -40,6 +42,8 @@ class CroprAuxLossHook(Hook):
         num_cells: For targets on a grid: cells per image that are learned in one iteration, drawn
             for each image anew. Losses and gradients are those of all cells on average, at
             ``num_cells`` / M of the cost. Default: all cells.
+        teacher: Arguments of :class:`cropr_mm.hooks.distillation.Distillation`, for methods that
+            also learn from a frozen dense model.
 
     Raises:
         ValueError: If ``loss_weight`` is not positive, or there are not so many cells; before
@@ -48,7 +52,11 @@ class CroprAuxLossHook(Hook):
     """
 
     def __init__(
-        self, target: dict, loss_weight: float = 1.0, num_cells: int | None = None
+        self,
+        target: dict,
+        loss_weight: float = 1.0,
+        num_cells: int | None = None,
+        teacher: dict | None = None,
     ) -> None:
         if not loss_weight > 0:
             raise ValueError(f"loss_weight must be positive, got {loss_weight}")
@@ -56,7 +64,8 @@ class CroprAuxLossHook(Hook):
         self.loss_weight = loss_weight
         self.num_cells = num_cells
         _check_cells(num_cells, self.target)
-        self._listener: AuxiliaryListener | None = None
+        self.distillation = None if teacher is None else Distillation(**teacher)
+        self._listeners: list[LossListener] = []
 
     def before_train(self, runner: Runner) -> None:
         model = runner.model
@@ -64,7 +73,11 @@ class CroprAuxLossHook(Hook):
             model = model.module
         self.after_train(runner)
         self.check(model, runner.train_dataloader.dataset)
-        self._listener = AuxiliaryListener(model, self.target, self.loss_weight, self.num_cells)
+        if self.distillation is not None:  # a copy of the model, which has no listener yet
+            self._listeners.append(self.distillation.listen(model))
+        self._listeners.append(
+            AuxiliaryListener(model, self.target, self.loss_weight, self.num_cells)
+        )
 
     def check(self, model: nn.Module, dataset: Any) -> None:
         """Compare target, model and training data.
@@ -76,34 +89,31 @@ class CroprAuxLossHook(Hook):
         Raises:
             ValueError: If the model has no Cropr module, or classes or queries differ.
         """
-        reducers = _named_reducers(model)
-        _check_dataset(dataset, self.target)
-        _check_sizes(reducers, self.target)
+        self.target.check_dataset(dataset)
+        for name, reducer in _named_reducers(model).items():
+            self.target.check(name, reducer)
 
     def after_train(self, runner: Runner) -> None:
-        if self._listener is not None:
-            self._listener.remove()
-            self._listener = None
+        for listener in self._listeners:
+            listener.remove()
+        self._listeners.clear()
 
 
-class AuxiliaryListener:
-    """Listens to the auxiliary heads during a forward pass and adds their losses to its result.
-
-    Everything hangs on forward hooks, so model and backbone keep their class and methods; copies
-    and pickles of a model that is being listened to carry their own listener.
+class AuxiliaryListener(LossListener["_Pass"]):
+    """Listens to the auxiliary modules during a forward pass and adds their losses to its result.
 
     Behind a stop-gradient nobody waits for a module's gradients, so they are computed as soon as
     its logits are there: of all modules, the graph of one at most is alive (see :func:`settle`).
 
     Args:
         model: Unwrapped model whose ``forward`` takes ``data_samples`` and ``mode``.
-        target: What the heads learn.
+        target: What the modules learn.
         loss_weight: Factor of every auxiliary loss.
         num_cells: Cells per image to learn, drawn in every pass; None: all.
 
     Raises:
-        ValueError: If the model has another ``forward``, no module to listen to, or heads with
-            other classes than the target.
+        ValueError: If the model has another ``forward``, no module to listen to, or modules that
+            do not go with the target.
     """
 
     def __init__(
@@ -117,95 +127,75 @@ class AuxiliaryListener:
         self.loss_weight = loss_weight
         self.num_cells = num_cells
         self.reducers = _named_reducers(model)
-        _check_sizes(self.reducers, target)
-        self._arguments = _argument_defaults(model)
-        self._pass: _Pass | None = None
-        self._handles = [
-            model.register_forward_pre_hook(self._open, with_kwargs=True),
-            model.register_forward_hook(self._close, with_kwargs=True),
-        ]
+        for name, reducer in self.reducers.items():
+            target.check(name, reducer)
+        _check_cells(num_cells, target, self.reducers)
+        super().__init__(model)
         for name, reducer in self.reducers.items():
             if num_cells is not None:
-                self._handles.append(reducer.attention.register_forward_pre_hook(self._draw))
-            hook = partial(self._collect, name)
-            self._handles.append(reducer.auxiliary.register_forward_hook(hook))
+                self.listen(reducer.attention, self._draw, before=True)
+            self.listen(reducer.auxiliary, partial(self._collect, name))
 
-    def remove(self) -> None:
-        """Leave the model as it was."""
-        for handle in self._handles:
-            handle.remove()
-        self._handles.clear()
+    def start(self, given: dict[str, Any]) -> "_Pass":
+        return _Pass(given["data_samples"])
 
-    def _open(self, model: nn.Module, args: tuple, kwargs: dict[str, Any]) -> None:
-        # Also forgets what a forward pass that ended in an exception left behind.
-        given = self._given(args, kwargs)
-        listening = model.training and given["mode"] == "loss"
-        self._pass = _Pass(given["data_samples"]) if listening else None
-
-    def _draw(
-        self, attention: nn.Module, args: tuple[Tensor, Tensor]
-    ) -> tuple[Tensor, Tensor] | None:
-        """Leave the queries of the drawn cells."""
-        if self._pass is None:
-            return None
-        queries, x = args
-        cells = self._aim(self._pass, x.device).cells
-        assert cells is not None, "there is a number of cells"
-        return F.embedding(cells, queries[0]), x  # (B, n, C)
-
-    def _collect(self, name: str, auxiliary: nn.Module, args: tuple, logits: Tensor) -> None:
-        # Calls outside of a listened pass are none of our business: recomputation in the
-        # backward pass, or somebody running the backbone alone.
-        if self._pass is None:
-            return
-        if name in self._pass.losses:
-            raise RuntimeError(
-                f"the Cropr module of {name} ran twice in one forward pass; expected one call of "
-                "the backbone per pass, since one list of data samples belongs to it"
-            )
-        reducer = self.reducers[name]
-        loss = self._aim(self._pass, logits.device).loss
-        if getattr(reducer, "stop_gradient", False):
-            self._pass.losses[name] = settle(loss, logits, list(reducer.parameters()))
-        else:
-            self._pass.losses[name] = loss(logits)
-
-    def _close(
-        self, model: nn.Module, args: tuple, kwargs: dict[str, Any], output: Any
-    ) -> dict[str, Any] | None:
-        if self._pass is None:
-            return None
-        losses, self._pass = self._pass.losses, None
-        if not isinstance(output, Mapping):
-            raise ValueError(
-                f"{type(model).__name__} must return a dict of losses for mode='loss', got "
-                f"{type(output).__name__}"
-            )
+    def losses(self, state: "_Pass") -> dict[str, Tensor]:
+        weight = self.loss_weight / (len(self.reducers) if self.target.averaged else 1)
         for name, reducer in self.reducers.items():
-            if name not in losses:
+            if name not in state.losses:
                 raise RuntimeError(
                     f"the Cropr module of {name} did not run in this forward pass; expected a "
                     "schedule that names the same blocks for every image size, and an encoder that "
                     "runs in every pass"
                 )
-            _check_gradient(name, reducer, losses[name])
-        return {**output, **{name: self.loss_weight * losses[name] for name in self.reducers}}
+            _check_gradient(name, reducer, state.losses[name])
+        return {name: weight * state.losses[name] for name in self.reducers}
 
-    def _aim(self, of: "_Pass", device: torch.device) -> "_Aim":
+    def _draw(
+        self, attention: nn.Module, args: tuple[Tensor, Tensor]
+    ) -> tuple[Tensor, Tensor] | None:
+        """Leave the queries of the drawn cells."""
+        if self.state is None:
+            return None
+        queries, x = args
+        cells = self._aim(self.state, x.device).cells
+        assert cells is not None, "there is a number of cells"
+        return F.embedding(cells, queries[0]), x  # (B, n, C)
+
+    def _collect(
+        self, name: str, auxiliary: nn.Module, args: tuple, output: Tensor | tuple[Tensor, Tensor]
+    ) -> None:
+        # Calls outside of a listened pass are none of our business: recomputation in the
+        # backward pass, or somebody running the backbone alone.
+        if self.state is None:
+            return
+        if name in self.state.losses:
+            raise RuntimeError(
+                f"the Cropr module of {name} ran twice in one forward pass; expected one call of "
+                "the backbone per pass, since one list of data samples belongs to it"
+            )
+        reducer = self.reducers[name]
+        logits, places = output if isinstance(output, tuple) else (output, None)
+        loss = self._aim(self.state, logits.device).loss
+        if places is not None:  # of these cells only
+            loss = partial(loss, places=places)
+        if getattr(reducer, "stop_gradient", False):
+            self.state.losses[name] = settle(loss, logits, list(reducer.parameters()))
+        else:
+            self.state.losses[name] = loss(logits)
+
+    def _aim(self, state: "_Pass", device: torch.device) -> "_Aim":
         """What all modules learn in this pass, made for the first one that asks."""
-        if of.aim is None:
-            target = self._encode(of.data_samples, device)
+        if state.aim is None:
+            target = self._encode(state.data_samples, device)
             if self.num_cells is None:
-                of.aim = _Aim(partial(self.target.loss, target=target))
+                state.aim = _Aim(partial(_loss, self.target, target))
             else:
+                assert isinstance(self.target, LabelTarget), "only these have cells"
                 noise = torch.rand(len(target), self.target.num_queries, device=device)
                 drawn = draw_cells(self.target, target, noise, self.num_cells)
-                of.aim = _Aim(partial(_drawn_loss, self.target, drawn), drawn.cells)
-        return of.aim
-
-    def _given(self, args: tuple, kwargs: dict[str, Any]) -> dict[str, Any]:
-        """Arguments of the model's forward by name, however they were passed."""
-        return {**self._arguments, **dict(zip(self._arguments, args, strict=False)), **kwargs}
+                state.aim = _Aim(partial(_drawn_loss, self.target, drawn), drawn.cells)
+        return state.aim
 
     def _encode(self, data_samples: Any, device: torch.device) -> Tensor:
         if not isinstance(data_samples, (list, tuple)):
@@ -219,7 +209,7 @@ class AuxiliaryListener:
 class _Aim(NamedTuple):
     """Loss of a module's logits, and the cells (B, n) whose queries are needed; None: all."""
 
-    loss: Callable[[Tensor], Tensor]
+    loss: Callable[..., Tensor]
     cells: Tensor | None = None
 
 
@@ -232,23 +222,15 @@ class _Pass:
     losses: dict[str, Tensor] = field(default_factory=dict)
 
 
+def _loss(
+    target: AuxiliaryTarget, encoded: Tensor, logits: Tensor, places: Tensor | None = None
+) -> Tensor:
+    """Of all cells, or of logits (B, n, K) of the cells ``places`` (B, n)."""
+    return target.loss(logits, encoded if places is None else encoded.gather(1, places))
+
+
 def _drawn_loss(target: AuxiliaryTarget, drawn: Drawn, logits: Tensor) -> Tensor:
     return drawn.factor * target.loss(logits, drawn.target)
-
-
-def _argument_defaults(model: nn.Module) -> dict[str, Any]:
-    """Arguments of ``model.forward`` in order, with their defaults (None where there is none)."""
-    parameters = inspect.signature(model.forward).parameters
-    missing = {"data_samples", "mode"} - set(parameters)
-    if missing:
-        raise ValueError(
-            f"expected a model with forward(inputs, data_samples, mode), as mmengine's; "
-            f"{type(model).__name__}.forward has no {sorted(missing)}, only {list(parameters)}"
-        )
-    return {
-        name: None if p.default is inspect.Parameter.empty else p.default
-        for name, p in parameters.items()
-    }
 
 
 def _named_reducers(model: nn.Module) -> dict[str, nn.Module]:
@@ -258,7 +240,7 @@ def _named_reducers(model: nn.Module) -> dict[str, nn.Module]:
     for path, backbone in backbones.items():
         middle = f"_{path.replace('.', '_')}" if len(backbones) > 1 else ""
         for block, reducer in auxiliary_reducers(backbone).items():
-            found[f"loss_cropr{middle}_b{block:02d}"] = reducer
+            found[f"loss_{reducer.auxiliary.task}{middle}_b{block:02d}"] = reducer
     if not found:
         reducers = {
             path or "model": sorted({type(r).__name__ for r in b.reducers.values()}) or "none"
@@ -267,37 +249,25 @@ def _named_reducers(model: nn.Module) -> dict[str, nn.Module]:
         got = f"reducers {reducers}" if backbones else "no CroprViT at all"
         raise ValueError(
             "CroprAuxLossHook needs a model with a cropr_mm.CroprViT that has "
-            "reducer=dict(type='cropr_mm.Cropr', ...), a schedule and deploy=False; "
+            "reducer=dict(type='cropr_mm.Cropr', ...) or another reducer with an auxiliary loss, "
+            "a schedule and deploy=False; "
             f"{type(model).__name__} has {got}"
         )
     return found
 
 
-def _check_sizes(reducers: dict[str, nn.Module], target: AuxiliaryTarget) -> None:
-    for name, reducer in reducers.items():
-        num_classes = reducer.auxiliary.head.out_features
-        if num_classes != target.num_classes:
-            raise ValueError(
-                f"the auxiliary head of {name} has num_classes={num_classes}, but "
-                f"{type(target).__name__} of CroprAuxLossHook has {target.num_classes}; "
-                "both must be the classes of the dataset (backbone.reducer.num_classes and the "
-                "hook's target.num_classes)"
-            )
-        count, grid = reducer.queries.shape[1], reducer.query_grid
-        wanted = target.grid
-        same_grid = grid is None or wanted is None or grid == wanted
-        if count != target.num_queries or not same_grid:
-            raise ValueError(
-                f"the Cropr module of {name} has num_queries={grid or count}, but "
-                f"{type(target).__name__} of CroprAuxLossHook needs "
-                f"{wanted or target.num_queries}; set backbone.reducer.num_queries to that"
-            )
-
-
-def _check_cells(num_cells: int | None, target: AuxiliaryTarget) -> None:
+def _check_cells(
+    num_cells: int | None, target: AuxiliaryTarget, reducers: Mapping[str, nn.Module] | None = None
+) -> None:
     if num_cells is None:
         return
-    if target.grid is None:
+    for name, reducer in (reducers or {}).items():
+        if not hasattr(reducer, "attention"):
+            raise ValueError(
+                f"num_cells draws among queries; {name} of {type(reducer).__name__} has none, got "
+                f"num_cells={num_cells}"
+            )
+    if not isinstance(target, LabelTarget) or target.grid is None:
         raise ValueError(
             "num_cells draws cells of a target on a grid, such as PatchLabelTarget; "
             f"{type(target).__name__} has one target per image, got num_cells={num_cells}"
@@ -306,18 +276,6 @@ def _check_cells(num_cells: int | None, target: AuxiliaryTarget) -> None:
         raise ValueError(
             f"expected num_cells from 1 to the {target.num_queries} cells of "
             f"{type(target).__name__}, got {num_cells}"
-        )
-
-
-def _check_dataset(dataset: Any, target: AuxiliaryTarget) -> None:
-    """Compare with the dataset's classes where it names them."""
-    classes = (getattr(dataset, "metainfo", None) or {}).get("classes")
-    if isinstance(classes, (list, tuple)) and len(classes) != target.num_classes:
-        noun = "class" if len(classes) == 1 else "classes"
-        names = ", ".join(classes[:5]) + (", ..." if len(classes) > 5 else "")
-        raise ValueError(
-            f"{type(target).__name__} of CroprAuxLossHook has num_classes={target.num_classes}, "
-            f"but the training dataset has {len(classes)} {noun}: {names}"
         )
 
 

@@ -13,7 +13,7 @@ from cropr_mm.registry import OPTIM_WRAPPERS
 
 
 def auxiliary_parameters(model: nn.Module) -> list[Parameter]:
-    """Trainable parameters of all reducers that learn behind a stop-gradient.
+    """Trainable parameters of all reducers that learn from an auxiliary loss alone.
 
     Args:
         model: Any model, wrapped for data parallelism or not; without CroprViT there are none.
@@ -25,6 +25,7 @@ def auxiliary_parameters(model: nn.Module) -> list[Parameter]:
         parameter
         for backbone in find_backbones(model).values()
         for reducer in auxiliary_reducers(backbone).values()
+        if reducer.isolated
         for parameter in reducer.parameters()
         if parameter.requires_grad
     ]

@@ -15,11 +15,17 @@ class CroprAuxiliary(nn.Module):
         num_classes: Outputs of the head.
         mlp_ratio: Hidden width of the MLP in multiples of C; 0 leaves it out (an ablation).
 
+    Attributes:
+        task: What it learns, by which targets are told that they can teach it.
+
     Source: the Cropr paper and its released code; layer norms and initial values as in the code.
     """
 
+    task = "cropr"
+
     def __init__(self, embed_dim: int, num_classes: int, mlp_ratio: float = 4.0) -> None:
         super().__init__()
+        self.num_classes = num_classes
         hidden = int(embed_dim * mlp_ratio)
         self.with_mlp = hidden > 0
         if self.with_mlp:

@@ -17,6 +17,12 @@ from cropr_mm.structures import Reduction, Signals, Tokens
 class TokenLogits(nn.Module):
     """Shows the logits of live tokens and their cells to the loss hook."""
 
+    task = "exit"
+
+    def __init__(self, num_classes: int) -> None:
+        super().__init__()
+        self.num_classes = num_classes
+
     def forward(self, logits: Tensor, cells: Tensor) -> tuple[Tensor, Tensor]:
         """Logits (B, N, K) and raster ids (B, N), as they are."""
         return logits, cells
@@ -73,7 +79,7 @@ class DToP(TokenRanker):
         nn.init.trunc_normal_(self.head.weight, std=0.02)
         nn.init.zeros_(self.head.bias)
         if not deploy:
-            self.auxiliary = TokenLogits()
+            self.auxiliary = TokenLogits(num_classes)
 
     def forward(self, tokens: Tokens, num_keep: int, signals: Signals) -> Reduction:
         """As the base class; in training mode also shows its logits to the loss hook.

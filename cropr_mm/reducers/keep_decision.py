@@ -50,6 +50,8 @@ class KeepPredictor(nn.Module):
 class KeepShare(nn.Module):
     """How far the share of kept tokens is from the wanted one; listened to by the loss hook."""
 
+    task = "keep"
+
     def forward(self, decision: Tensor, share: float) -> Tensor:
         """Decisions (B, N), float32, against the share to keep: differences, shape (B,)."""
         return decision.mean(dim=1) - share

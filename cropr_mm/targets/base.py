@@ -6,33 +6,21 @@ from typing import Any
 
 import torch
 from timm.layers import to_2tuple
-from torch import Tensor
+from torch import Tensor, nn
 
 
 class AuxiliaryTarget(ABC):
-    """What auxiliary heads learn: encoded once per batch, compared with each head's logits.
-
-    Args:
-        num_classes: Classes that the auxiliary heads predict, at least 1.
-        grid: Rows and columns of a dense target, or one number for both; None for one target per
-            image.
+    """What auxiliary modules learn: encoded once per batch, compared with what each one says.
 
     Attributes:
-        grid: Rows and columns, or None.
-        num_queries: Queries that each Cropr module must have: 1, or one per cell of the grid.
-
-    Raises:
-        ValueError: If ``num_classes`` or the grid are not positive integers.
+        tasks: Auxiliary modules that it can teach, by their ``task``.
+        grid: Rows and columns of a target per cell, or None.
+        averaged: Whether the losses of several modules are averaged instead of added up.
     """
 
-    def __init__(self, num_classes: int, grid: int | tuple[int, int] | None = None) -> None:
-        if not isinstance(num_classes, int) or num_classes < 1:
-            raise ValueError(f"num_classes must be a positive integer, got {num_classes!r}")
-        self.num_classes = num_classes
-        self.grid: tuple[int, int] | None = None if grid is None else to_2tuple(grid)
-        if self.grid is not None and (len(self.grid) != 2 or min(self.grid) < 1):
-            raise ValueError(f"expected a grid of positive rows and columns, got {grid}")
-        self.num_queries = 1 if self.grid is None else self.grid[0] * self.grid[1]
+    tasks: frozenset[str] = frozenset()
+    grid: tuple[int, int] | None = None
+    averaged = False
 
     @abstractmethod
     def encode(self, data_samples: Sequence[Any], device: torch.device) -> Tensor:
@@ -64,6 +52,87 @@ class AuxiliaryTarget(ABC):
         Raises:
             ValueError: If logits and target do not belong together.
         """
+
+    def check(self, name: str, reducer: nn.Module) -> None:
+        """Whether a reducer's auxiliary module and this target belong together.
+
+        Args:
+            name: What errors call the module.
+            reducer: Reducer with a child ``auxiliary``.
+
+        Raises:
+            ValueError: If they do not.
+        """
+        if reducer.auxiliary.task not in self.tasks:
+            raise ValueError(
+                f"{type(self).__name__} of CroprAuxLossHook cannot teach {name} of "
+                f"{type(reducer).__name__}"
+            )
+
+    def check_dataset(self, dataset: Any) -> None:
+        """Raise a ValueError if the training data do not fit; by default nothing is compared."""
+        return
+
+
+class LabelTarget(AuxiliaryTarget):
+    """Target of classes.
+
+    Args:
+        num_classes: Classes that the auxiliary heads predict, at least 1.
+        grid: Rows and columns of a dense target, or one number for both; None for one target per
+            image.
+
+    Attributes:
+        grid: Rows and columns, or None.
+        num_queries: Queries that each Cropr module must have: 1, or one per cell of the grid.
+
+    Raises:
+        ValueError: If ``num_classes`` or the grid are not positive integers.
+    """
+
+    tasks = frozenset({"cropr"})
+
+    def __init__(self, num_classes: int, grid: int | tuple[int, int] | None = None) -> None:
+        if not isinstance(num_classes, int) or num_classes < 1:
+            raise ValueError(f"num_classes must be a positive integer, got {num_classes!r}")
+        self.num_classes = num_classes
+        self.grid = None if grid is None else to_2tuple(grid)
+        if self.grid is not None and (len(self.grid) != 2 or min(self.grid) < 1):
+            raise ValueError(f"expected a grid of positive rows and columns, got {grid}")
+        self.num_queries = 1 if self.grid is None else self.grid[0] * self.grid[1]
+
+    def check(self, name: str, reducer: nn.Module) -> None:
+        """As the base class; also classes and queries are as many as the target's."""
+        super().check(name, reducer)
+        num_classes = reducer.auxiliary.num_classes
+        if num_classes != self.num_classes:
+            raise ValueError(
+                f"the auxiliary head of {name} has num_classes={num_classes}, but "
+                f"{type(self).__name__} of CroprAuxLossHook has {self.num_classes}; "
+                "both must be the classes of the dataset (backbone.reducer.num_classes and the "
+                "hook's target.num_classes)"
+            )
+        if reducer.auxiliary.task != "cropr":
+            return
+        count, grid = reducer.queries.shape[1], reducer.query_grid
+        same_grid = grid is None or self.grid is None or grid == self.grid
+        if count != self.num_queries or not same_grid:
+            raise ValueError(
+                f"the Cropr module of {name} has num_queries={grid or count}, but "
+                f"{type(self).__name__} of CroprAuxLossHook needs "
+                f"{self.grid or self.num_queries}; set backbone.reducer.num_queries to that"
+            )
+
+    def check_dataset(self, dataset: Any) -> None:
+        """Compare with the dataset's classes where its ``metainfo`` names them."""
+        classes = (getattr(dataset, "metainfo", None) or {}).get("classes")
+        if isinstance(classes, (list, tuple)) and len(classes) != self.num_classes:
+            noun = "class" if len(classes) == 1 else "classes"
+            names = ", ".join(classes[:5]) + (", ..." if len(classes) > 5 else "")
+            raise ValueError(
+                f"{type(self).__name__} of CroprAuxLossHook has num_classes={self.num_classes}, "
+                f"but the training dataset has {len(classes)} {noun}: {names}"
+            )
 
     def count(self, target: Tensor) -> Tensor:
         """Over how many cells ``loss`` is a mean, a scalar; by default all that are there.

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from cropr_mm.targets.base import AuxiliaryTarget
+from cropr_mm.targets.base import LabelTarget
 
 
 class Drawn(NamedTuple):
@@ -27,7 +27,7 @@ class Drawn(NamedTuple):
     factor: Tensor
 
 
-def draw_cells(target: AuxiliaryTarget, encoded: Tensor, noise: Tensor, num_cells: int) -> Drawn:
+def draw_cells(target: LabelTarget, encoded: Tensor, noise: Tensor, num_cells: int) -> Drawn:
     """Draw cells of each image without repetition, all equally likely.
 
     Args:

@@ -12,11 +12,11 @@ from mmengine.registry import MODELS
 from torch import Tensor
 
 from cropr_mm.registry import TASK_UTILS
-from cropr_mm.targets.base import AuxiliaryTarget
+from cropr_mm.targets.base import LabelTarget
 
 
 @TASK_UTILS.register_module()
-class ClassTarget(AuxiliaryTarget):
+class ClassTarget(LabelTarget):
     """The main head's target and loss for every auxiliary head.
 
     Mixup and cutmix of mmpretrain's data preprocessor write the mixed classes to ``gt_score``; it

@@ -11,11 +11,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from cropr_mm.registry import TASK_UTILS
-from cropr_mm.targets.base import AuxiliaryTarget
+from cropr_mm.targets.base import LabelTarget
 
 
 @TASK_UTILS.register_module()
-class GridMultiLabelTarget(AuxiliaryTarget):
+class GridMultiLabelTarget(LabelTarget):
     """Classes present in each cell of a grid over the image, learned by sigmoid cross-entropy.
 
     Where every image shows the same classes, as with a detector of one class, the classes of the

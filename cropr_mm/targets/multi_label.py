@@ -11,11 +11,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from cropr_mm.registry import TASK_UTILS
-from cropr_mm.targets.base import AuxiliaryTarget
+from cropr_mm.targets.base import LabelTarget
 
 
 @TASK_UTILS.register_module()
-class MultiLabelTarget(AuxiliaryTarget):
+class MultiLabelTarget(LabelTarget):
     """Classes present in the image, learned by sigmoid cross-entropy.
 
     Detection: the classes of ``gt_instances.labels`` (mmdet). Ignored regions (mmdet keeps them

@@ -11,17 +11,17 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from cropr_mm.registry import TASK_UTILS
-from cropr_mm.targets.base import AuxiliaryTarget
+from cropr_mm.targets.base import LabelTarget
 
 
 @TASK_UTILS.register_module()
-class PatchLabelTarget(AuxiliaryTarget):
+class PatchLabelTarget(LabelTarget):
     """Class of each cell of a grid over the image, learned by cross-entropy.
 
     A cell has the label of one pixel: cell i of n along a side of s pixels takes pixel
     floor(i * s / n), the first of the cell where n divides s (torch's ``nearest``). Cells are
     relative to the padded image, so the grid need not be that of the patches. Cropr needs one query
-    per cell: ``num_queries = rows * columns``.
+    per cell: ``num_queries = rows * columns``. For DToP the grid must be that of the patches.
 
     Args:
         num_classes: Classes of the segmenter.
@@ -34,6 +34,7 @@ class PatchLabelTarget(AuxiliaryTarget):
     Source: Token Cropr, the auxiliary loss for semantic segmentation; segm/engine.py of its code.
     """
 
+    tasks = frozenset({"cropr", "exit"})
     grid: tuple[int, int]
 
     def __init__(

@@ -1,0 +1,211 @@
+"""A frozen dense teacher: pruned models learn to say what it says.
+
+B images, N patch tokens, C channels, K classes.
+"""
+
+import copy
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from cropr_mm.backbones.lookup import find_backbones
+from cropr_mm.checkpoints.errors import CheckpointError
+from cropr_mm.checkpoints.safe import safe_load
+from cropr_mm.hooks.listener import LossListener
+from cropr_mm.ops.policy import is_soft
+from cropr_mm.structures import Reduction
+
+
+@dataclass(frozen=True)
+class Distillation:
+    """Losses against the same model without pruning, whose weights stay as they are.
+
+    ``loss_teacher_logits`` is the divergence of the teacher's classes from the student's,
+    ``loss_teacher_tokens`` the mean square between features of both encoders at the tokens that
+    the student keeps, behind the last block and the final norm. The latter needs a method that
+    masks in training, DynamicViT or dTPS: others have no token left of those that they drop.
+
+    Attributes:
+        checkpoint: Weights of the whole dense model, as its training wrote them.
+        logits: Path of the module whose output are logits of classes, (B, K) or maps (B, K, h, w),
+            such as ``head.fc`` of a classifier or ``decode_head.conv_seg`` of a segmenter; None
+            leaves out the first loss, as for detectors.
+        logit_weight: Factor of the first loss.
+        token_weight: Factor of the second, 0 to leave it out.
+
+    Raises:
+        ValueError: If a weight is negative, or nothing is left to learn.
+
+    Source: Rao et al., DynamicViT (arXiv 2106.02034), equations 10 to 12, with the released code's
+    weights. The teacher sees the very inputs of the student, mixed ones too.
+    """
+
+    checkpoint: str
+    logits: str | None = None
+    logit_weight: float = 0.5
+    token_weight: float = 0.5
+
+    def __post_init__(self) -> None:
+        if min(self.logit_weight, self.token_weight) < 0:
+            raise ValueError(
+                f"expected weights >= 0, got {self.logit_weight} and {self.token_weight}"
+            )
+        if not self.token_weight and (self.logits is None or not self.logit_weight):
+            raise ValueError("expected something to learn from the teacher, got weights of 0")
+
+    def listen(self, model: nn.Module) -> "DistillationListener":
+        """Load the teacher and listen to the student, an unwrapped model without listeners.
+
+        Raises:
+            ValueError: If the model has no such module, not one CroprViT, or a reducer that does
+                not mask.
+            CheckpointError: If the weights are not those of the dense model.
+        """
+        return DistillationListener(model, self)
+
+
+@dataclass
+class _Heard:
+    """What one model said in one pass.
+
+    Attributes:
+        tokens: Patch features behind the final norm, shape (B, N, C).
+        kept: Decisions about them, shape (B, N); None of a dense model.
+        logits: Of classes, shape (B, K) or (B, K, h, w).
+    """
+
+    tokens: Tensor | None = None
+    kept: Tensor | None = None
+    logits: Tensor | None = None
+
+
+class _Ears:
+    """Notes what a model says into ``heard``, while there is one."""
+
+    def __init__(self, model: nn.Module, logits: str | None) -> None:
+        backbones = list(find_backbones(model).values())
+        if len(backbones) != 1:
+            raise ValueError(f"a teacher expects a model with one CroprViT, got {len(backbones)}")
+        self.backbone = backbones[0]
+        self.head = None
+        if logits is not None:
+            try:
+                self.head = model.get_submodule(logits)
+            except AttributeError as error:
+                raise ValueError(
+                    f"expected a module {logits} in {type(model).__name__} (teacher.logits), "
+                    "found none"
+                ) from error
+        self.heard: _Heard | None = None
+
+    def hooks(self) -> list[tuple[nn.Module, Callable]]:
+        """Modules, and the forward hooks to register there."""
+        found: list[tuple[nn.Module, Callable]] = [(self.backbone.blocks[-1], self._note_tokens)]
+        if len(self.backbone.reducers):
+            found.append((list(self.backbone.reducers.values())[-1], self._note_decisions))
+        if self.head is not None:
+            found.append((self.head, self._note_logits))
+        return found
+
+    def _note_tokens(self, block: nn.Module, args: tuple, output: tuple) -> None:
+        if self.heard is not None:
+            self.heard.tokens = self.backbone.norm(output[0])[:, self.backbone.num_prefix :]
+
+    def _note_decisions(self, reducer: nn.Module, args: tuple, result: Reduction) -> None:
+        if self.heard is not None and is_soft(result.kept):
+            self.heard.kept = result.kept.policy
+
+    def _note_logits(self, head: nn.Module, args: tuple, output: Tensor) -> None:
+        if self.heard is not None:
+            self.heard.logits = output
+
+
+class DistillationListener(LossListener["Tensor"]):
+    """Adds the losses of :class:`Distillation` to those of a model."""
+
+    def __init__(self, model: nn.Module, options: Distillation) -> None:
+        self.options = options
+        self._student = _Ears(model, options.logits)
+        reducers = list(self._student.backbone.reducers.values())
+        if options.token_weight and not (reducers and all(r.masking for r in reducers)):
+            names = ", ".join(sorted({type(r).__name__ for r in reducers})) or "no reducer"
+            raise ValueError(
+                "a teacher of tokens needs a reducer that masks them in training (DynamicViT, "
+                f"DTPS), got {names}; set teacher.token_weight=0"
+            )
+        self._teacher_model = _dense_copy(model, options.checkpoint)
+        self._teacher = _Ears(self._teacher_model, options.logits)
+        for module, hook in self._teacher.hooks():
+            module.register_forward_hook(hook)
+        super().__init__(model)
+        for module, hook in self._student.hooks():
+            self.listen(module, hook)
+
+    def start(self, given: dict[str, Any]) -> Tensor:
+        self._student.heard = _Heard()
+        return given["inputs"]
+
+    def losses(self, state: Tensor) -> dict[str, Tensor]:
+        said, truth = self._student.heard, self._ask(state)
+        self._student.heard = None
+        assert said is not None, "the pass was opened"
+        losses = {}
+        if said.logits is not None and truth.logits is not None:
+            divergence = _divergence(said.logits.float(), truth.logits.float())
+            losses["loss_teacher_logits"] = self.options.logit_weight * divergence
+        if self.options.token_weight:
+            losses["loss_teacher_tokens"] = self.options.token_weight * _distance(said, truth)
+        return losses
+
+    @torch.no_grad()
+    def _ask(self, inputs: Tensor) -> _Heard:
+        """What the teacher says of the same inputs."""
+        self._teacher.heard = heard = _Heard()
+        if self._teacher.head is None:
+            self._teacher.backbone(inputs)
+        else:
+            self._teacher_model(inputs, mode="tensor")
+        self._teacher.heard = None
+        return heard
+
+
+def _divergence(student: Tensor, teacher: Tensor) -> Tensor:
+    """Kullback-Leibler divergence of class logits, mean over images or cells."""
+    rows = [logits.movedim(1, -1).flatten(0, -2) for logits in (student, teacher)]  # (.., K)
+    said, truth = (row.log_softmax(dim=-1) for row in rows)
+    return F.kl_div(said, truth, log_target=True, reduction="batchmean")
+
+
+def _distance(student: _Heard, teacher: _Heard) -> Tensor:
+    """Mean square between features, over kept tokens and channels."""
+    assert student.tokens is not None, "every pass ends with the last block"
+    assert teacher.tokens is not None, "every pass ends with the last block"
+    square = (student.tokens.float() - teacher.tokens.float()).square().mean(dim=2)  # (B, N)
+    kept = torch.ones_like(square) if student.kept is None else student.kept.detach()
+    return (square * kept).sum() / kept.sum().clamp(min=1)
+
+
+def _dense_copy(model: nn.Module, checkpoint: str) -> nn.Module:
+    """The model without pruning, with weights of its own that nothing trains."""
+    teacher = copy.deepcopy(model)
+    for path, backbone in find_backbones(teacher).items():
+        parent, _, name = path.rpartition(".")
+        setattr(teacher.get_submodule(parent), name, backbone.unpruned())
+    content = safe_load(checkpoint)
+    weights = {
+        name.removeprefix("module."): value
+        for name, value in content.get("state_dict", content).items()
+        if isinstance(value, Tensor)
+    }
+    wrong = teacher.load_state_dict(weights, strict=False)
+    unexpected = [name for name in wrong.unexpected_keys if ".reducers." not in name]
+    if wrong.missing_keys or unexpected:
+        raise CheckpointError(
+            f"{checkpoint}: expected the whole dense model for a teacher; missing "
+            f"{wrong.missing_keys[:3] or 'none'}, unexpected {unexpected[:3] or 'none'}"
+        )
+    return teacher.eval().requires_grad_(False)
