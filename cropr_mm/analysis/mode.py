@@ -15,7 +15,7 @@ _ATTENTION: Any = getattr(nn, "attention", None)  # torch 2.1 has none
 
 @dataclass(frozen=True)
 class Mode:
-    """Inference in one precision.
+    """Inference or a forward pass of training in one precision.
 
     Attributes:
         dtype: 'fp32', 'bf16' or 'fp16' for weights, activations and images, or 'amp': weights in
@@ -53,10 +53,10 @@ class Mode:
         return placed.eval() if isinstance(placed, nn.Module) else placed
 
     @contextmanager
-    def running(self) -> Iterator[None]:
-        """Run what is inside in this mode, without gradient."""
+    def running(self, gradient: bool = False) -> Iterator[None]:
+        """Run what is inside in this mode; a backward pass belongs outside."""
         with ExitStack() as stack:
-            stack.enter_context(torch.no_grad())
+            stack.enter_context(torch.set_grad_enabled(gradient))
             if self.dtype == "amp":
                 stack.enter_context(torch.autocast(torch.device(self.device).type))
             if self.sdpa != "auto":

@@ -117,11 +117,13 @@ class Cropr(TokenPruner):
 
     def _teach(self, x: Tensor) -> None:
         """Run the auxiliary task on tokens (B, P + N, C); its listener takes the logits."""
+        # Counters of operations hook the inputs of modules, and cannot follow a leaf in there.
+        queries = self.queries.view_as(self.queries)
         if not self.stop_gradient:
-            self.auxiliary(self.attention(self.queries, x))
+            self.auxiliary(self.attention(queries, x))
             return
         with used_at_once():  # the listener computes gradients before this returns
-            self.auxiliary(self.attention(self.queries, x.detach()))
+            self.auxiliary(self.attention(queries, x.detach()))
 
     def score(self, tokens: Tokens, signals: Signals) -> Tensor:
         with without_autocast(tokens.x.device.type):
