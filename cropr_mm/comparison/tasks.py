@@ -28,11 +28,13 @@ class Task:
         metrics: Names of the metrics, in percent; models are compared by the last one.
         record: Makes a config's test write what ``read`` needs, into a folder.
         read: Scores of a test with this config that wrote into this folder.
+        logits: Module of the models whose output are logits of classes, None if there is none.
     """
 
     metrics: tuple[str, ...]
     record: Callable[[Config, Path], None]
     read: Callable[[Config, Path], Scores]
+    logits: str | None = None
 
     @property
     def main(self) -> str:
@@ -80,8 +82,8 @@ def _read_classes(cfg: Config, folder: Path) -> Scores:
 
 TASKS = {
     "det": Task(("box AP", "mask AP"), _record_detections, _read_detections),
-    "seg": Task(("mIoU",), _record_label_maps, _read_label_maps),
-    "cls": Task(("top-1",), _record_classes, _read_class),
-    "multilabel": Task(("mAP",), _record_classes, _read_classes),
+    "seg": Task(("mIoU",), _record_label_maps, _read_label_maps, "decode_head.conv_seg"),
+    "cls": Task(("top-1",), _record_classes, _read_class, "head.fc"),
+    "multilabel": Task(("mAP",), _record_classes, _read_classes, "head.fc"),
 }
 """By name; each needs its own host library only."""

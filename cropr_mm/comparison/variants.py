@@ -1,7 +1,11 @@
 """What is compared: the dense model and its pruned twins."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
+
+from mmengine.config import Config
+from timm.layers import to_2tuple
 
 from cropr_mm.preflight import SetupError
 
@@ -18,6 +22,10 @@ class Variant:
         backbone: Further arguments of the encoder.
         percent: Share of the patch tokens that are pruned, at a constant rate per block; 0 keeps
             the schedule of the pruned config.
+        hook: What CroprAuxLossHook gets instead, for methods with a loss of their own; None for
+            those without, where the reducer was replaced.
+        taught: Whether the dense model that all start from is also their teacher.
+        adapt: Changes the config further.
     """
 
     pruned: bool = True
@@ -26,6 +34,32 @@ class Variant:
     target: dict[str, Any] | None = None
     backbone: dict[str, Any] = field(default_factory=dict)
     percent: int = 0
+    hook: dict[str, Any] | None = None
+    taught: bool = False
+    adapt: Callable[[Config], None] | None = None
+
+
+def _exit_early(cfg: Config) -> None:
+    """Tokens leave with their logits: the head takes these, each step learns its tokens' labels."""
+    backbone, head = cfg.model.backbone, cfg.model.decode_head
+    head.update(type="cropr_mm.EarlyExitHead", in_index=0)
+    backbone.reducer.num_classes = head.num_classes
+    height, width = to_2tuple(backbone.img_size)
+    grid = (height // backbone.patch_size, width // backbone.patch_size)
+    target = dict(type="cropr_mm.PatchLabelTarget", num_classes=head.num_classes, grid=grid)
+    hooks = cfg.get("custom_hooks") or []
+    cfg.custom_hooks = [*hooks, dict(type="cropr_mm.CroprAuxLossHook", target=target)]
+
+
+def _fused(fusion: str, **options: Any) -> Variant:
+    """Cropr with another fusion."""
+    return Variant(backbone=dict(fusion=dict(type=f"cropr_mm.{fusion}", **options)))
+
+
+def _decided(name: str) -> Variant:
+    """A method that learns a decision about each token, with a teacher."""
+    hook = dict(target=dict(type="cropr_mm.KeepRatioTarget"))
+    return Variant(reducer=dict(type=f"cropr_mm.{name}"), hook=hook, taught=True)
 
 
 def _merger(name: str, percent: int = 87) -> Variant:
@@ -44,6 +78,19 @@ VARIANTS = {
     "k_medoids": Variant(reducer=dict(type="cropr_mm.KMedoids")),
     "evit": Variant(reducer=dict(type="cropr_mm.EViT")),
     "etps": Variant(reducer=dict(type="cropr_mm.ETPS")),
+    "ats": Variant(reducer=dict(type="cropr_mm.ATS")),
+    "dynamic_vit": _decided("DynamicViT"),
+    "dtps": _decided("DTPS"),
+    "dtop": Variant(
+        reducer=dict(type="cropr_mm.DToP"),
+        backbone=dict(fusion=None),
+        percent=87,
+        adapt=_exit_early,
+    ),
+    "cropr_concat": _fused("TokenConcat"),
+    "cropr_self_concat": _fused("SelfAttentionConcat"),
+    "cropr_cross": _fused("CrossAttentionFusion"),
+    "cropr_cross_concat": _fused("CrossAttentionFusion", concat=True),
     "tome": _merger("ToMe", percent=70),  # a step can merge one half at most
     "dpc_knn": _merger("DPCKNN"),
     "sit": _merger("SiT"),
@@ -65,7 +112,7 @@ VARIANTS = {
     "cropr_raster_slot": Variant(backbone=dict(survivor_order="raster", window_rope="slot")),
 }
 """By name; 'attn_topk' reads the class token's attention, without one the mean over all queries;
-'evit' and 'etps' need a class token;
+'evit', 'etps' and 'ats' need a class token, 'dtop' a segmenter;
 'cropr' itself has survivor_order='window' and window_rope='origin'.
 """
 

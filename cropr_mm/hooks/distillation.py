@@ -17,6 +17,7 @@ from cropr_mm.checkpoints.errors import CheckpointError
 from cropr_mm.checkpoints.safe import safe_load
 from cropr_mm.hooks.listener import LossListener
 from cropr_mm.ops.policy import is_soft
+from cropr_mm.reducers import KeepDecision
 from cropr_mm.structures import Reduction
 
 
@@ -131,7 +132,9 @@ class DistillationListener(LossListener["Tensor"]):
         self.options = options
         self._student = _Ears(model, options.logits)
         reducers = list(self._student.backbone.reducers.values())
-        if options.token_weight and not (reducers and all(r.masking for r in reducers)):
+        if options.token_weight and not (
+            reducers and all(isinstance(r, KeepDecision) for r in reducers)
+        ):
             names = ", ".join(sorted({type(r).__name__ for r in reducers})) or "no reducer"
             raise ValueError(
                 "a teacher of tokens needs a reducer that masks them in training (DynamicViT, "
