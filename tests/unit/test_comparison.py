@@ -90,12 +90,21 @@ def test_attention_is_that_of_the_class_token_where_there_is_one(tmp_path: Path)
         assert reducer.needs == {signal or "cls_row"}
 
 
+TARGETS = dict(
+    dynamic_vit=["cropr_mm.KeepRatioTarget"],
+    dtps=["cropr_mm.KeepRatioTarget"],
+    dtop=["cropr_mm.PatchLabelTarget"],
+)
+
+
 @pytest.mark.parametrize("pack", ["trashnet", "digits_seg"])
 @pytest.mark.parametrize("name", [n for n, v in VARIANTS.items() if v.pruned and v.reducer])
 def test_every_method_builds_at_the_rate_of_the_pack(pack: str, name: str, tmp_path: Path) -> None:
+    if name == "dtop" and pack == "trashnet":
+        pytest.skip("tokens of a classifier have no class of their own")
     cfg = make_config(Run(pack, 0, name, tmp_path), PACKS[pack], START)
     init_default_scope(cfg.default_scope)
-    if name in ("evit", "etps") and pack == "digits_seg":
+    if name in ("evit", "etps", "ats") and pack == "digits_seg":
         with pytest.raises(ValueError, match="reads the attention of the class token"):
             MODELS.build(cfg.model.backbone)
         return
@@ -103,7 +112,30 @@ def test_every_method_builds_at_the_rate_of_the_pack(pack: str, name: str, tmp_p
     patches = backbone.grid[0] * backbone.grid[1]
     share = 0.3 if name == "tome" else 0.13
     assert min(backbone.num_keep().values()) == pytest.approx(share * patches, abs=3)
-    assert not any(hook["type"].endswith("AuxLossHook") for hook in cfg.custom_hooks)
+    hooks = [hook for hook in cfg.custom_hooks if hook["type"].endswith("AuxLossHook")]
+    assert [hook.target.type for hook in hooks] == TARGETS.get(name, [])
+    teachers = [hook.teacher.checkpoint for hook in hooks if "teacher" in hook]
+    assert teachers == [str(START)] * (name in ("dynamic_vit", "dtps"))
+
+
+def test_an_exit_head_learns_the_cells_of_the_encoder(tmp_path: Path) -> None:
+    cfg = make_config(Run("digits_seg", 0, "dtop", tmp_path), PACKS["digits_seg"], START)
+    assert cfg.model.decode_head.type == "cropr_mm.EarlyExitHead"
+    assert cfg.model.decode_head.in_index == 0
+    assert tuple(cfg.custom_hooks[-1].target.grid) == (16, 16)
+    assert cfg.model.backbone.reducer.num_classes == cfg.model.decode_head.num_classes == 11
+
+
+@pytest.mark.parametrize(
+    "name", ["cropr_concat", "cropr_self_concat", "cropr_cross", "cropr_cross_concat"]
+)
+def test_fusions_differ_in_nothing_else(name: str, tmp_path: Path) -> None:
+    cfg, plain = (
+        make_config(Run("digits_seg", 0, n, tmp_path), PACKS["digits_seg"], START)
+        for n in (name, "cropr")
+    )
+    assert cfg.model.backbone.pop("fusion") != plain.model.backbone.pop("fusion")
+    assert cfg.pretty_text == plain.pretty_text
 
 
 def test_rates_below_a_token_a_block_are_refused(tmp_path: Path) -> None:
