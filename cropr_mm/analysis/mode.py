@@ -53,10 +53,10 @@ class Mode:
         return placed.eval() if isinstance(placed, nn.Module) else placed
 
     @contextmanager
-    def running(self) -> Iterator[None]:
-        """Run what is inside in this mode, without gradient."""
+    def running(self, gradient: bool = False) -> Iterator[None]:
+        """Run what is inside in this mode, without gradient unless asked for."""
         with ExitStack() as stack:
-            stack.enter_context(torch.no_grad())
+            stack.enter_context(torch.set_grad_enabled(gradient))
             if self.dtype == "amp":
                 stack.enter_context(torch.autocast(torch.device(self.device).type))
             if self.sdpa != "auto":
