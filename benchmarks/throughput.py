@@ -97,6 +97,9 @@ def main() -> None:
         kinds = itertools.product(args.dtype or study.dtypes, args.sdpa or study.kernels)
         modes = [Mode(dtype, sdpa, args.device) for dtype, sdpa in kinds]
         groups = study.groups(args.arch, args.img_sizes)
+        with torch.device("meta"):  # what cannot be built fails before anything is timed
+            for settings in (s for group in groups for s in group.encoders.values()):
+                CroprViT(**settings)
         about = {
             "study": args.study,
             "machine": machine_name(args.device),

@@ -106,9 +106,11 @@ def test_bad_input_is_named() -> None:
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("with_cp", [False, True])
 @pytest.mark.parametrize("dtype", ["fp32", "amp"])
-def test_an_estimate_is_near_what_cuda_gives(dtype: str) -> None:
-    settings = dict(PRUNED, arch=dict(DENSE["arch"], embed_dim=256), img_size=512)
+def test_an_estimate_is_near_what_cuda_gives(dtype: str, with_cp: bool) -> None:
+    arch = dict(DENSE["arch"], embed_dim=256)
+    settings = dict(PRUNED, arch=arch, img_size=512, with_cp=with_cp)
     mode = Mode(dtype, device="cuda")
     estimate, real = (f(settings, 8, mode) for f in (encoder_memory, measured_memory))
     assert estimate.test == pytest.approx(real.test, rel=0.1)
