@@ -30,7 +30,7 @@ def throughput(tool: Callable[..., str], monkeypatch: pytest.MonkeyPatch) -> Cal
     ("study", "args", "groups", "rows"),
     [
         ("rates", (*TINY, "224"), 1, [f"R={rate}" for rate in range(9)]),
-        ("precision", (*TINY, "64", "--dtype", "fp32", "amp"), 4, ["dense", "R=4"] * 4),
+        ("precision", (*TINY, "64", "--sdpa", "auto"), 4, ["dense", "R=4"] * 4),
         ("length", (*TINY, "64", "128"), 4, LENGTHS),
         ("scale", (*TINY, "224"), 4, [s for r in (16, 8, 18, 32) for s in ("dense", f"R={r}")]),
         ("detection", ("--arch", "twelve", "--img-sizes", "512"), 1, ["dense", "Cropr"]),
@@ -55,6 +55,8 @@ def test_every_study_prints_and_writes_its_groups(
     for group in record["groups"].values():
         base, *others = group["functions"].values()
         assert base["speedup"]["value"] == 1
+        work = [f["floor"]["macs_linear"] for f in (base, *others)]
+        assert work == sorted(set(work), reverse=True)
         for function in (base, *others):
             assert function["times_floor"] > 0
             assert len(function["tokens_per_block"]) in (4, 12)
@@ -64,18 +66,30 @@ def test_every_study_prints_and_writes_its_groups(
 
 def test_a_run_goes_on_where_it_stopped(throughput: Callable[..., str], tmp_path: Path) -> None:
     file = tmp_path / "a.json"
-    args = ("precision", *TINY, "64", "--rounds", "1", "--dtype", "bf16", "--json", file)
-    throughput(*args, "--sdpa", "auto")
+    args = (
+        "precision",
+        *TINY,
+        "64",
+        "--rounds",
+        "1",
+        "--dtype",
+        "bf16",
+        "--sdpa",
+        "auto",
+        "--json",
+        file,
+    )
+    throughput(*args)
     record = json.loads(file.read_text())
     (first,) = record["groups"].values()
 
     first["idle"] = False  # such times do not count, so they are measured again
     file.write_text(json.dumps(record))
-    assert "measured before" not in throughput(*args, "--sdpa", "auto")
+    assert "measured before" not in throughput(*args)
 
     first["idle"] = True
     file.write_text(json.dumps(record))
-    out = throughput(*args, "--sdpa", "auto", "math")
+    out = throughput(*args, "--batch-sizes", "1", "2")
     assert out.count("measured before") == 1
     groups = list(json.loads(file.read_text())["groups"].values())
     assert groups[0] == first
