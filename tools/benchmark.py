@@ -88,8 +88,7 @@ def main() -> None:
             with Console(stderr=True).status(f"batch {batch_size}: {len(entries)} models in turn"):
                 result = time_side_by_side(entries, batch, images, mode, rounds=args.rounds)
             results[batch_size] = result
-            idle = "" if result.is_idle else f"; NOT IDLE, load {result.load:.2f}: does not count"
-            print(f"\nbatch {batch_size}{idle}\n{result.table()}", flush=True)
+            print(f"\nbatch {batch_size}{result.warning}\n{result.table()}", flush=True)
     if args.json:
         record = {
             "command": " ".join(["python", "tools/benchmark.py", *sys.argv[1:]]),

@@ -54,7 +54,7 @@ class Mode:
 
     @contextmanager
     def running(self, gradient: bool = False) -> Iterator[None]:
-        """Run what is inside in this mode; a backward pass belongs outside."""
+        """Run what is inside in this mode, without gradient unless asked for."""
         with ExitStack() as stack:
             stack.enter_context(torch.set_grad_enabled(gradient))
             if self.dtype == "amp":

@@ -69,10 +69,20 @@ class SideBySide:
             function["peak_memory_bytes"] = self.memory[name]
         return {**record, "load": self.load, "idle": self.is_idle}
 
-    def table(self) -> str:
-        """Aligned text."""
+    @property
+    def warning(self) -> str:
+        """What to say behind a title where the times do not count; else empty."""
+        return "" if self.is_idle else f"; NOT IDLE, load {self.load:.2f}: does not count"
+
+    def table(self, columns: Mapping[str, Mapping[str, str]] | None = None) -> str:
+        """Aligned text.
+
+        Args:
+            columns: Further columns by title: text by name.
+        """
         columns = {
-            "x of encoder floor": {name: f"{self.times_floor(name):.2f}" for name in self.floors}
+            "x of encoder floor": {name: f"{self.times_floor(name):.2f}" for name in self.floors},
+            **(columns or {}),
         }
         if any(self.memory.values()):
             columns["peak GiB"] = {n: f"{(m or 0) / 2**30:.2f}" for n, m in self.memory.items()}

@@ -1,0 +1,263 @@
+"""Time the encoders of one study of speed side by side, against the measured floor of each.
+
+Weights and images are random. Every group of encoders is one interleaved run; its first row is what
+the others are compared with. With --json the same command goes on after an interruption and repeats
+only what was not measured on an idle machine.
+"""
+
+import argparse
+import gc
+import itertools
+import json
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from rich.console import Console
+from torch import Tensor, nn
+
+from cropr_mm.analysis.entries import random_images
+from cropr_mm.analysis.machine import machine_name, versions
+from cropr_mm.analysis.memory import EncoderMemory, encoder_memory, measured_memory
+from cropr_mm.analysis.mode import Mode
+from cropr_mm.analysis.products import macs
+from cropr_mm.analysis.side_by_side import Entry, SideBySide, encoder_entry, time_side_by_side
+from cropr_mm.analysis.speed_plot import draw_groups
+from cropr_mm.analysis.studies import STUDIES, Group
+from cropr_mm.backbones.cropr_vit import CroprViT
+from cropr_mm.console import short_errors
+
+T = TypeVar("T")
+LIMITS = ("out of memory", "can't allocate memory", "No available kernel")
+"""What torch says where a kernel or the memory of a machine is at its limits."""
+
+
+def parse_args() -> argparse.Namespace:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("study", choices=STUDIES)
+    parser.add_argument("--arch", metavar="NAME", help="in place of the published one")
+    parser.add_argument(
+        "--img-sizes",
+        nargs="+",
+        type=int,
+        metavar="SIDE",
+        help="sides of square images in pixels, in place of the published ones",
+    )
+    parser.add_argument("--batch-sizes", nargs="+", type=int, default=[1], metavar="B")
+    parser.add_argument(
+        "--dtype",
+        nargs="+",
+        choices=("fp32", "bf16", "fp16", "amp"),
+        help="default: bf16; all in the study of precision",
+    )
+    parser.add_argument(
+        "--sdpa",
+        nargs="+",
+        choices=("auto", "flash", "math"),
+        help="default: auto; flash and math in the study of precision",
+    )
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--compile", action="store_true", help="time the compiled form")
+    parser.add_argument("--rounds", type=int, default=20, metavar="N", help="default: %(default)s")
+    parser.add_argument(
+        "--json", type=Path, metavar="FILE", help="write all times after each group"
+    )
+    parser.add_argument("--plot", type=Path, metavar="FILE", help="draw images per second (PNG)")
+    return parser.parse_args()
+
+
+class OnOwnImages(nn.Module):
+    """Encoder that gets images of its own size, whatever it is called with."""
+
+    def __init__(self, encoder: CroprViT, images: Tensor) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.images = images
+
+    def forward(self, _: Tensor) -> tuple[Tensor, ...]:
+        """What the encoder gives for its images."""
+        return self.encoder(self.images)
+
+
+def main() -> None:
+    """Time, print and write, group by group."""
+    args = parse_args()
+    study = STUDIES[args.study]
+    with short_errors(ValueError, TypeError):
+        for option, file in (("--json", args.json), ("--plot", args.plot)):
+            if file and not file.absolute().parent.is_dir():
+                raise ValueError(f"{option} expects a file in a folder that exists, got {file}")
+        if min(args.batch_sizes) < 1:
+            raise ValueError(f"expected batch sizes >= 1, got {args.batch_sizes}")
+        kinds = itertools.product(args.dtype or study.dtypes, args.sdpa or study.kernels)
+        modes = [Mode(dtype, sdpa, args.device) for dtype, sdpa in kinds]
+        groups = study.groups(args.arch, args.img_sizes)
+        with torch.device("meta"):  # what cannot be built fails before anything is timed
+            for settings in (s for group in groups for s in group.encoders.values()):
+                CroprViT(**settings)
+        about = {
+            "study": args.study,
+            "machine": machine_name(args.device),
+            "threads": torch.get_num_threads(),
+            "versions": versions(),
+            "rounds": args.rounds,
+            "compile": args.compile,
+        }
+        done = read_done(args.json, about) if args.json else {}
+        print(f"{args.study} on {about['machine']}, {about['threads']} CPU threads")
+        for group, mode, batch_size in itertools.product(groups, modes, args.batch_sizes):
+            key = f"{group.title}, {mode}, batch {batch_size}"
+            if done.get(key, {}).get("idle"):
+                print(f"\n{key}: measured before, in {args.json}")
+                continue
+            with Console(stderr=True).status(key):
+                done[key], text = run_group(group, mode, batch_size, args, study.with_memory)
+            print(f"\n{key}{text}", flush=True)
+            if args.json:
+                record = {**about, "command": " ".join(["python", *sys.argv]), "groups": done}
+                args.json.write_text(json.dumps(record, indent=2, default=list) + "\n")
+        if args.json:
+            print(f"\nwritten to {args.json}")
+        if args.plot:
+            draw_groups(
+                {key: found for key, found in done.items() if "error" not in found}, args.plot
+            )
+            print(f"drawn to {args.plot}")
+
+
+def read_done(file: Path, about: Mapping[str, Any]) -> dict[str, Any]:
+    """Groups that an earlier run wrote.
+
+    Raises:
+        ValueError: If it ran otherwise: such times do not compare.
+    """
+    if not file.exists():
+        return {}
+    record = json.loads(file.read_text())
+    for name, value in about.items():
+        if record.get(name) != value:
+            raise ValueError(
+                f"{file} is of another run: expected {name} {value}, got {record.get(name)}; "
+                "name another file"
+            )
+    return record["groups"]
+
+
+def run_group(
+    group: Group, mode: Mode, batch_size: int, args: argparse.Namespace, with_memory: bool
+) -> tuple[dict[str, Any], str]:
+    """Time one group, or say why it does not run here: kernels and memory have limits.
+
+    Returns:
+        Record for JSON, and text behind the title.
+    """
+    if mode.device.startswith("cuda"):
+        gc.collect()  # what the group before has left
+        torch.cuda.empty_cache()
+
+    def timed() -> tuple[dict[str, CroprViT], SideBySide]:
+        entries = make_entries(group, mode, batch_size, args.compile)
+        images = next(iter(entries.values())).encoder.images
+        result = time_side_by_side(entries, images, images, mode, rounds=args.rounds)
+        return {name: entry.encoder.encoder for name, entry in entries.items()}, result
+
+    found, reason = attempt(timed)
+    if found is None:
+        return {"error": reason, "idle": False}, f"\ndid not run: {reason}"
+    encoders, result = found
+    record = result.as_dict()
+    for name, settings in group.encoders.items():
+        extra = {"settings": settings, "tokens_per_block": encoders[name].tokens_per_block()}
+        record["functions"][name] |= extra
+    extra_columns = cost_columns(result, encoders)
+    if with_memory:
+        for how, memory in encoders_memory(group, mode, batch_size).items():
+            extra_columns |= memory_columns(memory, how)
+            for name, need in memory.items():
+                record["functions"][name][f"memory_{how}"] = asdict(need) if need else None
+    return record, f"{result.warning}\n{result.table(extra_columns)}"
+
+
+def encoders_memory(
+    group: Group, mode: Mode, batch_size: int
+) -> dict[str, dict[str, EncoderMemory | None]]:
+    """Of each encoder, estimated and on a GPU also measured; None where the GPU is too small."""
+    ways: dict[str, Callable[[Mapping[str, Any], int, Mode], EncoderMemory]]
+    ways = {"estimated": encoder_memory}
+    if mode.device.startswith("cuda"):
+        ways["measured"] = measured_memory
+    return {
+        how: {
+            name: attempt(partial(way, settings, batch_size, mode))[0]
+            for name, settings in group.encoders.items()
+        }
+        for how, way in ways.items()
+    }
+
+
+def attempt(function: Callable[[], T]) -> tuple[T | None, str]:
+    """Result of a function, or why the machine is too small for it or has no such kernel."""
+    try:
+        return function(), ""
+    except RuntimeError as error:
+        reason = str(error).splitlines()[0]
+        if not any(limit in reason for limit in LIMITS):
+            raise
+        return None, reason
+
+
+def make_entries(
+    group: Group, mode: Mode, batch_size: int, compile: bool = False
+) -> dict[str, Entry]:
+    """Encoders of a group with random weights, stripped for inference, each with its images."""
+    images: dict[tuple[int, int], Tensor] = {}
+    entries = {}
+    for name, settings in group.encoders.items():
+        with torch.device(mode.device):
+            encoder = CroprViT(**settings)
+        encoder.switch_to_deploy()
+        size = encoder.img_size
+        if size not in images:
+            images[size] = random_images(batch_size, size, mode)
+        module = OnOwnImages(mode.place(encoder), images[size])
+        entries[name] = encoder_entry(module, module, compile)
+    return entries
+
+
+def cost_columns(result: SideBySide, encoders: Mapping[str, CroprViT]) -> dict[str, dict[str, str]]:
+    """What pruning removes in all, what is left to compute, and the time that this takes alone."""
+    removed, gmacs = {}, {}
+    for name, encoder in encoders.items():
+        patches = encoder.grid[0] * encoder.grid[1]
+        left = min(encoder.num_keep().values(), default=patches)
+        removed[name] = f"{100 * (1 - left / patches):.0f}"
+        products = result.floors[name].products
+        total = macs(products, linear=True) + macs(products, linear=False)
+        gmacs[name] = f"{total / result.latencies.items / 1e9:.2f}"
+    floors = {name: f"{floor.ms:.1f}" for name, floor in result.floors.items()}
+    return {"removed %": removed, "GMAC/image": gmacs, "floor ms": floors}
+
+
+def memory_columns(
+    memory: Mapping[str, EncoderMemory | None], how: str
+) -> dict[str, dict[str, str]]:
+    """Peak with weights of a step in test and of one in training without its optimiser."""
+    test, training = {}, {}
+    for name, need in memory.items():
+        test[name] = gib(need.weights_deployed + need.test) if need else "-"
+        training[name] = gib(need.weights + need.training) if need else "-"
+    return {f"test GiB {how}": test, f"training GiB {how}": training}
+
+
+def gib(count: int) -> str:
+    """Bytes as text."""
+    return f"{count / 2**30:.2f}"
+
+
+if __name__ == "__main__":
+    main()

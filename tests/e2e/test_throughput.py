@@ -1,0 +1,150 @@
+"""benchmarks/throughput.py from the command line, with the smallest models."""
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cropr_mm.analysis import side_by_side
+from cropr_mm.layers.arch import ARCHS, Arch
+
+ROOT = Path(__file__).parents[2]
+SCRIPT = ROOT / "benchmarks/throughput.py"
+TINY = ("--arch", "plain", "--img-sizes")
+LENGTHS = [f"{count} tokens" for count in (16, 15, 16, 15, 64, 63, 64, 63)]
+SMALL = Arch(embed_dim=32, depth=4, num_heads=2)
+
+
+@pytest.fixture
+def throughput(tool: Callable[..., str], monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
+    """The script, which also knows two very small architectures."""
+    monkeypatch.setitem(ARCHS, "plain", SMALL)
+    monkeypatch.setitem(ARCHS, "twelve", replace(SMALL, depth=12, rope="eva", pos_embed=False))
+    return lambda *args: tool(str(SCRIPT), *args)
+
+
+@pytest.mark.parametrize(
+    ("study", "args", "groups", "rows"),
+    [
+        ("rates", (*TINY, "224"), 1, [f"R={rate}" for rate in range(9)]),
+        ("precision", (*TINY, "64", "--sdpa", "auto"), 4, ["dense", "R=4"] * 4),
+        ("length", (*TINY, "64", "128"), 4, LENGTHS),
+        ("scale", (*TINY, "224"), 4, [s for r in (16, 8, 18, 32) for s in ("dense", f"R={r}")]),
+        ("detection", ("--arch", "twelve", "--img-sizes", "512"), 1, ["dense", "Cropr"]),
+        ("curve", (*TINY, "64", "--batch-sizes", "1", "2"), 2, ["dense", "R=2", "R=4"] * 2),
+    ],
+)
+def test_every_study_prints_and_writes_its_groups(
+    throughput: Callable[..., str],
+    tmp_path: Path,
+    study: str,
+    args: tuple[str, ...],
+    groups: int,
+    rows: list[str],
+) -> None:
+    file, plot = tmp_path / "a.json", tmp_path / "a.png"
+    out = throughput(study, *args, "--rounds", "1", "--json", file, "--plot", plot)
+    assert [line.split("  ")[0] for line in out.splitlines() if "x (" in line] == rows
+    record = json.loads(file.read_text())
+    assert (record["study"], record["rounds"]) == (study, 1)
+    assert record["command"].startswith(f"python {SCRIPT} {study}")
+    assert len(record["groups"]) == groups
+    for group in record["groups"].values():
+        base, *others = group["functions"].values()
+        assert base["speedup"]["value"] == 1
+        work = [f["floor"]["macs_linear"] for f in (base, *others)]
+        assert work == sorted(set(work), reverse=True)
+        for function in (base, *others):
+            assert function["times_floor"] > 0
+            assert len(function["tokens_per_block"]) in (4, 12)
+            assert ("memory_estimated" in function) == (study in ("detection", "curve"))
+    assert plot.read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_run_goes_on_where_it_stopped(throughput: Callable[..., str], tmp_path: Path) -> None:
+    file = tmp_path / "a.json"
+    args = (
+        "precision",
+        *TINY,
+        "64",
+        "--rounds",
+        "1",
+        "--dtype",
+        "bf16",
+        "--sdpa",
+        "auto",
+        "--json",
+        file,
+    )
+    throughput(*args)
+    record = json.loads(file.read_text())
+    (first,) = record["groups"].values()
+
+    first["idle"] = False  # such times do not count, so they are measured again
+    file.write_text(json.dumps(record))
+    assert "measured before" not in throughput(*args)
+
+    first["idle"] = True
+    file.write_text(json.dumps(record))
+    out = throughput(*args, "--batch-sizes", "1", "2")
+    assert out.count("measured before") == 1
+    groups = list(json.loads(file.read_text())["groups"].values())
+    assert groups[0] == first
+    assert len(groups) == 2
+
+
+def test_a_group_that_the_machine_is_too_small_for_is_named_and_the_others_run(
+    throughput: Callable[..., str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = side_by_side.time_side_by_side
+
+    def limited(entries: Any, batch: Any, images: Any, mode: Any, **options: Any) -> Any:
+        if mode.dtype == "fp32":
+            raise RuntimeError("CUDA out of memory. Tried to allocate 64 GiB\nmore")
+        if mode.dtype == "fp16":
+            raise RuntimeError("a defect")
+        return real(entries, batch, images, mode, **options)
+
+    monkeypatch.setattr(side_by_side, "time_side_by_side", limited)
+    file = tmp_path / "a.json"
+    args = ("precision", *TINY, "64", "--rounds", "1", "--sdpa", "auto", "--json", file)
+    out = throughput(*args, "--dtype", "fp32", "bf16", "--plot", tmp_path / "a.png")
+    assert "did not run: CUDA out of memory. Tried to allocate 64 GiB\n" in out
+    failed, ran = json.loads(file.read_text())["groups"].values()
+    assert failed == {"error": "CUDA out of memory. Tried to allocate 64 GiB", "idle": False}
+    assert "functions" in ran
+    with pytest.raises(RuntimeError, match="a defect"):
+        throughput(*args, "--dtype", "fp16")
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (("rates", "--json", "nowhere/a.json"), "--json expects a file in a folder that exists"),
+        (("rates", "--batch-sizes", "0"), "expected batch sizes >= 1, got [0]"),
+        (("rates", "--rounds", "0", *TINY, "224"), "expected rounds >= 1"),
+        (("curve", "--img-sizes", "100"), "multiples of 16 pixels"),
+        (("rates", "--arch", "vit_larg"), "is none of the"),
+        (("scale", *TINY, "64"), "ConstantRate(rate=16, absorb_prefix=True): expected to keep"),
+    ],
+)
+def test_bad_input_ends_in_one_line(
+    throughput: Callable[..., str], args: tuple[str, ...], message: str
+) -> None:
+    with pytest.raises(SystemExit) as end:
+        throughput(*args)
+    assert str(end.value).startswith("error: ")
+    assert message in str(end.value)
+    assert len(str(end.value).splitlines()) == 1
+
+
+def test_times_of_another_run_are_not_mixed_in(
+    throughput: Callable[..., str], tmp_path: Path
+) -> None:
+    file = tmp_path / "a.json"
+    file.write_text(json.dumps({"study": "scale", "groups": {}}))
+    with pytest.raises(SystemExit, match="of another run: expected study rates, got scale"):
+        throughput("rates", *TINY, "224", "--json", file)
