@@ -59,7 +59,7 @@ class Model(nn.Module):
         if self.head is None:
             return dict(loss=(y * torch.randn_like(y)).float().mean())
         if not self.dense:
-            labels = torch.stack([sample.gt_label for sample in data_samples])
+            labels = torch.cat([sample.gt_label for sample in data_samples])
             return dict(loss=F.cross_entropy(self.head(y).float(), labels))
         logits = self.head(y.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
         logits = F.interpolate(logits, size=inputs.shape[-2:], mode="bilinear")
