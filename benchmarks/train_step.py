@@ -2,7 +2,7 @@
 
 Encoder, a linear head and the auxiliary losses on random images and labels; all variants take turns
 in one process. Next to each measured speed-up stands what the multiply-adds of the step allow.
-Needs torch, torchvision, timm, mmengine and scipy, and no host library.
+Needs torch, torchvision, timm, mmengine and mmcv (which the hooks import), no host library.
 """
 
 import argparse
