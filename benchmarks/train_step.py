@@ -2,7 +2,7 @@
 
 Encoder, a linear head and the auxiliary losses on random images and labels; all variants take turns
 in one process. Next to each measured speed-up stands what the multiply-adds of the step allow.
-Needs torch, torchvision, timm, mmengine and scipy, and no host library.
+Needs torch, torchvision, timm, mmengine and mmcv (which the hooks import), no host library.
 """
 
 import argparse
@@ -59,7 +59,7 @@ class Model(nn.Module):
         if self.head is None:
             return dict(loss=(y * torch.randn_like(y)).float().mean())
         if not self.dense:
-            labels = torch.stack([sample.gt_label for sample in data_samples])
+            labels = torch.cat([sample.gt_label for sample in data_samples])
             return dict(loss=F.cross_entropy(self.head(y).float(), labels))
         logits = self.head(y.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
         logits = F.interpolate(logits, size=inputs.shape[-2:], mode="bilinear")
