@@ -30,7 +30,7 @@ from cropr_mm.analysis.tensor_bytes import peak_tensor_bytes
 from cropr_mm.hooks.aux_loss import AuxiliaryListener
 from cropr_mm.registry import MODELS, TASK_UTILS
 from cropr_mm.targets import ClassTarget, PatchLabelTarget
-from cropr_mm.targets.base import AuxiliaryTarget
+from cropr_mm.targets.base import LabelTarget
 
 CONFIG = "configs/cropr_tiny_segmenter_camvid.py"
 DENSE, EXACT = "dense", "cropr, exact"
@@ -43,7 +43,7 @@ class Model(nn.Module):
     classifiers; detectors get a random gradient in every place of the feature map.
     """
 
-    def __init__(self, backbone: nn.Module, target: AuxiliaryTarget) -> None:
+    def __init__(self, backbone: nn.Module, target: LabelTarget) -> None:
         super().__init__()
         self.backbone = backbone
         self.dense = isinstance(target, PatchLabelTarget)
@@ -58,6 +58,7 @@ class Model(nn.Module):
         y = self.backbone(inputs)[0]
         if self.head is None:
             return dict(loss=(y * torch.randn_like(y)).float().mean())
+        assert data_samples is not None, "every task with a head has labels"
         if not self.dense:
             labels = torch.cat([sample.gt_label for sample in data_samples])
             return dict(loss=F.cross_entropy(self.head(y).float(), labels))
@@ -67,10 +68,10 @@ class Model(nn.Module):
         return dict(loss=F.cross_entropy(logits.float(), labels, ignore_index=255))
 
 
-class Encoded(AuxiliaryTarget):
+class Encoded(LabelTarget):
     """A target encoded beforehand, for tensors without numbers."""
 
-    def __init__(self, target: AuxiliaryTarget, encoded: Tensor) -> None:
+    def __init__(self, target: LabelTarget, encoded: Tensor) -> None:
         super().__init__(target.num_classes, target.grid)
         self.inner, self.encoded = target, encoded
 
@@ -104,7 +105,7 @@ class Step:
         batch_size: int,
         mode: Mode,
         optimize: bool = False,
-        target: AuxiliaryTarget | None = None,
+        target: LabelTarget | None = None,
         model: Model | None = None,
     ) -> None:
         torch.manual_seed(0)
@@ -156,7 +157,7 @@ def random_samples(
     ]
 
 
-def target_of(cfg: Config) -> AuxiliaryTarget:
+def target_of(cfg: Config) -> LabelTarget:
     """Target of the config's auxiliary losses; a classifier's with plain cross-entropy."""
     hooks = [h for h in cfg.get("custom_hooks", []) if "CroprAuxLossHook" in str(h["type"])]
     if len(hooks) != 1:
@@ -166,7 +167,7 @@ def target_of(cfg: Config) -> AuxiliaryTarget:
     return TASK_UTILS.build(settings)
 
 
-def encoded_target(cfg: Config, batch_size: int) -> tuple[AuxiliaryTarget, Tensor]:
+def encoded_target(cfg: Config, batch_size: int) -> tuple[LabelTarget, Tensor]:
     """The target and what it makes of random labels."""
     target = target_of(cfg)
     samples = random_samples(batch_size, native_size(cfg), target.num_classes, "cpu")
