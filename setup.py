@@ -37,7 +37,7 @@ setup(
         ],
         "analysis": ["scikit-learn", "scipy"],
         "demo": ["scikit-learn", "matplotlib", "pycocotools"],
-        "dev": ["pytest", "ruff", "mypy", "pre-commit", "scikit-learn", "matplotlib"],
+        "dev": ["pytest", "ruff", "mypy", "pre-commit", "scikit-learn", "matplotlib", "selenium"],
     },
     classifiers=[
         "Development Status :: 3 - Alpha",

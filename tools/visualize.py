@@ -15,7 +15,7 @@ from mmengine.config import DictAction
 from cropr_mm.analysis.mode import Mode
 from cropr_mm.preflight import SetupError
 from cropr_mm.runner import load_config, short_errors
-from cropr_mm.visualization.page import Page
+from cropr_mm.visualization.page import Page, page_html
 from cropr_mm.visualization.trained import load_trained
 
 
@@ -74,7 +74,7 @@ def main() -> None:
         page = Page(models, args.score_thr)
         for image in args.images:
             page.add(image)
-        out.write_text(page.html(), encoding="utf-8")
+        out.write_text(page_html(page.data()), encoding="utf-8")
     print(f"page  {out}")
 
 

@@ -2,7 +2,7 @@
 
 import base64
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ _LOSSLESS = 512 * 512  # pixels; larger pictures are photographs, and JPEG keeps
 
 
 class Page:
-    """Collects what models make of images; writes it as HTML.
+    """Collects what models make of images, for :func:`page_html`.
 
     Args:
         models: In the order of the page, under different names.
@@ -62,16 +62,6 @@ class Page:
             ],
         }
 
-    def html(self) -> str:
-        """The page."""
-        # "<" would end the element that holds the data; all texts reach the page as text.
-        data = json.dumps(self.data()).replace("<", "\\u003c")
-        parts = {"STYLE": _file("page.css"), "SCRIPT": _file("page.js"), "DATA": data}
-        page = _file("page.html")
-        for name, text in parts.items():
-            page = page.replace(f"@{name}@", text)
-        return page
-
     def _panel(self, number: int, file: str) -> dict[str, Any]:
         """What one model makes of an image."""
         model = self.models[number]
@@ -95,6 +85,20 @@ class Page:
     def _number(self, image: Image) -> int:
         """Number of a picture on the page; equal ones are stored once."""
         return self._pictures.setdefault(data_address(image), len(self._pictures))
+
+
+def page_html(data: Mapping[str, Any]) -> str:
+    """The page of some data, see :meth:`Page.data`."""
+    # "<" could end the element that holds the data; the page takes every text as text.
+    parts = {
+        "STYLE": _file("page.css"),
+        "SCRIPT": _file("page.js"),
+        "DATA": json.dumps(data).replace("<", "\\u003c"),
+    }
+    page = _file("page.html")
+    for name, text in parts.items():
+        page = page.replace(f"@{name}@", text)
+    return page
 
 
 def data_address(image: Image) -> str:
