@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from cropr_mm.analysis.complexity import EncoderCost, encoder_cost, meta_twin
 from cropr_mm.visualization.predictions import predicted, zoom_of
 from cropr_mm.visualization.tokens import token_data
-from cropr_mm.visualization.trained import TrainedModel
+from cropr_mm.visualization.trained import TrainedModel, padded
 
 Image = NDArray[np.uint8]
 _FOLDER = Path(__file__).parent
@@ -66,20 +66,21 @@ class Page:
         """What one model makes of an image."""
         model = self.models[number]
         seen = model.look(file)
-        height, width = seen.inner
-        picture, text = predicted(
-            seen.image[:height, :width].copy(), seen.sample, model.meta, self.score_thr
-        )
-        size = (seen.image.shape[0], seen.image.shape[1])
-        key = (number, size)
+        tokens = token_data(model.backbone, seen.tokens)
+        height, width = (cells * tokens["patch"] for cells in tokens["grid"])
+        key = (number, (height, width))
         if key not in self._costs:
-            self._costs[key] = encoder_cost(meta_twin(model.backbone), size)
+            self._costs[key] = encoder_cost(meta_twin(model.backbone), key[1])
+        zoom = zoom_of(seen.image)
+        picture, text = predicted(seen.image, zoom, seen.sample, model.meta, self.score_thr)
+        if picture is not None:  # as large as the patches beside it
+            text["picture"] = self._number(padded(picture, (height * zoom, width * zoom)))
         return {
-            "tokens": token_data(model.backbone, seen.tokens),
+            "tokens": tokens,
             "cost": list(self._costs).index(key),
-            "input": self._number(seen.image),
-            "zoom": zoom_of(seen.image),
-            "predicted": {**text, "picture": None if picture is None else self._number(picture)},
+            "input": self._number(padded(seen.image, (height, width))),
+            "zoom": zoom,
+            "predicted": text,
         }
 
     def _number(self, image: Image) -> int:

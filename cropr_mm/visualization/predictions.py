@@ -27,23 +27,24 @@ def zoom_of(image: Image) -> int:
 
 
 def predicted(
-    image: Image, sample: BaseDataElement, meta: Mapping[str, Any], score_thr: float
+    image: Image, zoom: int, sample: BaseDataElement, meta: Mapping[str, Any], score_thr: float
 ) -> tuple[Image | None, dict[str, Any]]:
     """Draw and describe predictions.
 
     Args:
         image: Shape (H, W, 3), RGB.
+        zoom: How much to enlarge it.
         sample: Predictions in pixels of the image.
         meta: Of the data set: 'classes' and 'palette', where known.
         score_thr: Least score of detections.
 
     Returns:
-        The picture, enlarged by :func:`zoom_of`, None for a classifier, whose answer is text; and
-        its ``title`` with ``lines``, each of a ``text``, a ``share`` in [0, 1], a ``colour`` or
-        None, and whether it is ``chosen``.
+        The picture, enlarged, None for a classifier, whose answer is text; and plain data:
+        ``picture``, which is left to the caller, ``title`` and ``lines``, each of a ``text``, a
+        ``share`` in [0, 1], a ``colour`` or None, and whether it is ``chosen``.
     """
     if "pred_instances" in sample:
-        picture = _draw("mmdet.DetLocalVisualizer", image, sample, meta, score_thr)
+        picture = _draw("mmdet.DetLocalVisualizer", image, zoom, sample, meta, score_thr)
         found = int((sample.pred_instances.scores >= score_thr).sum())
         plural = "" if found == 1 else "s"
         return picture, _text(f"{found} detection{plural} with a score of at least {score_thr:g}")
@@ -51,7 +52,7 @@ def predicted(
         palette = _palette(meta, int(sample.pred_sem_seg.data.max()) + 1)
         classes = [_name(meta, i) for i in range(len(palette))]
         full = {**meta, "classes": classes, "palette": palette}
-        picture = _draw("mmseg.SegLocalVisualizer", image, sample, full, score_thr)
+        picture = _draw("mmseg.SegLocalVisualizer", image, zoom, sample, full, score_thr)
         return picture, _text("Pixels by predicted class", _class_shares(sample, classes, palette))
     if "pred_score" in sample:
         return None, _text("Predicted class", _scores(sample, meta))
@@ -59,19 +60,23 @@ def predicted(
 
 
 def _draw(
-    kind: str, image: Image, sample: BaseDataElement, meta: Mapping[str, Any], score_thr: float
+    kind: str,
+    image: Image,
+    zoom: int,
+    sample: BaseDataElement,
+    meta: Mapping[str, Any],
+    score_thr: float,
 ) -> Image:
     """Let a visualizer of a host library draw, none that writes anywhere else."""
     more = dict(alpha=0.6) if "Seg" in kind else {}
     visualizer = VISUALIZERS.get(kind)(name="page", **more)
     visualizer.dataset_meta = dict(meta)
-    zoom = zoom_of(image)
     large = mmcv.imrescale(image, float(zoom), interpolation="nearest")
     return draw_predictions(visualizer, large, sample, zoom, score_thr)
 
 
 def _text(title: str, lines: Sequence[Mapping[str, Any]] = ()) -> dict[str, Any]:
-    return {"title": title, "lines": list(lines)}
+    return {"picture": None, "title": title, "lines": list(lines)}
 
 
 def _line(text: str, share: float, colour: str | None = None, chosen: bool = False) -> dict:

@@ -13,7 +13,7 @@ import torch
 from mmengine.config import Config
 from mmengine.dataset import BaseDataset, Compose, pseudo_collate
 from mmengine.registry import DATASETS, DefaultScope
-from mmengine.runner import load_state_dict
+from mmengine.runner import load_state_dict, set_random_seed
 from mmengine.structures import BaseDataElement
 from numpy.typing import NDArray
 from torch import Tensor, nn
@@ -37,15 +37,13 @@ class Seen:
     """What a model made of one image.
 
     Attributes:
-        image: What the encoder saw, before normalisation, shape (H, W, 3), RGB; grey where it was
-            padded.
-        inner: Height and width in pixels without padding, which is at the right and the bottom.
+        image: What the encoder saw, before normalisation and before padding at the right and the
+            bottom, shape (H, W, 3), RGB.
         tokens: Record of this image alone.
         sample: Predictions, in pixels of ``image``.
     """
 
     image: Image
-    inner: tuple[int, int]
     tokens: TokenRecord
     sample: BaseDataElement
 
@@ -76,7 +74,7 @@ class TrainedModel:
         Raises:
             SetupError: If the image does not fit the model.
         """
-        torch.manual_seed(0)  # some methods draw random numbers
+        set_random_seed(0)  # some methods draw random numbers, and visualizers random colours
         scope = DefaultScope.overwrite_default_scope(self.scope)
         with scope, torch.no_grad(), input_errors():
             item = self.pipeline(dict(img_path=file, img_id=0))
@@ -87,10 +85,7 @@ class TrainedModel:
             )
             with TokenRecorder(self.backbone, blocks=()) as recorder:
                 (sample,) = self.model.test_step(pseudo_collate([item]))
-        record = recorder.record()
-        side = self.backbone.patch_size
-        size = record.grid[0] * side, record.grid[1] * side
-        return Seen(_padded(item["inputs"], size), (height, width), record, sample.cpu())
+        return Seen(_picture(item["inputs"]), recorder.record(), sample.cpu())
 
 
 def load_trained(name: str, cfg: Config, checkpoint: str, device: str = "cpu") -> TrainedModel:
@@ -161,9 +156,14 @@ def _metainfo(dataset: Mapping[str, Any]) -> Mapping[str, Any]:
     return dataset.get("metainfo") or {}
 
 
-def _padded(inputs: Tensor, size: tuple[int, int]) -> Image:
-    """Picture (H, W, 3), RGB, of a model's input (1 or 3, h, w), BGR."""
-    image = inputs.clamp(0, 255).byte().cpu().expand(3, -1, -1).permute(1, 2, 0).numpy()
+def padded(image: Image, size: tuple[int, int]) -> Image:
+    """Picture of a size (H, W) from one at its upper left, shape (h, w, 3); the rest is grey."""
     picture = np.full((*size, 3), _PADDING, np.uint8)
-    picture[: image.shape[0], : image.shape[1]] = image[..., ::-1]
+    picture[: image.shape[0], : image.shape[1]] = image
     return picture
+
+
+def _picture(inputs: Tensor) -> Image:
+    """Picture (H, W, 3), RGB, of a model's input (1 or 3, H, W), BGR."""
+    image = inputs.clamp(0, 255).byte().cpu().expand(3, -1, -1)
+    return image.permute(1, 2, 0).numpy()[..., ::-1].copy()

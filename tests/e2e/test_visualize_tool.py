@@ -1,7 +1,9 @@
 """tools/visualize.py from the command line, and its pages in a browser."""
 
+import base64
 import json
 import os
+import re
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -149,6 +151,19 @@ def pixels_of(file: Path) -> NDArray[np.int64]:
     return cv2.imread(str(file))[4::8, 4::8, ::-1].reshape(-1, 3).astype(np.int64)
 
 
+def page_data(page: str) -> dict[str, Any]:
+    """What a page holds for its script."""
+    content = re.search(r'<script id="data" type="application/json">(.*?)</script>', page)
+    assert content is not None
+    return json.loads(content[1])
+
+
+def picture(address: str) -> NDArray[np.uint8]:
+    """Picture behind a data address, (H, W, 3), BGR."""
+    content = base64.b64decode(address.partition(",")[2])
+    return cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR)
+
+
 def requests_and_errors(browser: Any) -> tuple[set[str], list[str]]:
     """Schemes and paths of everything that was asked for, and messages of the console."""
     events = [json.loads(entry["message"])["message"] for entry in browser.get_log("performance")]
@@ -280,6 +295,32 @@ def test_segmenters_show_label_maps_and_classes(
     names = texts(browser, ".lines .name")
     assert names
     assert set(names) <= set(load_config(str(CONFIGS / SEGMENTER)).classes)
+
+
+def test_padded_inputs_line_up_with_predictions_and_runs_are_alike(
+    tool: Tool, folder: Path, model: Callable[..., Model], tmp_path: Path
+) -> None:
+    narrow = tmp_path / "narrow.png"
+    cv2.imwrite(str(narrow), cv2.imread(str(images(folder)[0]))[:, :80])
+    pages = []
+    for name in ("a.html", "b.html"):
+        random = model("random", DETECTOR, RANDOM)
+        tool("visualize.py", *random, narrow, "--score-thr", 0.0, "--out", tmp_path / name)
+        pages.append((tmp_path / name).read_text())
+    assert pages[0] == pages[1]
+    data = page_data(pages[0])
+    (panel,) = data["images"][0]["panels"]
+    seen, drawn = (
+        picture(data["pictures"][i]) for i in (panel["input"], panel["predicted"]["picture"])
+    )
+    assert (seen.shape, panel["zoom"]) == ((128, 96, 3), 5)  # 80 pixels become at least 384
+    assert drawn.shape == (640, 480, 3)
+    np.testing.assert_array_equal(seen[:, :80], cv2.imread(str(narrow)))
+    for image, edge in ((seen, 80), (drawn, 400)):
+        grey = image[:, edge + 8 :].astype(int)  # JPEG blurs the edge of the larger one
+        assert abs(grey - 127).max() <= 2
+        assert image[:, edge - 1].std() > 0
+    assert data["costs"][0]["size"] == [128, 96]
 
 
 @pytest.mark.parametrize(

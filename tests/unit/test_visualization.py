@@ -91,7 +91,7 @@ def test_classifier_is_described_by_its_best_classes() -> None:
     sample = BaseDataElement()
     sample.pred_score = torch.tensor([0.1, 0.6, 0.2, 0.1])
     sample.pred_label = torch.tensor([1])
-    picture, text = predicted(IMAGE, sample, META, 0.3)
+    picture, text = predicted(IMAGE, 12, sample, META, 0.3)
     assert picture is None
     names = [(line["text"], line["chosen"]) for line in text["lines"]]
     assert names[:2] == [("<b>dog</b>", True), ("bird", False)]
@@ -103,7 +103,7 @@ def test_several_predicted_classes_come_first() -> None:
     sample = BaseDataElement()
     sample.pred_score = torch.linspace(0, 1, 9)
     sample.pred_label = torch.tensor([0, 1, 2, 3, 4, 5])  # as another threshold would say
-    lines = predicted(IMAGE, sample, META, 0.3)[1]["lines"]
+    lines = predicted(IMAGE, 12, sample, META, 0.3)[1]["lines"]
     assert [line["chosen"] for line in lines] == [True] * 6
 
 
@@ -114,7 +114,7 @@ def test_label_map_is_drawn_and_described_by_shares() -> None:
     labels[:, :8] = 2
     sample.pred_sem_seg = PixelData(data=labels)
     meta = dict(META, palette=[[1, 2, 3], [4, 5, 6], [250, 0, 0]])
-    picture, text = predicted(IMAGE, sample, meta, 0.3)
+    picture, text = predicted(IMAGE, 12, sample, meta, 0.3)
     assert picture is not None
     assert picture.shape == (384, 576, 3)
     assert [(line["text"], line["share"]) for line in text["lines"]] == [
@@ -124,7 +124,7 @@ def test_label_map_is_drawn_and_described_by_shares() -> None:
     assert text["lines"][1]["colour"] == "rgb(250, 0, 0)"
     red = picture.astype(float).mean(axis=1)[:, 0]  # of each row
     assert red[:96].mean() > red[96:].mean() + 80
-    without = predicted(IMAGE, sample, {}, 0.3)[1]["lines"]
+    without = predicted(IMAGE, 12, sample, {}, 0.3)[1]["lines"]
     assert [line["text"] for line in without] == ["class 0", "class 2"]
 
 
@@ -137,14 +137,17 @@ def test_detections_below_the_score_are_neither_drawn_nor_counted() -> None:
         scores=torch.tensor([0.9, 0.2]),
     )
     black = np.zeros_like(IMAGE)
-    picture, text = predicted(black, sample, META, 0.3)
+    picture, text = predicted(black, 12, sample, META, 0.3)
     assert text["title"] == "1 detection with a score of at least 0.3"
     assert picture is not None
-    zoom = zoom_of(black)
-    assert zoom == 12
     drawn = picture.any(axis=2).any(axis=0)  # of each column
-    assert drawn[: 22 * zoom].any()
-    assert not drawn[23 * zoom :].any()
+    assert drawn[: 22 * 12].any()
+    assert not drawn[23 * 12 :].any()
+
+
+@pytest.mark.parametrize(("side", "zoom"), [(32, 12), (128, 3), (383, 2), (384, 1), (1536, 1)])
+def test_small_images_are_enlarged(side: int, zoom: int) -> None:
+    assert zoom_of(np.zeros((side, 2000, 3), np.uint8)) == zoom
 
 
 @pytest.mark.parametrize(("side", "kind"), [(32, "png"), (600, "jpeg")])
