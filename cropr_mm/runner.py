@@ -101,7 +101,7 @@ class ToolRunner(Runner):
         checkpoint = CheckpointLoader.load_checkpoint(filename, map_location)
         self.call_hook("after_load_checkpoint", checkpoint=checkpoint)
         model = _unwrapped(self)
-        weights = _named_tensors(checkpoint, revise_keys)
+        weights = named_tensors(checkpoint, revise_keys)
         if strict:
             check_model(model, weights, filename)
         else:
@@ -323,7 +323,7 @@ def _existing(checkpoint: str) -> str:
     return checkpoint
 
 
-def _named_tensors(
+def named_tensors(
     checkpoint: Mapping[str, Any], renames: Iterable[tuple[str, str]]
 ) -> dict[str, torch.Tensor]:
     """Weights of a checkpoint, their names changed by (pattern, replacement) in turn."""

@@ -28,7 +28,7 @@ ORDER = (
     ("preflight",),
     ("console", "options"),
     ("runner", "deploy", "convert"),
-    ("demo", "comparison"),
+    ("demo", "comparison", "visualization"),
 )
 RANK = {layer: rank for rank, row in enumerate(ORDER) for layer in row}
 HOSTS = {"mmdet", "mmseg", "mmpretrain", "mmcv"}

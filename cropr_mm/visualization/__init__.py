@@ -1,0 +1,1 @@
+"""A page of trained models side by side: kept tokens by block, predictions, costs."""
