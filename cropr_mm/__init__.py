@@ -1,8 +1,8 @@
 """Token Cropr for OpenMMLab: Vision Transformers that drop the tokens a task does not need."""
 
 from cropr_mm import compat as compat  # makes mmseg:: config inheritance work
-from cropr_mm.backbones import CroprViT
+from cropr_mm.backbones import CroprPVT, CroprViT
 
-__all__ = ["CroprViT", "__version__"]
+__all__ = ["CroprPVT", "CroprViT", "__version__"]
 
 __version__ = "0.1.0"

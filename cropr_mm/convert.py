@@ -9,7 +9,7 @@ from mmengine.config import Config
 from torch import Tensor, nn
 
 from cropr_mm.backbones import CroprViT
-from cropr_mm.backbones.lookup import find_backbones
+from cropr_mm.backbones.lookup import find_vits
 from cropr_mm.build import build_model
 from cropr_mm.checkpoints import CheckpointError, safe_load
 from cropr_mm.checkpoints.fit import fit_shapes
@@ -87,7 +87,7 @@ def convert_checkpoint(
             converted.notes.append("whether weights are missing is not known: name a --config")
         else:
             model = build_model(cfg, "meta")
-            encoder = find_backbones(model).get(_ENCODER.rstrip("."))
+            encoder = find_vits(model).get(_ENCODER.rstrip("."))
             if encoder is None:
                 raise CheckpointError("expected a config with a cropr_mm.CroprViT as its backbone")
             converted = fit(convert(weights, source, encoder.grid), model, encoder, source)

@@ -8,11 +8,14 @@ import torch
 from mmengine.config import Config
 from torch import nn
 
-from cropr_mm.backbones import CroprViT
+from cropr_mm.backbones import CroprPVT, CroprViT
 from cropr_mm.backbones.lookup import find_backbones
 from cropr_mm.build import build_model
 from cropr_mm.checkpoints import safe_load
 from cropr_mm.checkpoints.load import check_names, check_shapes
+
+_BACKBONES = (CroprPVT, CroprViT)
+_TYPES = {name for b in _BACKBONES for name in (b, b.__name__, f"cropr_mm.{b.__name__}")}
 
 
 class Deployed(NamedTuple):
@@ -44,9 +47,9 @@ class Deployed(NamedTuple):
 def deploy_checkpoint(cfg: Config, checkpoint: str | Path, out: str | Path) -> Deployed:
     """Write the inference form of a training checkpoint.
 
-    Every ``CroprViT`` in the model is switched; optimizer, schedules and logs are left out. The
-    result loads strictly into the same config with ``deploy=True`` in the backbone, and its meta
-    data hold that config.
+    Every ``CroprViT`` and ``CroprPVT`` in the model is switched; optimizer, schedules and logs are
+    left out. The result loads strictly into the same config with ``deploy=True`` in the backbone,
+    and its meta data hold that config.
 
     Args:
         cfg: Config of the model, of any task; not changed.
@@ -64,7 +67,9 @@ def deploy_checkpoint(cfg: Config, checkpoint: str | Path, out: str | Path) -> D
     model = build_model(cfg)
     encoders = find_backbones(model)
     if not encoders:
-        raise ValueError(f"expected a cropr_mm.CroprViT in {cfg.model.type}, found none")
+        raise ValueError(
+            f"expected a cropr_mm.CroprViT or CroprPVT in {cfg.model.type}, found none"
+        )
     content = safe_load(checkpoint)
     weights, wanted = content.get("state_dict", content), model.state_dict()
     missing, unexpected = wanted.keys() - weights.keys(), weights.keys() - wanted.keys()
@@ -86,7 +91,7 @@ def deploy_checkpoint(cfg: Config, checkpoint: str | Path, out: str | Path) -> D
 def _set_deploy(settings: Any) -> None:
     """Set ``deploy`` in every encoder of a (nested) model config."""
     if isinstance(settings, dict):
-        if settings.get("type") in ("cropr_mm.CroprViT", "CroprViT", CroprViT):
+        if settings.get("type") in _TYPES:
             settings["deploy"] = True
         settings = list(settings.values())
     if isinstance(settings, list | tuple):

@@ -17,7 +17,7 @@ from cropr_mm.analysis.machine import machine_name, peak_memory, versions
 from cropr_mm.analysis.parts import PARTS, measure_parts
 from cropr_mm.analysis.products import record_products
 from cropr_mm.backbones.cropr_vit import CroprViT
-from cropr_mm.backbones.lookup import auxiliary_reducers, find_backbones
+from cropr_mm.backbones.lookup import auxiliary_reducers, find_vits
 
 
 @dataclass(frozen=True)
@@ -184,7 +184,7 @@ def only_backbone(model: nn.Module) -> tuple[str, CroprViT]:
     Raises:
         ValueError: If there is none or more than one.
     """
-    found = find_backbones(model)
+    found = find_vits(model)
     if len(found) != 1 or "" in found:
         raise ValueError(
             f"expected a model with one CroprViT inside, got {len(found)} {list(found)}"

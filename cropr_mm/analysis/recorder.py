@@ -8,7 +8,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from cropr_mm.backbones.cropr_vit import CroprViT
+from cropr_mm.backbones.base import ReducingBackbone
 from cropr_mm.backbones.lookup import find_backbones
 from cropr_mm.structures import Reduction
 
@@ -19,7 +19,7 @@ class PruningRecorder:
     Use it as a context manager around forward passes; it tells about the last one.
     """
 
-    def __init__(self, backbone: CroprViT) -> None:
+    def __init__(self, backbone: ReducingBackbone) -> None:
         self.backbone = backbone
         self.left_after: Tensor | None = None
         self._handles: list = []
@@ -92,7 +92,7 @@ class StepRecorder:
         return recorder
 
 
-def pruned_backbone(model: nn.Module) -> CroprViT:
+def pruned_backbone(model: nn.Module) -> ReducingBackbone:
     """The first backbone of a model that prunes.
 
     Raises:
@@ -101,4 +101,4 @@ def pruned_backbone(model: nn.Module) -> CroprViT:
     for backbone in find_backbones(model).values():
         if len(backbone.reducers):
             return backbone
-    raise ValueError(f"expected a model with a pruned CroprViT, got {type(model).__name__} without")
+    raise ValueError(f"expected a model with a pruned backbone, got {type(model).__name__} without")

@@ -1,5 +1,6 @@
 """Backbones."""
 
+from cropr_mm.backbones.cropr_pvt import CroprPVT
 from cropr_mm.backbones.cropr_vit import CroprViT
 
-__all__ = ["CroprViT"]
+__all__ = ["CroprPVT", "CroprViT"]

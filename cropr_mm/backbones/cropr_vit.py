@@ -8,11 +8,11 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from mmengine.model import BaseModule
-from timm.layers import PatchEmbed, resample_abs_pos_embed, to_2tuple
+from timm.layers import resample_abs_pos_embed, to_2tuple
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from cropr_mm.backbones.base import ReducingBackbone
 from cropr_mm.backbones.checks import (
     check_blocks,
     check_choices,
@@ -30,6 +30,7 @@ from cropr_mm.fusion import Fusion
 from cropr_mm.layers.arch import resolve_arch
 from cropr_mm.layers.attention import Geometry
 from cropr_mm.layers.block import Block
+from cropr_mm.layers.patch_embed import make_patch_embed
 from cropr_mm.layers.positions import GridTables, Positions
 from cropr_mm.layers.weights import weigh_tokens
 from cropr_mm.ops.gather import take_tokens
@@ -45,7 +46,7 @@ _NOTHING: frozenset[str] = frozenset()
 
 
 @MODELS.register_module()
-class CroprViT(BaseModule):
+class CroprViT(ReducingBackbone):
     """Plain, EVA-02, DINOv2 or DINOv3 encoder with token reduction and fusion.
 
     Without ``reducer`` it is the dense encoder of the same weights.
@@ -147,9 +148,7 @@ class CroprViT(BaseModule):
         self.fusion = None if fusion is None else self._build_fusion(fusion)
 
         dim, eps = self.embed_dim, self.arch.norm_eps
-        self.patch_embed = PatchEmbed(
-            img_size=None, patch_size=self.patch_size, in_chans=in_channels, embed_dim=dim
-        )
+        self.patch_embed = make_patch_embed(self.arch, self.patch_size, in_channels)
         self.cls_token = nn.Parameter(torch.empty(1, 1, dim)) if has_cls else None
         registers = self.arch.num_registers
         self.reg_token = nn.Parameter(torch.empty(1, registers, dim)) if registers else None
@@ -250,23 +249,6 @@ class CroprViT(BaseModule):
         """Patch tokens kept at each reducing block, for a grid or the native one."""
         return self._plan(self.grid if grid is None else grid).num_keep
 
-    def tokens_per_block(self, grid: tuple[int, int] | None = None) -> list[int]:
-        """Tokens that the attention of each block sees, prefix included."""
-        grid = self.grid if grid is None else grid
-        keep = self.num_keep(grid)
-        total = alive = grid[0] * grid[1]
-        counts = []
-        for i in range(self.depth):
-            before = i in keep and self.reducers[str(i)].site == "before"
-            if before:
-                alive = keep[i]
-            if self.last_block_sees_all and i == self.depth - 1:
-                alive = total
-            counts.append(alive + self.num_prefix)
-            if i in keep and not before:
-                alive = keep[i]
-        return counts
-
     def unpruned(self) -> "CroprViT":
         """Dense twin that shares every parameter and reduces nothing."""
         twin = copy.copy(self)
@@ -274,11 +256,6 @@ class CroprViT(BaseModule):
         twin.reducers = nn.ModuleDict()
         twin.schedule = twin.fusion = None
         return twin
-
-    def switch_to_deploy(self) -> None:
-        """Strip every reducer to what inference needs."""
-        for reducer in self.reducers.values():
-            reducer.switch_to_deploy()
 
     def init_weights(self) -> None:
         """Load the checkpoint of ``init_cfg``; parameters were initialised on construction."""

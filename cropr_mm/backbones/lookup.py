@@ -2,11 +2,12 @@
 
 from torch import nn
 
+from cropr_mm.backbones.base import ReducingBackbone
 from cropr_mm.backbones.cropr_vit import CroprViT
 
 
-def find_backbones(model: nn.Module) -> dict[str, CroprViT]:
-    """Every CroprViT inside a model, the model itself included.
+def find_backbones(model: nn.Module) -> dict[str, ReducingBackbone]:
+    """Every backbone inside a model that can reduce tokens, the model itself included.
 
     Args:
         model: Any module; wrappers of data parallelism may stand outside or inside.
@@ -14,10 +15,15 @@ def find_backbones(model: nn.Module) -> dict[str, CroprViT]:
     Returns:
         Module path in ``model`` (empty for the model itself) to backbone, in module order.
     """
-    return {path: m for path, m in model.named_modules() if isinstance(m, CroprViT)}
+    return {path: m for path, m in model.named_modules() if isinstance(m, ReducingBackbone)}
 
 
-def auxiliary_reducers(backbone: CroprViT) -> dict[int, nn.Module]:
+def find_vits(model: nn.Module) -> dict[str, CroprViT]:
+    """Those of :func:`find_backbones` that are a CroprViT."""
+    return {path: m for path, m in find_backbones(model).items() if isinstance(m, CroprViT)}
+
+
+def auxiliary_reducers(backbone: ReducingBackbone) -> dict[int, nn.Module]:
     """Reducers of a backbone that train by an auxiliary loss of their own.
 
     These are the reducers with a child ``auxiliary``; whether other losses move their parameters

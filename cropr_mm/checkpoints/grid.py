@@ -12,7 +12,7 @@ from torch import Tensor
 
 
 def stored_grid(
-    checkpoint: Mapping[str, Any], prefix: str, kernel: Tensor
+    checkpoint: Mapping[str, Any], prefix: str, patch_size: tuple[int, int]
 ) -> tuple[int, int] | None:
     """Patch grid (h, w) of an encoder by the config in mmengine's meta data.
 
@@ -21,7 +21,7 @@ def stored_grid(
     Args:
         checkpoint: What the file holds.
         prefix: Name of the encoder in the model, such as 'backbone.'.
-        kernel: Weight of its patch embedding, shape (C, in_channels, patch, patch).
+        patch_size: Height and width of its patches, in pixels.
 
     Returns:
         The grid, or None where there is no config or it does not name the image size.
@@ -30,7 +30,17 @@ def stored_grid(
     arch = settings.get("arch")
     size = settings.get("img_size") or (arch.get("img_size") if isinstance(arch, dict) else None)
     size = _two_numbers((size, size) if isinstance(size, int) else size)
-    return size and (size[0] // kernel.shape[-2], size[1] // kernel.shape[-1])
+    return size and (size[0] // patch_size[0], size[1] // patch_size[1])
+
+
+def stored_patch_size(weights: Mapping[str, Tensor]) -> tuple[int, int] | None:
+    """Height and width of an encoder's patches, in pixels; None without a patch embedding."""
+    kernel = weights.get("patch_embed.proj.weight")
+    if kernel is None:
+        return None
+    # Behind a convolutional stem the kernel sees every second pixel.
+    zoom = 2 if "patch_embed.conv1.weight" in weights else 1
+    return zoom * kernel.shape[-2], zoom * kernel.shape[-1]
 
 
 def stored_query_grid(checkpoint: Mapping[str, Any], prefix: str) -> tuple[int, int] | None:

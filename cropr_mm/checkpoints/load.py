@@ -10,7 +10,7 @@ from mmengine.logging import print_log
 from torch import Tensor, nn
 
 from cropr_mm.checkpoints.errors import CheckpointError
-from cropr_mm.checkpoints.grid import stored_grid, stored_query_grid
+from cropr_mm.checkpoints.grid import stored_grid, stored_patch_size, stored_query_grid
 from cropr_mm.checkpoints.queries import fit_queries
 from cropr_mm.checkpoints.safe import safe_load
 from cropr_mm.checkpoints.timm import from_timm
@@ -48,22 +48,55 @@ def load_backbone(
             acceptable.
         FileNotFoundError: If there is no such file.
     """
-    label = "the state dict" if isinstance(source, Mapping) else str(source)
-    checkpoint = source if isinstance(source, Mapping) else safe_load(source)
-    weights = _select(_unwrap(checkpoint), prefix, label)
-    target = backbone.state_dict()
+    label, checkpoint, weights = read_weights(source, prefix)
     source_grid = _source_grid(checkpoint, prefix, weights, backbone, label)
     converted, leftovers = from_timm(weights, backbone, source_grid)
     converted = fit_queries(converted, backbone, stored_query_grid(checkpoint, prefix))
+    fill_backbone(backbone, converted, leftovers, label, _hint(weights))
 
+
+def read_weights(
+    source: str | Path | Mapping[str, Any], prefix: str
+) -> tuple[str, Mapping[str, Any], dict[str, Tensor]]:
+    """What to call a source in messages, what it holds, and the weights under ``prefix`` in it.
+
+    Raises:
+        CheckpointError: If there are none, or the file is not acceptable.
+        FileNotFoundError: If there is no such file.
+    """
+    label = "the state dict" if isinstance(source, Mapping) else str(source)
+    checkpoint = source if isinstance(source, Mapping) else safe_load(source)
+    return label, checkpoint, _select(_unwrap(checkpoint), prefix, label)
+
+
+def fill_backbone(
+    backbone: nn.Module,
+    converted: Mapping[str, Tensor],
+    leftovers: Collection[str],
+    label: str,
+    hint: str = "",
+) -> None:
+    """Overwrite the parameters of a backbone; nothing is, unless everything fits.
+
+    Args:
+        backbone: What to fill.
+        converted: Weights by its names.
+        leftovers: Names of the source that have no place in it.
+        label: What to call the source in messages.
+        hint: For the message where names do not fit.
+
+    Raises:
+        CheckpointError: If names or shapes do not fit, with all of them.
+    """
+    target = backbone.state_dict()
     missing = [name for name in target if name not in converted]
     hard_missing = [n for n in missing if not OPTIONAL.search(n) and not NEW_PARTS.match(n)]
     unexpected = [name for name in leftovers if not OPTIONAL.search(name)]
-    check_names(hard_missing, unexpected, f"{label} does not fit the backbone{_hint(weights)}")
+    check_names(hard_missing, unexpected, f"{label} does not fit the backbone{hint}")
     check_shapes(converted, target, label)
     for text, names in (
         ("keeps its initial value of", [n for n in missing if n not in hard_missing]),
-        ("has no", leftovers),
+        ("has no", list(leftovers)),
     ):
         if names:
             print_log(f"{label}: the backbone {text} {_short(names)}", logger="current")
@@ -136,8 +169,8 @@ def _source_grid(
     """Patch grid of the positions in our own checkpoints; None leaves it to :func:`from_timm`."""
     if "pos_embed" not in weights or "pos_embed" not in backbone.state_dict():
         return None
-    kernel = weights.get("patch_embed.proj.weight")
-    stored = None if kernel is None else stored_grid(checkpoint, prefix, kernel)
+    patch_size = stored_patch_size(weights)
+    stored = None if patch_size is None else stored_grid(checkpoint, prefix, patch_size)
     ours = "state_dict" in checkpoint and "meta" in checkpoint
     ours = ours or any(NEW_PARTS.match(name) for name in weights)
     if stored is not None or not ours or weights["pos_embed"].shape != backbone.pos_embed.shape:

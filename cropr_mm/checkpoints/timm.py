@@ -35,7 +35,7 @@ PACKS = (
     ("mlp.fc1.bias", ("mlp.fc1_g.bias", "mlp.fc1_x.bias")),
 )
 # Never part of an encoder.
-IGNORED = re.compile(r"^head")
+IGNORED = re.compile(r"^(aux_)?head")  # LV-ViT has one for tokens too
 # Left out where they are zero, since the model without them is the same.
 ZERO_BIAS = re.compile(r"\.attn\.(q_bias|k_bias|v_bias|k_proj\.bias)$")
 # What tells an EVA or DINOv3 file from a ViT or DINOv2 file.

@@ -41,6 +41,10 @@ class Variant:
 
 def _exit_early(cfg: Config) -> None:
     """Tokens leave with their logits: the head takes these, each step learns its tokens' labels."""
+    if "decode_head" not in cfg.model:
+        raise SetupError(
+            "tokens that exit need a class of their own: expected dtop with a pack of segmentation"
+        )
     backbone, head = cfg.model.backbone, cfg.model.decode_head
     head.update(type="cropr_mm.EarlyExitHead", in_index=0)
     backbone.reducer.num_classes = head.num_classes

@@ -6,7 +6,7 @@ from typing import Any
 from mmengine.hooks import Hook
 from mmengine.runner import IterBasedTrainLoop, Runner
 
-from cropr_mm.backbones.cropr_vit import CroprViT
+from cropr_mm.backbones.base import ReducingBackbone
 from cropr_mm.backbones.lookup import find_backbones
 from cropr_mm.registry import HOOKS
 
@@ -26,10 +26,10 @@ class CroprCurriculumHook(Hook):
     of them without pruning and 100 of shrinking, is ``start=10 / 300, end=110 / 300,
     shape='cosine'`` with the schedule ``KeepRatios``.
 
-    The progress is that of every CroprViT in the model and in copies of averaged weights, and is
-    logged as ``cropr_progress``. A training that is resumed goes on with the length that it began
-    with, also where more epochs or iterations were added. Tests prune fully, also with a checkpoint
-    from the middle of a training.
+    The progress is that of every backbone in the model that reduces tokens, and in copies of
+    averaged weights, and is logged as ``cropr_progress``. A training that is resumed goes on with
+    the length that it began with, also where more epochs or iterations were added. Tests prune
+    fully, also with a checkpoint from the middle of a training.
 
     Args:
         end: Share of the training after which pruning is complete, in (0, 1].
@@ -144,7 +144,7 @@ def ramp(step: int, num_steps: int, end: float, start: float = 0.0, shape: str =
     return share if shape == "linear" else (1 - math.cos(math.pi * share)) / 2
 
 
-def _backbones(runner: Runner) -> list[CroprViT]:
+def _backbones(runner: Runner) -> list[ReducingBackbone]:
     """Backbones of the model, wrapped or not, and of averaged copies that hooks keep."""
     copies = [getattr(hook, "ema_model", None) for hook in runner.hooks]
     models = [runner.model, *(model for model in copies if model is not None)]

@@ -1,7 +1,8 @@
 """Dimensions and layer choices of the supported families, under timm's model names.
 
 Sources: timm's model definitions (``vision_transformer.py``, ``deit.py``, ``eva.py``), from which
-the names and numbers are; tests compare the features of these models with timm's own.
+the names and numbers are; tests compare the features of these models with timm's own. LV-ViT, which
+timm lacks: TokenLabeling, tlt/models/lvvit.py.
 """
 
 from dataclasses import dataclass, fields, replace
@@ -34,6 +35,9 @@ class Arch:
         rope_temperature: Its temperature.
         rope_ref_grid: Its reference grid side, in patches.
         norm_after_pool: Average pooling comes before the final norm (timm's ``fc_norm``).
+        conv_stem: Channels of a convolutional stem in the place of the patch embedding (LV-ViT),
+            see :class:`cropr_mm.layers.patch_embed.ConvStem`; None for none.
+        residual_divisor: What both branches of a block are divided by (LV-ViT's ``skip_lam``).
     """
 
     embed_dim: int
@@ -56,6 +60,8 @@ class Arch:
     rope_temperature: float = 10000.0
     rope_ref_grid: int = 16
     norm_after_pool: bool = True
+    conv_stem: int | None = None
+    residual_divisor: float = 1.0
 
     def __post_init__(self) -> None:
         choices: dict[str, tuple[Any, ...]] = {
@@ -71,6 +77,17 @@ class Arch:
         for name in ("embed_dim", "depth", "num_heads", "mlp_dim", "patch_size", "img_size"):
             if getattr(self, name) < 1:
                 raise ValueError(f"arch: {name} must be at least 1, got {getattr(self, name)}")
+        if self.conv_stem is not None and self.conv_stem < 1:
+            raise ValueError(f"arch: conv_stem must be at least 1 or None, got {self.conv_stem}")
+        if not self.residual_divisor > 0:
+            raise ValueError(
+                f"arch: residual_divisor must be positive, got {self.residual_divisor}"
+            )
+        if self.residual_divisor != 1 and self.layer_scale is not None:
+            raise ValueError(
+                "arch: residual_divisor and layer_scale exclude each other, got "
+                f"{self.residual_divisor} and {self.layer_scale}"
+            )
         if self.embed_dim % self.num_heads:
             raise ValueError(
                 f"arch: embed_dim must be a multiple of num_heads, "
@@ -151,6 +168,18 @@ def _dinov3(dims: tuple[int, int, int], swiglu: bool = False) -> dict[str, Arch]
     return {"": plain, "_qkvb": replace(plain, attn_bias="qv")}
 
 
+def _lvvit(dims: tuple[int, int, int], divisor: float, width: int = 64) -> Arch:
+    return Arch(
+        *dims,
+        3 * dims[0],
+        attn_bias="none",
+        norm_eps=1e-5,
+        norm_after_pool=False,
+        conv_stem=width,
+        residual_divisor=divisor,
+    )
+
+
 ARCHS: dict[str, Arch] = {
     # Plain ViT: AugReg, MAE, original
     **_names("vit_tiny_patch16", (224, 384), Arch(*_TINY)),
@@ -173,6 +202,11 @@ ARCHS: dict[str, Arch] = {
     **_names("deit3_base_patch16", (224, 384), _deit3(_BASE)),
     **_names("deit3_large_patch16", (224, 384), _deit3(_LARGE)),
     **_names("deit3_huge_patch14", (224,), _deit3(_HUGE, patch_size=14)),
+    # LV-ViT
+    "lvvit_t": _lvvit((240, 12, 4), divisor=1.0),
+    "lvvit_s": _lvvit((384, 16, 6), divisor=2.0),
+    "lvvit_m": _lvvit((512, 20, 8), divisor=2.0),
+    "lvvit_l": _lvvit((768, 24, 12), divisor=3.0, width=128),
     # DINOv2
     **{f"vit_small_patch14{k}_dinov2": a for k, a in _dinov2(_SMALL).items()},
     **{f"vit_base_patch14{k}_dinov2": a for k, a in _dinov2(_BASE).items()},

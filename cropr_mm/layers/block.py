@@ -10,8 +10,19 @@ from cropr_mm.layers.attention import Attention, Geometry
 from cropr_mm.ops.window import pad_to_windows
 
 
+class Divide(nn.Module):
+    """Division by a fixed number."""
+
+    def __init__(self, divisor: float) -> None:
+        super().__init__()
+        self.divisor = divisor
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x / self.divisor
+
+
 class Block(nn.Module):
-    """Attention and MLP, each with LayerNorm, optional LayerScale and DropPath.
+    """Attention and MLP, each with LayerNorm, optional LayerScale or divisor, and DropPath.
 
     Args:
         arch: Dimensions and layer choices.
@@ -26,6 +37,8 @@ class Block(nn.Module):
         dim, eps = arch.embed_dim, arch.norm_eps
 
         def scale() -> nn.Module:
+            if arch.residual_divisor != 1:
+                return Divide(arch.residual_divisor)
             return nn.Identity() if arch.layer_scale is None else LayerScale(dim, arch.layer_scale)
 
         norm = partial(nn.LayerNorm, eps=eps)

@@ -70,6 +70,22 @@ def restore_tokens(kept: Tokens, parked: Sequence[Tokens], order: Tensor | None)
     return Tokens(full.x, index, full.grid, full.num_prefix, full.size, exit=full.exit)
 
 
+def zero_padded_map(x: Tensor, index: Tensor, grid: tuple[int, int]) -> Tensor:
+    """Tokens in their cells of the grid, and zero in all others.
+
+    Args:
+        x: Shape (B, K, C).
+        index: Raster id of each token, shape (B, K), int64, each at most once in a row.
+        grid: Rows and columns (h, w).
+
+    Returns:
+        Shape (B, C, h, w), in memory channels last.
+    """
+    zeros = x.new_zeros(x.shape[0], grid[0] * grid[1], x.shape[2])
+    full = zeros.scatter(1, index.unsqueeze(-1).expand_as(x), x)
+    return full.transpose(1, 2).unflatten(2, grid)
+
+
 def _unmask(kept: Tokens, masked: Sequence[Tokens]) -> Tokens:
     """All tokens, each with the features that it had when it was masked, if it was."""
     patches = kept.x[:, kept.num_prefix :]

@@ -26,7 +26,7 @@ from mmengine.optim import DefaultOptimWrapperConstructor
 from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
 
-from cropr_mm.backbones.lookup import find_backbones
+from cropr_mm.backbones.lookup import find_vits
 from cropr_mm.layers.channel_norm import ChannelNorm
 from cropr_mm.registry import OPTIM_WRAPPER_CONSTRUCTORS
 
@@ -82,7 +82,7 @@ class LayerDecayConstructor(DefaultOptimWrapperConstructor):
         is_dcn_module: int | float | None = None,
     ) -> None:
         """Append the groups of a whole model to ``params``, lowest layer first."""
-        backbones = find_backbones(module)
+        backbones = find_vits(module)
         if len(backbones) != 1:
             raise ValueError(
                 f"LayerDecayConstructor expects one CroprViT in {type(module).__name__}, got "

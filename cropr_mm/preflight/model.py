@@ -7,7 +7,7 @@ from typing import Any
 from mmengine.logging import print_log
 from torch import Tensor, nn
 
-from cropr_mm.backbones.lookup import find_backbones
+from cropr_mm.backbones.lookup import find_backbones, find_vits
 from cropr_mm.checkpoints.errors import CheckpointError
 from cropr_mm.checkpoints.grid import stored_grid
 from cropr_mm.checkpoints.load import check_names, check_shapes
@@ -142,7 +142,8 @@ def check_encoder(
     line each.
 
     Args:
-        model: Model whose encoders are its ``CroprViT``, or, without one, its ``backbone``.
+        model: Model whose encoders are those that reduce tokens, or, without one, its
+            ``backbone``.
         weights: Name in the model -> tensor.
         label: What to call the checkpoint in messages.
         checkpoint: Where ``weights`` are from; a config in it tells the grid of its positions.
@@ -171,8 +172,8 @@ def check_encoder(
             f"missing, {len(strangers)} under its name are unexpected",
         )
         check_shapes({n: v for n, v in weights.items() if n in wanted}, target, label)
-        for path, encoder in encoders.items():
-            grid = stored_grid(checkpoint, path, encoder.patch_embed.proj.weight)
+        for path, encoder in find_vits(model).items():
+            grid = stored_grid(checkpoint, path, (encoder.patch_size, encoder.patch_size))
             if encoder.pos_embed is not None and grid not in (None, encoder.grid):
                 raise CheckpointError(
                     f"{label}: expected positions of {encoder.grid[0]}x{encoder.grid[1]} patches, "

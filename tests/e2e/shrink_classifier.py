@@ -16,6 +16,11 @@ GRID = 16  # patches a side
 def shrink_classifier(model: ConfigDict) -> None:
     """Narrow layers on GRID x GRID patches, of which the schedule removes the same part."""
     backbone = model.backbone
+    model.head.in_channels = 32
+    if backbone.type == "cropr_mm.CroprPVT":  # its schedules are of shares
+        backbone.arch.update(embed_dims=(8, 16, 24, 32), num_heads=(1, 2, 3, 4))
+        backbone.img_size = 128
+        return
     arch = resolve_arch(backbone.arch)
     patch = backbone.get("patch_size") or arch.patch_size
     height, width = to_2tuple(backbone.get("img_size") or arch.img_size)
@@ -27,7 +32,6 @@ def shrink_classifier(model: ConfigDict) -> None:
         img_size=GRID * patch,
         patch_size=patch,
     )
-    model.head.in_channels = 32
 
 
 def use_class_data(cfg: Config, data: Path, folder: Path) -> None:

@@ -41,7 +41,7 @@ def test_is_named_and_prefixed_as_agreed(name: str) -> None:
     assert len(parts) >= 3, "method_backbone_framework_dataset or method_backbone_dataset"
     cfg = Config.fromfile(ROOT / name)
     assert "custom_imports" not in cfg
-    assert cfg.model.backbone.type == "cropr_mm.CroprViT"
+    assert cfg.model.backbone.type in ("cropr_mm.CroprViT", "cropr_mm.CroprPVT")
     assert ("reducer" in cfg.model.backbone) == (parts[0] != "unpruned")
 
 

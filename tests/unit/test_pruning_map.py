@@ -249,5 +249,5 @@ def test_bad_use_is_named(runner: SimpleNamespace) -> None:
     with pytest.raises(ValueError, match="mode='slide'"):
         PruningMapHook(draw_val=True).before_val(runner)
     runner.model = Detector(make_backbone(reducer=None, schedule=None, fusion=None))
-    with pytest.raises(ValueError, match="expected a model with a pruned CroprViT"):
+    with pytest.raises(ValueError, match="expected a model with a pruned backbone"):
         PruningMapHook().before_test_iter(runner, 0)

@@ -1,0 +1,55 @@
+"""What hooks and tools know of every backbone that reduces tokens."""
+
+from mmengine.model import BaseModule
+from torch import nn
+
+
+class ReducingBackbone(BaseModule):
+    """A backbone with reducers at some of its blocks.
+
+    Attributes:
+        depth: Blocks that a schedule counts.
+        grid: Rows and columns of tokens at the native image size.
+        patch_size: Side of a token's cell in the image, in pixels.
+        num_prefix: Prefix tokens.
+        progress: Share of the full reduction in force, in [0, 1]; written by a curriculum.
+        reducers: By block (0-based, as text); empty where nothing is reduced.
+    """
+
+    depth: int
+    grid: tuple[int, int]
+    patch_size: int
+    num_prefix = 0
+    progress: float
+    reducers: nn.ModuleDict
+
+    @property
+    def last_block_sees_all(self) -> bool:
+        """Whether dropped tokens come back before the last block."""
+        return False
+
+    def num_keep(self, grid: tuple[int, int] | None = None) -> dict[int, int]:
+        """Patch tokens kept at each reducing block, for a grid or the native one."""
+        raise NotImplementedError
+
+    def tokens_per_block(self, grid: tuple[int, int] | None = None) -> list[int]:
+        """Tokens that the attention of each block sees, prefix included."""
+        grid = self.grid if grid is None else grid
+        keep = self.num_keep(grid)
+        total = alive = grid[0] * grid[1]
+        counts = []
+        for i in range(self.depth):
+            before = i in keep and self.reducers[str(i)].site == "before"
+            if before:
+                alive = keep[i]
+            if self.last_block_sees_all and i == self.depth - 1:
+                alive = total
+            counts.append(alive + self.num_prefix)
+            if i in keep and not before:
+                alive = keep[i]
+        return counts
+
+    def switch_to_deploy(self) -> None:
+        """Strip every reducer to what inference needs."""
+        for reducer in self.reducers.values():
+            reducer.switch_to_deploy()

@@ -1,0 +1,248 @@
+"""PVT v2, a pyramid, that drops tokens inside one of its stages.
+
+B batch, C channels, h x w grid of the stage, N = h * w tokens.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import timm
+import torch
+from timm.layers import to_2tuple
+from timm.models.pvt_v2 import PyramidVisionTransformerStage, PyramidVisionTransformerV2
+from torch import Tensor, nn
+
+from cropr_mm.backbones.base import ReducingBackbone
+from cropr_mm.backbones.checks import check_init_cfg, check_reduction, check_sizes
+from cropr_mm.backbones.pvt_block import attend, feed
+from cropr_mm.checkpoints import load_pvt
+from cropr_mm.ops.restore import restore_tokens, zero_padded_map
+from cropr_mm.ops.variance import patch_variance
+from cropr_mm.reducers import TokenReducer
+from cropr_mm.registry import MODELS, TASK_UTILS
+from cropr_mm.structures import Signals, Tokens, with_features
+
+_DIMENSIONS = {"depths", "embed_dims", "num_heads", "sr_ratios", "mlp_ratios", "qkv_bias", "linear"}
+_SIGNALS = {"noise", "variance"}
+
+
+@MODELS.register_module()
+class CroprPVT(ReducingBackbone):
+    """timm's PVT v2 with token reduction inside one stage.
+
+    Layers and names of weights are timm's; without ``reducer`` so is every output. What is spatial
+    keeps the full grid, in which dropped tokens are zero: keys and values before their spatial
+    reduction, the depthwise convolution of the MLP, and the next patch embedding. Queries, outputs
+    of attention and linear layers run on live tokens only. Where keys are not reduced (the last
+    stage), dropped tokens are none. Blocks are counted within the stage, from 0.
+
+    Args:
+        arch: timm model name, 'pvt_v2_b0' to 'pvt_v2_b5' or 'pvt_v2_b2_li', or dimensions as a dict
+            (timm's ``depths``, ``embed_dims``, ``num_heads``, ``sr_ratios``, ``mlp_ratios``,
+            ``qkv_bias``, ``linear``).
+        img_size: Native image side or (height, width), in pixels, which the schedule is checked
+            for; any other works in forward that fits it.
+        in_channels: Image channels.
+        drop_path_rate: Of the last block of all stages, rising linearly from 0.
+        stage: Stage (0-based) that drops tokens.
+        reducer: Config of a pruner, built once per block of the schedule. It keeps tokens in their
+            cells and reads no attention: Cropr, NonSalient, RandomPruner, VariancePruner,
+            RadialPruner.
+        schedule: Config of the schedule, block of the stage -> tokens kept.
+        out_indices: Stages (0-based, ascending) whose maps are returned; later ones are not built.
+        deploy: Build reducers in their stripped inference form.
+        init_cfg: None or dict(type='Pretrained', checkpoint=path, prefix='').
+
+    Raises:
+        ValueError: If arguments or the schedule do not fit together, with the numbers.
+
+    Source: Wang et al., PVT v2 (arXiv 2106.13797); the padding by zero is that of Wei et al.
+    (arXiv 2304.10716, supplement) for pyramids, whose code for them is not released.
+    """
+
+    def __init__(
+        self,
+        arch: str | dict[str, Any],
+        img_size: int | tuple[int, int] = 224,
+        in_channels: int = 3,
+        drop_path_rate: float = 0.0,
+        stage: int = 2,
+        reducer: dict[str, Any] | None = None,
+        schedule: dict[str, Any] | None = None,
+        out_indices: Sequence[int] = (0, 1, 2, 3),
+        deploy: bool = False,
+        init_cfg: dict[str, Any] | None = None,
+    ) -> None:
+        super().__init__(init_cfg)
+        self.img_size: tuple[int, int] = to_2tuple(img_size)
+        self.stage = stage
+        self.out_indices = tuple(out_indices)
+        self.progress = 1.0
+        check_sizes(self.img_size, 1, in_channels, None)
+        check_reduction(reducer, schedule, None, False)
+        check_init_cfg(init_cfg)
+        if not self.out_indices or list(out_indices) != sorted({0, 1, 2, 3} & set(out_indices)):
+            raise ValueError(f"out_indices must be ascending stages of 0..3, got {out_indices}")
+        if not 0 <= stage <= self.out_indices[-1]:
+            raise ValueError(
+                f"stage must be in 0..{self.out_indices[-1]}, the last one of out_indices, "
+                f"got {stage}"
+            )
+        if not 0 <= drop_path_rate < 1:
+            raise ValueError(f"drop_path_rate must be in [0, 1), got {drop_path_rate}")
+        given = dict(in_chans=in_channels, num_classes=0, drop_path_rate=drop_path_rate)
+        model = _build(arch, given)
+        self.patch_embed = model.patch_embed
+        self.stages = nn.ModuleList(model.stages[: self.out_indices[-1] + 1])
+        self.depth = len(self.stages[stage].blocks)
+        self.embed_dim = self.stages[stage].norm.weight.shape[0]
+        self.patch_size = 4 * 2**stage
+        self.grid = self.patch_grid(self.img_size)
+        self.schedule = None if schedule is None else TASK_UTILS.build(schedule)
+        self.reducers = nn.ModuleDict()
+        if reducer is not None:
+            for block, count in self.num_keep().items():
+                size = {"embed_dim": self.embed_dim}
+                if getattr(MODELS.get(reducer["type"]), "sized", False):
+                    size["num_slots"] = count
+                self.reducers[str(block)] = _checked(MODELS.build({**reducer, **size}))
+        if deploy:
+            self.switch_to_deploy()
+
+    def forward(self, img: Tensor) -> tuple[Tensor, ...]:
+        """Encode images.
+
+        Args:
+            img: Images, shape (B, in_channels, H, W).
+
+        Returns:
+            Maps (B, C, h, w) of the stages of ``out_indices``, of strides 4, 8, 16 and 32. Dropped
+            tokens are in them, with the features they had.
+
+        Raises:
+            ValueError: If the image size does not fit the schedule.
+        """
+        x = self.patch_embed(img)
+        outputs = []
+        for i, stage in enumerate(self.stages):
+            if i == self.stage and len(self.reducers):
+                x, whole = self._prune(stage, x, img)
+            else:
+                x = whole = stage(x)
+            if i in self.out_indices:
+                outputs.append(whole)
+        return tuple(outputs)
+
+    def patch_grid(self, img_size: tuple[int, int]) -> tuple[int, int]:
+        """Rows and columns of tokens in the pruned stage for an image (height, width) in pixels."""
+        return -(-img_size[0] // self.patch_size), -(-img_size[1] // self.patch_size)
+
+    def num_keep(self, grid: tuple[int, int] | None = None) -> dict[int, int]:
+        """Tokens kept at each reducing block of the stage, for its grid or the native one."""
+        if self.schedule is None:
+            return {}
+        height, width = self.grid if grid is None else grid
+        return self.schedule(
+            num_patches=height * width,
+            num_prefix=0,
+            depth=self.depth,
+            window_size=None,
+            last_site=self.depth - 2,
+            progress=self.progress,
+        )
+
+    def init_weights(self) -> None:
+        """Load the checkpoint of ``init_cfg``; parameters were initialised on construction."""
+        if self.init_cfg is not None:
+            load_pvt(self, self.init_cfg["checkpoint"], self.init_cfg.get("prefix", ""))
+
+    def _prune(
+        self, stage: PyramidVisionTransformerStage, x: Tensor, img: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """One stage: map with zeros for dropped tokens, and with the features that they had."""
+        if stage.downsample is not None:
+            x = stage.downsample(x)  # (B, h, w, C)
+        grid = (x.shape[1], x.shape[2])
+        index = torch.arange(grid[0] * grid[1], device=x.device).expand(x.shape[0], -1)
+        tokens = Tokens(x.flatten(1, 2), index, grid)
+        plan = self.num_keep(grid)
+        statistics = self._statistics(img)
+        parked: list[Tokens] = []
+        for i, block in enumerate(stage.blocks):
+            site = self.reducers[str(i)].site if i in plan else None
+            if site == "before":
+                tokens = self._reduce(i, plan[i], tokens, statistics, parked)
+            tokens = with_features(tokens, attend(block, tokens))
+            if site == "between":
+                tokens = self._reduce(i, plan[i], tokens, statistics, parked)
+            tokens = with_features(tokens, feed(block, tokens))
+            if site == "after":
+                tokens = self._reduce(i, plan[i], tokens, statistics, parked)
+        live = zero_padded_map(stage.norm(tokens.x), tokens.index, grid).contiguous()
+        if self.stage not in self.out_indices:
+            return live, live
+        whole = stage.norm(restore_tokens(tokens, parked, None).x)
+        return live, whole.transpose(1, 2).unflatten(2, grid).contiguous()
+
+    def _reduce(
+        self,
+        block: int,
+        num_keep: int,
+        tokens: Tokens,
+        statistics: dict[str, Tensor],
+        parked: list[Tokens],
+    ) -> Tokens:
+        """One reduction step; what leaves is appended to ``parked``."""
+        reducer = self.reducers[str(block)]
+        values = {name: value.gather(1, tokens.index) for name, value in statistics.items()}
+        if "noise" in reducer.needs:
+            values["noise"] = torch.rand(tokens.index.shape, device=tokens.x.device)
+        kept, dropped, _ = reducer(tokens, num_keep, Signals(**values))
+        parked.append(dropped)
+        return kept
+
+    def _statistics(self, img: Tensor) -> dict[str, Tensor]:
+        """Signals about the cells of the image, by raster id, each of shape (B, N)."""
+        if not any("variance" in reducer.needs for reducer in self.reducers.values()):
+            return {}
+        if img.shape[2] % self.patch_size or img.shape[3] % self.patch_size:
+            raise ValueError(
+                f"the variance of cells needs image sides that are multiples of {self.patch_size}, "
+                f"got {img.shape[2]}x{img.shape[3]} pixels (set pad_size_divisor in the data "
+                "preprocessor)"
+            )
+        return {"variance": patch_variance(img, self.patch_size)}
+
+
+def _build(arch: str | dict[str, Any], given: dict[str, Any]) -> PyramidVisionTransformerV2:
+    if isinstance(arch, dict):
+        if not set(arch) <= _DIMENSIONS:
+            raise ValueError(
+                f"arch as a dict takes {', '.join(sorted(_DIMENSIONS))}; "
+                f"got unknown {sorted(set(arch) - _DIMENSIONS)}"
+            )
+        return PyramidVisionTransformerV2(**arch, **given)
+    names = timm.list_models("pvt_v2*")
+    if arch.split(".", 1)[0] not in names:
+        raise ValueError(f"arch must be one of {', '.join(names)}, or a dict; got {arch!r}")
+    return timm.create_model(arch, **given)
+
+
+def _checked(reducer: TokenReducer) -> TokenReducer:
+    """The reducer, if it is a pruner that this host can serve; ValueError says why it is not."""
+    reasons = [
+        reason
+        for reason, holds in (
+            ("makes tokens of no cell", reducer.synthetic),
+            ("masks tokens in training", reducer.masking),
+            ("lets tokens leave with their logits", reducer.num_exit_classes > 0),
+            (f"reads {sorted(reducer.needs - _SIGNALS)}", not reducer.needs <= _SIGNALS),
+        )
+        if holds
+    ]
+    if reasons:
+        raise ValueError(
+            "CroprPVT expects a pruner that keeps tokens in their cells and reads none but "
+            f"{sorted(_SIGNALS)}; {type(reducer).__name__} {' and '.join(reasons)}"
+        )
+    return reducer

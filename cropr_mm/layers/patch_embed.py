@@ -1,0 +1,57 @@
+"""From pixels to patch tokens: one convolution, or a convolutional stem.
+
+B batch, N patches, C channels.
+"""
+
+from timm.layers import PatchEmbed
+from torch import Tensor, nn
+
+from cropr_mm.layers.arch import Arch
+
+
+class ConvStem(nn.Module):
+    """Three convolutions at half resolution, then one that cuts patches; grid as without them.
+
+    A 7x7 convolution of stride 2 and two 3x3 ones, each with batch norm and ReLU, then one whose
+    kernel and stride are ``patch_size / 2``. Parameters have the names of released LV-ViT files.
+
+    Args:
+        patch_size: In pixels, even.
+        in_channels: Image channels.
+        width: Channels of the first three convolutions: 64, and 128 in LV-ViT-L.
+        embed_dim: C.
+
+    Raises:
+        ValueError: If the patch size is odd.
+
+    Source: Jiang et al., All Tokens Matter (arXiv 2104.10858); TokenLabeling, models/layers.py
+    (``PatchEmbed4_2``).
+    """
+
+    def __init__(self, patch_size: int, in_channels: int, width: int, embed_dim: int) -> None:
+        super().__init__()
+        if patch_size % 2:
+            raise ValueError(f"arch: conv_stem needs an even patch size, got {patch_size}")
+        self.conv1 = nn.Conv2d(in_channels, width, 7, stride=2, padding=3, bias=False)
+        self.bn1 = nn.BatchNorm2d(width)
+        self.conv2 = nn.Conv2d(width, width, 3, padding=1, bias=False)
+        self.bn2 = nn.BatchNorm2d(width)
+        self.conv3 = nn.Conv2d(width, width, 3, padding=1, bias=False)
+        self.bn3 = nn.BatchNorm2d(width)
+        self.proj = nn.Conv2d(width, embed_dim, patch_size // 2, stride=patch_size // 2)
+
+    def forward(self, img: Tensor) -> Tensor:
+        """Images (B, in_channels, H, W) to tokens (B, N, C) in raster order."""
+        x = self.bn1(self.conv1(img)).relu()
+        x = self.bn2(self.conv2(x)).relu()
+        x = self.bn3(self.conv3(x)).relu()
+        return self.proj(x).flatten(2).transpose(1, 2)
+
+
+def make_patch_embed(arch: Arch, patch_size: int, in_channels: int) -> nn.Module:
+    """Images (B, in_channels, H, W) to tokens (B, N, C), as the architecture says."""
+    if arch.conv_stem is not None:
+        return ConvStem(patch_size, in_channels, arch.conv_stem, arch.embed_dim)
+    return PatchEmbed(
+        img_size=None, patch_size=patch_size, in_chans=in_channels, embed_dim=arch.embed_dim
+    )
