@@ -24,7 +24,9 @@ START = Path("dense.pth")
 @pytest.mark.parametrize("pack", PACKS)
 def test_variants_differ_in_pruning_alone(pack: str, tmp_path: Path) -> None:
     names = [name for name in VARIANTS if name != "dtop"]  # its head is another one
-    configs = {name: make_config(Run(pack, 0, name, tmp_path), PACKS[pack], START) for name in names}
+    configs = {
+        name: make_config(Run(pack, 0, name, tmp_path), PACKS[pack], START) for name in names
+    }
     for cfg in configs.values():
         for key in ("reducer", "schedule", "fusion", "survivor_order", "window_rope"):
             cfg.model.backbone.pop(key, None)
