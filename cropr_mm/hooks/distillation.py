@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from cropr_mm.backbones.lookup import find_backbones
+from cropr_mm.backbones.lookup import find_vits
 from cropr_mm.checkpoints.errors import CheckpointError
 from cropr_mm.checkpoints.safe import safe_load
 from cropr_mm.hooks.listener import LossListener
@@ -88,7 +88,7 @@ class _Ears:
     """Notes what a model says into ``heard``, while there is one."""
 
     def __init__(self, model: nn.Module, logits: str | None) -> None:
-        backbones = list(find_backbones(model).values())
+        backbones = list(find_vits(model).values())
         if len(backbones) != 1:
             raise ValueError(f"a teacher expects a model with one CroprViT, got {len(backbones)}")
         self.backbone = backbones[0]
@@ -195,7 +195,7 @@ def _distance(student: _Heard, teacher: _Heard) -> Tensor:
 def _dense_copy(model: nn.Module, checkpoint: str) -> nn.Module:
     """The model without pruning, with weights of its own that nothing trains."""
     teacher = copy.deepcopy(model)
-    for path, backbone in find_backbones(teacher).items():
+    for path, backbone in find_vits(teacher).items():
         parent, _, name = path.rpartition(".")
         setattr(teacher.get_submodule(parent), name, backbone.unpruned())
     content = safe_load(checkpoint)
