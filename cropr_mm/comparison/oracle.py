@@ -10,10 +10,12 @@ import torch.nn.functional as F
 from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
+from mmengine.structures import BaseDataElement
 from torch import Tensor, nn
 
 from cropr_mm.backbones.lookup import find_vits
 from cropr_mm.preflight import SetupError
+from cropr_mm.reducers import RandomPruner
 from cropr_mm.registry import HOOKS
 from cropr_mm.structures import Signals, Tokens
 
@@ -41,10 +43,12 @@ class LabelOracleHook(Hook):
         model = runner.model
         while is_model_wrapper(model):
             model = model.module
+        if (getattr(model, "test_cfg", None) or {}).get("mode") == "slide":
+            raise SetupError("LabelOracleHook expected test_cfg.mode='whole', got 'slide'")
         model.register_forward_pre_hook(self._read_labels, with_kwargs=True)
         for backbone in find_vits(model).values():
             for reducer in backbone.reducers.values():
-                if reducer.needs != {"noise"}:
+                if not isinstance(reducer, RandomPruner):
                     raise SetupError(
                         f"LabelOracleHook expected RandomPruner, got {type(reducer).__name__}"
                     )
@@ -54,12 +58,18 @@ class LabelOracleHook(Hook):
     def _read_labels(self, model: nn.Module, args: tuple, kwargs: dict[str, Any]) -> None:
         images = args[0] if args else kwargs["inputs"]
         samples = kwargs["data_samples"] if "data_samples" in kwargs else args[1]
-        maps = [sample.gt_sem_seg.data.to(images.device) for sample in samples]
-        self._worth = torch.cat([self._of_map(m[None], images.shape[-2:]) for m in maps])
+        size = tuple(images.shape[-2:])
+        self._worth = torch.cat([self._of_sample(s, size).to(images.device) for s in samples])
 
-    def _of_map(self, labels: Tensor, size: tuple[int, int]) -> Tensor:
-        """Worth of each patch (1, h * w) of labels (1, 1, H, W), from 0 to 1."""
-        labels = F.interpolate(labels.float(), size=tuple(size), mode="nearest").long()[0, 0]
+    def _of_sample(self, sample: BaseDataElement, size: tuple[int, int]) -> Tensor:
+        """Worth of each patch (1, h * w) of an image padded to this size, from 0 to 1."""
+        labels = sample.gt_sem_seg.data[None].float()  # (1, 1, H, W)
+        if tuple(labels.shape[-2:]) != size:  # of a test image: at its own size, without padding
+            inner = tuple(sample.get("img_shape", size))[:2]
+            labels = F.interpolate(labels, size=inner, mode="nearest")
+            padding = (0, size[1] - inner[1], 0, size[0] - inner[0])
+            labels = F.pad(labels, padding, value=float(self.ignore_index))
+        labels = labels[0, 0].long()
         known = labels != self.ignore_index
         count = torch.bincount(labels[known], minlength=self.num_classes).float()
         worth = torch.where(known, 1 / count[labels.clamp(max=self.num_classes - 1)], 0.0)

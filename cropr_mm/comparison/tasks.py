@@ -28,7 +28,8 @@ class Task:
         metrics: Names of the metrics, in percent; models are compared by the last one.
         record: Makes a config's test write what ``read`` needs, into a folder.
         read: Scores of a test with this config that wrote into this folder.
-        logits: Module of the models whose output are logits of classes, None if there is none.
+        logits: Module of the models whose output are logits of classes that exclude each other,
+            None if there is none.
     """
 
     metrics: tuple[str, ...]
@@ -84,6 +85,6 @@ TASKS = {
     "det": Task(("box AP", "mask AP"), _record_detections, _read_detections),
     "seg": Task(("mIoU",), _record_label_maps, _read_label_maps, "decode_head.conv_seg"),
     "cls": Task(("top-1",), _record_classes, _read_class, "head.fc"),
-    "multilabel": Task(("mAP",), _record_classes, _read_classes, "head.fc"),
+    "multilabel": Task(("mAP",), _record_classes, _read_classes),
 }
 """By name; each needs its own host library only."""

@@ -11,6 +11,7 @@ from timm.layers import Mlp, resample_abs_pos_embed
 from torch import Tensor, nn
 
 from cropr_mm.fusion.base import Fusion
+from cropr_mm.ops.policy import whole_policy
 from cropr_mm.ops.restore import restore_tokens
 from cropr_mm.registry import MODELS
 from cropr_mm.structures import Tokens
@@ -35,12 +36,13 @@ class CrossAttentionBlock(nn.Module):
         self.norm2 = nn.LayerNorm(embed_dim, eps=1e-6)
         self.mlp = Mlp(embed_dim, 4 * embed_dim)
 
-    def forward(self, x: Tensor, memory: Tensor) -> Tensor:
-        """Update queries (1 or B, N, C) from tokens (B, S, C): (B, N, C)."""
+    def forward(self, x: Tensor, memory: Tensor, live: Tensor | None = None) -> Tensor:
+        """Update queries (1 or B, N, C) from tokens (B, S, C), live ones (B, S): (B, N, C)."""
         q = self.q(self.norm1(x)).unflatten(2, (self.num_heads, -1)).transpose(1, 2)
         kv = self.kv(self.norm_memory(memory)).unflatten(2, (2, self.num_heads, -1))
         k, v = kv.transpose(1, 3).unbind(2)  # (B, heads, S, C / heads)
-        y = F.scaled_dot_product_attention(q.expand(k.shape[0], -1, -1, -1), k, v)
+        mask = None if live is None else live[:, None, None]  # (B, 1, 1, S)
+        y = F.scaled_dot_product_attention(q.expand(k.shape[0], -1, -1, -1), k, v, attn_mask=mask)
         x = x + self.proj(y.transpose(1, 2).flatten(2))
         return x + self.mlp(self.norm2(x))
 
@@ -78,10 +80,11 @@ class CrossAttentionFusion(Fusion):
 
     def forward(self, kept: Tokens, parked: Sequence[Tokens], order: Tensor | None) -> Tokens:
         memory = restore_tokens(kept, parked, order) if self.concat else kept
+        live = None if memory.policy is None else whole_policy(memory) > 0
         queries = resample_abs_pos_embed(
             self.queries, new_size=kept.grid, old_size=self.grid, num_prefix_tokens=0
         )
         cells = torch.arange(queries.shape[1], device=queries.device) if order is None else order
-        patches = self.proj(self.block(queries.index_select(1, cells), memory.x))
+        patches = self.proj(self.block(queries.index_select(1, cells), memory.x, live))
         x = torch.cat([kept.x[:, : kept.num_prefix], patches.to(kept.x.dtype)], dim=1)
         return Tokens(x, cells.expand(x.shape[0], -1), kept.grid, kept.num_prefix)

@@ -23,6 +23,11 @@ class EarlyExitHead(FCNHead):
 
     def forward(self, inputs: tuple[Tensor, ...]) -> Tensor:
         """Logits of all cells, shape (B, num_classes, h, w)."""
+        if self.in_index in (-1, len(inputs) - 1):
+            raise ValueError(
+                "EarlyExitHead expected in_index to name the features, such as 0, and not the last "
+                f"input, which are the exit logits; got {self.in_index} of {len(inputs)} inputs"
+            )
         logits, exits = super().forward(inputs), inputs[-1]
         expected = (logits.shape[0], self.out_channels + 1, *logits.shape[2:])
         if exits.shape != expected:

@@ -1,6 +1,6 @@
 """Auxiliary losses of Cropr modules, added to the losses of an unmodified model."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, NamedTuple
@@ -19,6 +19,7 @@ from cropr_mm.ops.settle import settle
 from cropr_mm.registry import HOOKS, TASK_UTILS
 from cropr_mm.targets.base import AuxiliaryTarget, LabelTarget
 from cropr_mm.targets.cells import Drawn, draw_cells
+from cropr_mm.targets.patch_label import PatchLabelTarget
 
 
 @HOOKS.register_module()
@@ -163,7 +164,7 @@ class AuxiliaryListener(LossListener["_Pass"]):
         return F.embedding(cells, queries[0]), x  # (B, n, C)
 
     def _collect(
-        self, name: str, auxiliary: nn.Module, args: tuple, output: Tensor | tuple[Tensor, Tensor]
+        self, name: str, auxiliary: nn.Module, args: tuple, output: Tensor | tuple
     ) -> None:
         # Calls outside of a listened pass are none of our business: recomputation in the
         # backward pass, or somebody running the backbone alone.
@@ -175,10 +176,11 @@ class AuxiliaryListener(LossListener["_Pass"]):
                 "the backbone per pass, since one list of data samples belongs to it"
             )
         reducer = self.reducers[name]
-        logits, places = output if isinstance(output, tuple) else (output, None)
+        # Tokens that exit bring their cells and grid.
+        logits, *where = output if isinstance(output, tuple) else (output,)
         loss = self._aim(self.state, logits.device).loss
-        if places is not None:  # of these cells only
-            loss = partial(loss, places=places)
+        if where:
+            loss = partial(loss, where=where)
         if getattr(reducer, "stop_gradient", False):
             self.state.losses[name] = settle(loss, logits, list(reducer.parameters()))
         else:
@@ -223,10 +225,13 @@ class _Pass:
 
 
 def _loss(
-    target: AuxiliaryTarget, encoded: Tensor, logits: Tensor, places: Tensor | None = None
+    target: AuxiliaryTarget, encoded: Tensor, logits: Tensor, where: Sequence[Any] = ()
 ) -> Tensor:
-    """Of all cells, or of logits (B, n, K) of the cells ``places`` (B, n)."""
-    return target.loss(logits, encoded if places is None else encoded.gather(1, places))
+    """Of all cells, or of logits (B, n, K) of some, whose places and grid are given."""
+    if where:
+        assert isinstance(target, PatchLabelTarget), "the only one that teaches exits"
+        encoded = target.at(encoded, *where)
+    return target.loss(logits, encoded)
 
 
 def _drawn_loss(target: AuxiliaryTarget, drawn: Drawn, logits: Tensor) -> Tensor:

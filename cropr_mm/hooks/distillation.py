@@ -6,6 +6,7 @@ B images, N patch tokens, C channels, K classes.
 import copy
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -33,8 +34,9 @@ class Distillation:
     Attributes:
         checkpoint: Weights of the whole dense model, as its training wrote them.
         logits: Path of the module whose output are logits of classes, (B, K) or maps (B, K, h, w),
-            such as ``head.fc`` of a classifier or ``decode_head.conv_seg`` of a segmenter; None
-            leaves out the first loss, as for detectors.
+            such as ``head.fc`` of a classifier or ``decode_head.conv_seg`` of a segmenter; classes
+            that exclude each other. None leaves out the first loss, as for detectors and several
+            labels an image.
         logit_weight: Factor of the first loss.
         token_weight: Factor of the second, 0 to leave it out.
 
@@ -74,20 +76,24 @@ class _Heard:
     """What one model said in one pass.
 
     Attributes:
-        tokens: Patch features behind the final norm, shape (B, N, C).
+        inputs: Images of the pass.
+        x: Tokens behind the last block, prefix first, shape (B, P + N, C).
         kept: Decisions about them, shape (B, N); None of a dense model.
         logits: Of classes, shape (B, K) or (B, K, h, w).
     """
 
-    tokens: Tensor | None = None
+    inputs: Tensor
+    x: Tensor | None = None
     kept: Tensor | None = None
     logits: Tensor | None = None
 
 
 class _Ears:
-    """Notes what a model says into ``heard``, while there is one."""
+    """Notes what a model says into what ``heard`` gives, unless that is None."""
 
-    def __init__(self, model: nn.Module, logits: str | None) -> None:
+    def __init__(
+        self, model: nn.Module, logits: str | None, heard: Callable[[], _Heard | None]
+    ) -> None:
         backbones = list(find_vits(model).values())
         if len(backbones) != 1:
             raise ValueError(f"a teacher expects a model with one CroprViT, got {len(backbones)}")
@@ -101,7 +107,7 @@ class _Ears:
                     f"expected a module {logits} in {type(model).__name__} (teacher.logits), "
                     "found none"
                 ) from error
-        self.heard: _Heard | None = None
+        self.heard = heard
 
     def hooks(self) -> list[tuple[nn.Module, Callable]]:
         """Modules, and the forward hooks to register there."""
@@ -112,67 +118,88 @@ class _Ears:
             found.append((self.head, self._note_logits))
         return found
 
+    def features(self, heard: _Heard) -> Tensor:
+        """Patch features behind the final norm, shape (B, N, C), float32."""
+        assert heard.x is not None, "every pass ends with the last block"
+        return self.backbone.norm(heard.x)[:, self.backbone.num_prefix :].float()
+
     def _note_tokens(self, block: nn.Module, args: tuple, output: tuple) -> None:
-        if self.heard is not None:
-            self.heard.tokens = self.backbone.norm(output[0])[:, self.backbone.num_prefix :]
+        heard = self.heard()
+        if heard is not None:
+            heard.x = output[0]
 
     def _note_decisions(self, reducer: nn.Module, args: tuple, result: Reduction) -> None:
-        if self.heard is not None and is_soft(result.kept):
-            self.heard.kept = result.kept.policy
+        heard = self.heard()
+        if heard is not None and is_soft(result.kept):
+            heard.kept = result.kept.policy
 
     def _note_logits(self, head: nn.Module, args: tuple, output: Tensor) -> None:
-        if self.heard is not None:
-            self.heard.logits = output
+        heard = self.heard()
+        if heard is not None:
+            heard.logits = output
 
 
-class DistillationListener(LossListener["Tensor"]):
+class DistillationListener(LossListener[_Heard]):
     """Adds the losses of :class:`Distillation` to those of a model."""
 
     def __init__(self, model: nn.Module, options: Distillation) -> None:
         self.options = options
-        self._student = _Ears(model, options.logits)
+        # partial, not lambda: copies and pickles of the model carry their own listener
+        self._student = _Ears(model, options.logits, partial(getattr, self, "state"))
         reducers = list(self._student.backbone.reducers.values())
-        if options.token_weight and not (
-            reducers and all(isinstance(r, KeepDecision) for r in reducers)
-        ):
+        masking = bool(reducers) and all(isinstance(r, KeepDecision) for r in reducers)
+        if options.token_weight and not masking:
             names = ", ".join(sorted({type(r).__name__ for r in reducers})) or "no reducer"
             raise ValueError(
                 "a teacher of tokens needs a reducer that masks them in training (DynamicViT, "
                 f"DTPS), got {names}; set teacher.token_weight=0"
             )
         self._teacher_model = _dense_copy(model, options.checkpoint)
-        self._teacher = _Ears(self._teacher_model, options.logits)
+        self._answer: _Heard | None = None
+        self._teacher = _Ears(
+            self._teacher_model, options.logits, partial(getattr, self, "_answer")
+        )
         for module, hook in self._teacher.hooks():
             module.register_forward_hook(hook)
         super().__init__(model)
         for module, hook in self._student.hooks():
             self.listen(module, hook)
 
-    def start(self, given: dict[str, Any]) -> Tensor:
-        self._student.heard = _Heard()
-        return given["inputs"]
+    def start(self, given: dict[str, Any]) -> _Heard:
+        return _Heard(given["inputs"])
 
-    def losses(self, state: Tensor) -> dict[str, Tensor]:
-        said, truth = self._student.heard, self._ask(state)
-        self._student.heard = None
-        assert said is not None, "the pass was opened"
+    def losses(self, state: _Heard) -> dict[str, Tensor]:
+        truth = self._ask(state.inputs)
         losses = {}
-        if said.logits is not None and truth.logits is not None:
-            divergence = _divergence(said.logits.float(), truth.logits.float())
+        if self.options.logits is not None:
+            if state.logits is None or truth.logits is None:
+                raise RuntimeError(
+                    f"teacher.logits names {self.options.logits}, which did not run in this pass; "
+                    "expected a module whose output are logits of classes"
+                )
+            divergence = _divergence(state.logits.float(), truth.logits.float())
             losses["loss_teacher_logits"] = self.options.logit_weight * divergence
         if self.options.token_weight:
-            losses["loss_teacher_tokens"] = self.options.token_weight * _distance(said, truth)
+            distance = self._distance(state, truth)
+            losses["loss_teacher_tokens"] = self.options.token_weight * distance
         return losses
+
+    def _distance(self, state: _Heard, truth: _Heard) -> Tensor:
+        """Mean square between features, over kept tokens and channels."""
+        wanted = self._teacher.features(truth).detach()
+        square = (self._student.features(state) - wanted).square().mean(dim=2)  # (B, N)
+        kept = torch.ones_like(square) if state.kept is None else state.kept.detach()
+        return (square * kept).sum() / kept.sum().clamp(min=1)
 
     @torch.no_grad()
     def _ask(self, inputs: Tensor) -> _Heard:
         """What the teacher says of the same inputs."""
-        self._teacher.heard = heard = _Heard()
+        self._answer = heard = _Heard(inputs)
         if self._teacher.head is None:
             self._teacher.backbone(inputs)
         else:
             self._teacher_model(inputs, mode="tensor")
-        self._teacher.heard = None
+        self._answer = None
         return heard
 
 
@@ -181,15 +208,6 @@ def _divergence(student: Tensor, teacher: Tensor) -> Tensor:
     rows = [logits.movedim(1, -1).flatten(0, -2) for logits in (student, teacher)]  # (.., K)
     said, truth = (row.log_softmax(dim=-1) for row in rows)
     return F.kl_div(said, truth, log_target=True, reduction="batchmean")
-
-
-def _distance(student: _Heard, teacher: _Heard) -> Tensor:
-    """Mean square between features, over kept tokens and channels."""
-    assert student.tokens is not None, "every pass ends with the last block"
-    assert teacher.tokens is not None, "every pass ends with the last block"
-    square = (student.tokens.float() - teacher.tokens.float()).square().mean(dim=2)  # (B, N)
-    kept = torch.ones_like(square) if student.kept is None else student.kept.detach()
-    return (square * kept).sum() / kept.sum().clamp(min=1)
 
 
 def _dense_copy(model: nn.Module, checkpoint: str) -> nn.Module:
@@ -204,7 +222,10 @@ def _dense_copy(model: nn.Module, checkpoint: str) -> nn.Module:
         for name, value in content.get("state_dict", content).items()
         if isinstance(value, Tensor)
     }
-    wrong = teacher.load_state_dict(weights, strict=False)
+    try:
+        wrong = teacher.load_state_dict(weights, strict=False)
+    except RuntimeError as error:  # other shapes
+        raise CheckpointError(f"{checkpoint} does not fit the teacher: {error}") from error
     unexpected = [name for name in wrong.unexpected_keys if ".reducers." not in name]
     if wrong.missing_keys or unexpected:
         raise CheckpointError(

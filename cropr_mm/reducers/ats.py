@@ -35,8 +35,8 @@ class ATS(TokenRanker):
 
     Source: Fayyaz et al., ATS (arXiv 2111.15667). Defaults are those of the code of Haurum et al.,
     Which Tokens to Use; 'joint' and 'sorted' those of the official code, whose smallest count of 8
-    tokens is left out. Queries that leave are dropped behind their block's attention instead of
-    before it, which gives the same result.
+    tokens is left out, and whose points are K here, not those of the first step. Queries that leave
+    are dropped behind their block's attention instead of before it, which gives the same result.
     """
 
     needs = frozenset({"cls_heads", "values"})
@@ -102,8 +102,9 @@ def draw(score: Tensor, num_points: int, points: str = "inner") -> Tensor:
         target = ((2 * count + 1) / (2 * parts)).expand(score.shape[0], -1)
     else:
         lowest = reached.amin(dim=1, keepdim=True)
-        reached = (reached - lowest) / (1 - lowest)
+        reached = (reached - lowest) / (1 - lowest).clamp(min=torch.finfo().tiny)
         first = reached.masked_fill(reached == 0, float("inf")).amin(dim=1, keepdim=True)
+        first = first.clamp(max=1)  # infinite with a single token, which is the nearest then
         target = first + (1 - first) * count / max(num_points - 1, 1)
     distance = (target.unsqueeze(2) - reached.unsqueeze(1)).abs()  # (B, K, N)
     nearest = distance.argmin(dim=2)

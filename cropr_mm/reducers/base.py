@@ -63,11 +63,16 @@ class TokenReducer(nn.Module):
         Raises:
             ValueError: If ``num_keep`` is too small, or a needed signal is missing or misaligned.
         """
-        if num_keep < 1:
-            raise ValueError(f"expected num_keep >= 1, got {num_keep}")
         num_patches = tokens.index.shape[1]
         if num_keep >= num_patches:
             return self.keep_all(tokens)
+        self.check_arguments(tokens, num_keep, signals)
+        return self.reduce(tokens, num_keep, signals)
+
+    def check_arguments(self, tokens: Tokens, num_keep: int, signals: Signals) -> None:
+        """Raise ValueError for what :meth:`forward` cannot work with."""
+        if num_keep < 1:
+            raise ValueError(f"expected num_keep >= 1, got {num_keep}")
         for name in sorted(self.needs):
             signal = getattr(signals, name)
             if signal is None or signal.shape[:2] != tokens.index.shape:
@@ -76,8 +81,7 @@ class TokenReducer(nn.Module):
                     f"{type(self).__name__} expected signal '{name}' for (B, N) = "
                     f"{tuple(tokens.index.shape)} patch tokens, got {got}"
                 )
-        self.check_count(num_patches, tokens.num_prefix, num_keep)
-        return self.reduce(tokens, num_keep, signals)
+        self.check_count(tokens.index.shape[1], tokens.num_prefix, num_keep)
 
     def fewest(self, num_patches: int, num_prefix: int) -> int:
         """Fewest patch tokens that one step can leave; at least 1."""
@@ -92,8 +96,24 @@ class TokenReducer(nn.Module):
                 f"tokens in one step, got {num_keep}"
             )
 
+    @property
+    def teaching(self) -> bool:
+        """Whether a child ``auxiliary`` has to run: in training, unless stripped."""
+        return self.training and "auxiliary" in self._modules
+
+    def check_listener(self, target: str) -> None:
+        """Raise RuntimeError, naming a target for the hook, if nothing hears ``auxiliary``."""
+        if not self.auxiliary._forward_hooks:
+            raise RuntimeError(
+                f"{type(self).__name__} in training mode expected a listener for its auxiliary "
+                "output: add dict(type='cropr_mm.CroprAuxLossHook', "
+                f"target=dict(type='cropr_mm.{target}', ...)) to custom_hooks"
+            )
+
     def switch_to_deploy(self) -> None:
-        """Strip what only training needs; by default there is nothing to strip."""
+        """Strip what only training needs, by default a child ``auxiliary``."""
+        if "auxiliary" in self._modules:
+            del self.auxiliary
 
     def keep_all(self, tokens: Tokens) -> Reduction:
         """Result of a step that changes nothing."""

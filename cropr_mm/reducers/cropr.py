@@ -106,12 +106,8 @@ class Cropr(TokenPruner):
             RuntimeError: If nothing listens to ``auxiliary`` in training mode: the queries would
                 stay random.
         """
-        if self.training and not self.deploy:
-            if not self.auxiliary._forward_hooks:
-                raise RuntimeError(
-                    "Cropr in training mode expected a listener for its auxiliary logits: add "
-                    "dict(type='cropr_mm.CroprAuxLossHook', target=...) to custom_hooks"
-                )
+        if self.teaching:
+            self.check_listener("MultiLabelTarget")
             self._teach(tokens.x)
         return super().forward(tokens, num_keep, signals)
 

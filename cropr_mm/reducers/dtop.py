@@ -23,9 +23,11 @@ class TokenLogits(nn.Module):
         super().__init__()
         self.num_classes = num_classes
 
-    def forward(self, logits: Tensor, cells: Tensor) -> tuple[Tensor, Tensor]:
-        """Logits (B, N, K) and raster ids (B, N), as they are."""
-        return logits, cells
+    def forward(
+        self, logits: Tensor, places: Tensor, grid: tuple[int, int]
+    ) -> tuple[Tensor, Tensor, tuple[int, int]]:
+        """Logits (B, N, K), raster ids (B, N), -1 where nothing is learned, and their grid."""
+        return logits, places, grid
 
 
 @MODELS.register_module()
@@ -35,7 +37,7 @@ class DToP(TokenRanker):
     Exits are final: the segmentation head (``cropr_mm.EarlyExitHead``) takes their logits and
     computes those of the other cells. The backbone returns them as one more map. Nothing stops the
     gradient: losses reach the backbone at every step. In training ``CroprAuxLossHook`` gives each
-    step the labels of the tokens alive there.
+    step the labels of the tokens alive there; without it the first pass raises RuntimeError.
 
     Args:
         embed_dim: C, given by the backbone.
@@ -43,7 +45,8 @@ class DToP(TokenRanker):
         confidence: None lets as many tokens exit as the schedule says. A number lets those exit
             whose largest probability is above it; they stay in place, unseen by the others, until
             the schedule drops them, for which it takes confident ones first.
-        context: Most confident exiting tokens per class that stay, where ``confidence`` is given.
+        context: Most confident exiting tokens per class that stay, where ``confidence`` is given;
+            at least 1, so that there is always something to attend to.
         deploy: Build the form for inference.
 
     Raises:
@@ -67,13 +70,12 @@ class DToP(TokenRanker):
             raise ValueError(f"expected num_classes >= 1, got {num_classes}")
         if confidence is not None and not 0 < confidence < 1:
             raise ValueError(f"expected confidence in (0, 1), got {confidence}")
-        if context < 0:
-            raise ValueError(f"expected context >= 0, got {context}")
+        if context < 1:
+            raise ValueError(f"expected context >= 1, got {context}")
         self.num_exit_classes = num_classes
         self.confidence = confidence
         self.context = context
         self.masking = confidence is not None
-        self.deploy = deploy
         self.norm = nn.LayerNorm(embed_dim)
         self.head = nn.Linear(embed_dim, num_classes)
         nn.init.trunc_normal_(self.head.weight, std=0.02)
@@ -81,28 +83,31 @@ class DToP(TokenRanker):
         if not deploy:
             self.auxiliary = TokenLogits(num_classes)
 
-    def forward(self, tokens: Tokens, num_keep: int, signals: Signals) -> Reduction:
-        """As the base class; in training mode also shows its logits to the loss hook.
-
-        Raises:
-            RuntimeError: If nothing listens to ``auxiliary`` in training mode.
-        """
-        if self.training and not self.deploy:
-            if not self.auxiliary._forward_hooks:
-                raise RuntimeError(
-                    "DToP in training mode expected a listener for its logits: add "
-                    "dict(type='cropr_mm.CroprAuxLossHook', target=dict("
-                    "type='cropr_mm.PatchLabelTarget', ...)) to custom_hooks"
-                )
-            self.auxiliary(self.logits(tokens), tokens.index)
-        return super().forward(tokens, num_keep, signals)
+    def keep_all(self, tokens: Tokens) -> Reduction:
+        if self.teaching:
+            self.show(self.logits(tokens), tokens)
+        return super().keep_all(tokens)
 
     def logits(self, tokens: Tokens) -> Tensor:
         """Of each patch token, shape (B, N, K)."""
         return self.head(self.norm(tokens.x[:, tokens.num_prefix :]))
 
+    def show(self, logits: Tensor, tokens: Tokens) -> None:
+        """Give logits (B, N, K) to the loss hook; those of tokens that exited learn nothing.
+
+        Raises:
+            RuntimeError: If nothing listens to ``auxiliary``.
+        """
+        self.check_listener("PatchLabelTarget")
+        places = tokens.index
+        if tokens.policy is not None:
+            places = places.masked_fill(~tokens.policy, -1)
+        self.auxiliary(logits, places, tokens.grid)
+
     def reduce(self, tokens: Tokens, num_keep: int, signals: Signals) -> Reduction:
         logits = self.logits(tokens)
+        if self.teaching:
+            self.show(logits, tokens)
         exits = F.pad(logits, (0, 1), value=1.0)  # (B, N, K + 1)
         if tokens.exit is not None:  # who exited before keeps the logits of then
             exits = torch.where(tokens.exit[..., -1:] > 0, tokens.exit, exits)
@@ -142,9 +147,3 @@ class DToP(TokenRanker):
         before = (other > mine) | ((other == mine) & (place < place.unsqueeze(1)))
         rivals = before & above.unsqueeze(1) & (label.unsqueeze(1) == label.unsqueeze(2))
         return above & (rivals.sum(dim=2) >= self.context)
-
-    def switch_to_deploy(self) -> None:
-        """Drop what only training needs; the classifier stays."""
-        if not self.deploy:
-            del self.auxiliary
-            self.deploy = True

@@ -41,7 +41,9 @@ class KeepPredictor(nn.Module):
             mean = shared.mean(dim=1, keepdim=True)
         else:
             live = policy.to(shared.dtype).unsqueeze(-1)
-            mean = (shared * live).sum(dim=1, keepdim=True) / live.sum(dim=1, keepdim=True)
+            # At least one: decisions may leave an image without any token.
+            count = live.sum(dim=1, keepdim=True).clamp(min=1)
+            mean = (shared * live).sum(dim=1, keepdim=True) / count
         y = torch.cat([own, mean.expand_as(own)], dim=-1)
         keep, drop = self.fc3(F.gelu(self.fc2(F.gelu(self.fc1(y))))).float().unbind(dim=-1)
         return keep - drop
@@ -87,7 +89,6 @@ class KeepDecision(TokenRanker):
         self.predictor = KeepPredictor(embed_dim)
         if not deploy:
             self.auxiliary = KeepShare()
-        self.deploy = deploy
 
     def forward(self, tokens: Tokens, num_keep: int, signals: Signals) -> Reduction:
         """As the base class in evaluation; in training masks tokens and drops none.
@@ -96,19 +97,20 @@ class KeepDecision(TokenRanker):
             RuntimeError: If nothing listens to ``auxiliary`` in training mode: the share of kept
                 tokens would not learn to be what the schedule says.
         """
-        if not self.training or self.deploy:
+        if not self.teaching:
             return super().forward(tokens, num_keep, signals)
-        if not self.auxiliary._forward_hooks:
-            raise RuntimeError(
-                f"{type(self).__name__} in training mode expected a listener for the share of "
-                "kept tokens: add dict(type='cropr_mm.CroprAuxLossHook', "
-                "target=dict(type='cropr_mm.KeepRatioTarget')) to custom_hooks"
-            )
-        if signals.noise is None:
-            raise ValueError(f"{type(self).__name__} expected signal 'noise', got None")
+        self.check_listener("KeepRatioTarget")
+        self.check_arguments(tokens, num_keep, signals)
+        assert signals.noise is not None, "needs names it"
+        num_patches = tokens.index.shape[1]
         before = torch.ones_like(signals.noise) if tokens.policy is None else tokens.policy
-        decision = self.decide(self.log_odds(tokens), signals.noise) * before
-        self.auxiliary(decision, num_keep / tokens.index.shape[1])
+        decision = self.decide(self.log_odds(tokens), signals.noise)
+        if num_keep >= num_patches:  # nothing leaves, but every parameter is part of the pass
+            decision = 1 + 0 * decision
+        elif signals.padding is not None:
+            decision = decision * (~signals.padding).float()
+        decision = decision * before
+        self.auxiliary(decision, min(num_keep / num_patches, 1.0))
         leaving = (before - decision).detach() > 0.5
         patches = tokens.x[:, tokens.num_prefix :]
         kept = Tokens(
@@ -139,9 +141,3 @@ class KeepDecision(TokenRanker):
 
     def score(self, tokens: Tokens, signals: Signals) -> Tensor:
         return self.log_odds(tokens)
-
-    def switch_to_deploy(self) -> None:
-        """Drop what only training needs; the predictor stays."""
-        if not self.deploy:
-            del self.auxiliary
-            self.deploy = True

@@ -96,6 +96,28 @@ class PatchLabelTarget(LabelTarget):
         )
         return total / self.count(target).clamp(min=1)
 
+    def at(self, target: Tensor, places: Tensor, grid: tuple[int, int]) -> Tensor:
+        """Labels of some cells.
+
+        Args:
+            target: What ``encode`` returned, shape (B, M).
+            places: Raster ids, shape (B, n), int64; -1 is ignored.
+            grid: Grid that the places belong to.
+
+        Returns:
+            Labels, shape (B, n).
+
+        Raises:
+            ValueError: If that is another grid.
+        """
+        if tuple(grid) != tuple(self.grid):
+            raise ValueError(
+                f"PatchLabelTarget has a grid of {self.grid}, but tokens exit from one of "
+                f"{tuple(grid)} patches; set the target's grid to that"
+            )
+        labels = target.gather(1, places.clamp(min=0))
+        return labels.masked_fill(places < 0, self.ignore_index)
+
     def count(self, target: Tensor) -> Tensor:
         """Cells with a class."""
         return (target != self.ignore_index).sum()

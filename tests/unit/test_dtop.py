@@ -67,7 +67,7 @@ def test_exits_pass_the_gradient_to_encoder_and_classifier() -> None:
 
 @pytest.mark.parametrize(
     ("context", "expected"),
-    [(0, [0, 2, 4, 5]), (1, [0, 2]), (2, [0]), (3, []), (5, [])],
+    [(1, [0, 2]), (2, [0]), (3, []), (5, [])],
 )
 def test_the_surest_of_each_class_stay_as_context(context: int, expected: list[int]) -> None:
     reducer = DToP(8, num_classes=2, confidence=0.84, context=context)
@@ -139,9 +139,31 @@ def test_training_without_a_listener_is_refused() -> None:
     [
         (dict(num_classes=0), "num_classes >= 1, got 0"),
         (dict(num_classes=2, confidence=1.0), r"\(0, 1\), got 1.0"),
-        (dict(num_classes=2, context=-1), "context >= 0, got -1"),
+        (dict(num_classes=2, context=0), "context >= 1, got 0"),
     ],
 )
 def test_bad_arguments_are_named(options: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         DToP(8, **options)
+
+
+def test_the_head_takes_exit_logits_where_there_are_any() -> None:
+    pytest.importorskip("mmseg")
+    from cropr_mm.heads.early_exit_head import EarlyExitHead
+
+    options: dict[str, Any] = dict(
+        in_channels=8, channels=8, num_classes=3, num_convs=0, kernel_size=1, concat_input=False
+    )
+    head = EarlyExitHead(**options, in_index=0, dropout_ratio=0.0)
+    head.conv_seg.weight.data.normal_()
+    features, exits = torch.randn(2, 8, 4, 4), torch.randn(2, 4, 4, 4)
+    exits[:, -1] = (torch.rand(2, 4, 4) > 0.5).float()
+    logits, plain = head((features, exits)), head.conv_seg(features)
+    for image in range(2):
+        left = exits[image, -1] > 0
+        assert torch.equal(logits[image][:, left], exits[image, :-1][:, left])
+        assert torch.equal(logits[image][:, ~left], plain[image][:, ~left])
+    with pytest.raises(ValueError, match=r"exit logits of shape \(2, 4, 4, 4\) .* got \(2, 3"):
+        head((features, exits[:, 1:]))
+    with pytest.raises(ValueError, match=r"in_index to name the features, .* got -1 of 2"):
+        EarlyExitHead(**options)((features, exits))

@@ -58,6 +58,12 @@ def test_a_token_of_no_share_is_never_drawn(points: str) -> None:
     assert set(drawn(points, 6, shares)) <= {2, 4}
 
 
+@pytest.mark.parametrize("count", [1, 2])
+@pytest.mark.parametrize("points", ["inner", "paper", "sorted"])
+def test_the_only_live_token_is_drawn(points: str, count: int) -> None:
+    assert drawn(points, count, torch.tensor([[0.0, 0.0, 1.0]])) == [2]
+
+
 def signals_of(attention: Tensor, values: Tensor) -> Signals:
     """Of one image: attention by head (N, H), values (N, C)."""
     return Signals(cls_heads=attention[None], values=values[None])
@@ -164,6 +170,23 @@ def test_predictors_are_as_large_as_published(width: int, count: int) -> None:
     assert sum(parameter.numel() for parameter in predictor.parameters()) == count
 
 
+def test_the_predictor_sees_the_mean_of_live_tokens_only() -> None:
+    predictor = DynamicViT(8).predictor
+    x = torch.randn(1, 6, 8)
+    policy = torch.tensor([[1.0, 0, 1, 0, 0, 1]])
+    live = policy[0] > 0
+    torch.testing.assert_close(predictor(x, policy)[:, live], predictor(x[:, live], None))
+
+
+def test_padding_is_masked_first() -> None:
+    reducer = DynamicViT(8).train()
+    reducer.auxiliary.register_forward_hook(lambda _m, _a, _o: None)
+    tokens = Tokens(torch.randn(2, 6, 8), torch.arange(6).expand(2, -1), (2, 3))
+    padding = torch.tensor([[False] * 6, [False, True] * 3])
+    signals = Signals(noise=torch.full((2, 6), 0.999999), padding=padding)
+    assert torch.equal(reducer(tokens, 4, signals).kept.policy > 0, ~padding)
+
+
 def sharpened(model: CroprViT, image: Tensor) -> CroprViT:
     """Make each step drop about one half of what is live, for certain: noise no longer matters."""
     for reducer in model.train().reducers.values():
@@ -181,7 +204,17 @@ def sharpened(model: CroprViT, image: Tensor) -> CroprViT:
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("fusion", [None, LLF, dict(type="cropr_mm.TokenConcat")], ids=str)
+@pytest.mark.parametrize(
+    "fusion",
+    [
+        None,
+        LLF,
+        dict(type="cropr_mm.TokenConcat"),
+        dict(type="cropr_mm.CrossAttentionFusion"),
+        dict(type="cropr_mm.CrossAttentionFusion", concat=True),
+    ],
+    ids=str,
+)
 @pytest.mark.parametrize("name", ["DynamicViT", "DTPS"])
 def test_masking_in_training_is_dropping_in_evaluation(name: str, fusion: dict | None) -> None:
     image = torch.randn(1, 3, 48, 64)

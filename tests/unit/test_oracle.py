@@ -28,15 +28,15 @@ class Toy(BaseModel):
         return self.backbone(inputs)
 
 
-def kept_cells(labels: Tensor, side: int = 32) -> list[list[int]]:
+def kept_cells(labels: Tensor, img_shape: tuple[int, int] = (32, 32)) -> list[list[int]]:
     """Cells that are left of one image after each step."""
     model, left = Toy("RandomPruner").eval(), []
     LabelOracleHook(num_classes=3).before_run(SimpleNamespace(model=model))
     for reducer in model.backbone.reducers.values():
         reducer.register_forward_hook(lambda _m, _a, r: left.append(r.kept.index[0].tolist()))
-    sample = BaseDataElement()
+    sample = BaseDataElement(metainfo=dict(img_shape=img_shape))
     sample.gt_sem_seg = PixelData(data=labels[None])
-    model(torch.randn(1, 3, side, side), [sample], mode="predict")
+    model(torch.randn(1, 3, 32, 32), [sample], mode="predict")
     return left
 
 
@@ -60,6 +60,15 @@ def test_an_image_without_labels_is_pruned_too() -> None:
     assert kept_cells(torch.full((32, 32), 255)) == [[0, 1, 2, 3, 4, 5], [0, 1, 2]]
 
 
-def test_other_pruners_are_refused() -> None:
-    with pytest.raises(SetupError, match="expected RandomPruner, got VariancePruner"):
-        LabelOracleHook(3).before_run(SimpleNamespace(model=Toy("VariancePruner")))
+def test_padding_below_an_image_is_worth_nothing() -> None:
+    labels = torch.zeros(24, 32, dtype=torch.int64)
+    labels[8:16, 24:32] = 1  # cell 7
+    first, second = kept_cells(labels, img_shape=(24, 32))
+    assert 7 in second
+    assert max(first) < 12
+
+
+@pytest.mark.parametrize("name", ["VariancePruner", "DPCKNN"])
+def test_other_pruners_are_refused(name: str) -> None:
+    with pytest.raises(SetupError, match=f"expected RandomPruner, got {name}"):
+        LabelOracleHook(3).before_run(SimpleNamespace(model=Toy(name)))

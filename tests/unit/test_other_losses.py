@@ -16,6 +16,7 @@ from cropr_mm import CroprViT
 from cropr_mm.checkpoints.errors import CheckpointError
 from cropr_mm.hooks import CroprAuxLossHook
 from cropr_mm.optim.clip_groups import auxiliary_parameters
+from cropr_mm.schedules import Stages
 from cropr_mm.structures import Reduction
 
 ARCH: dict[str, Any] = dict(embed_dim=8, depth=5, num_heads=2, patch_size=8, img_size=32)
@@ -101,7 +102,7 @@ def test_exits_learn_the_labels_of_the_tokens_that_are_there() -> None:
     model = model_of("DToP", num_classes=3)
     model.backbone.reducers["0"].head.weight.data.mul_(30)
     listen(model, target=LABELS)
-    seen: list[tuple[Tensor, Tensor]] = []
+    seen: list[tuple] = []
     for reducer in model.backbone.reducers.values():
         reducer.auxiliary.register_forward_hook(lambda _m, _a, output: seen.append(output))
     cells = torch.randint(0, 3, (2, 4, 4))
@@ -109,13 +110,66 @@ def test_exits_learn_the_labels_of_the_tokens_that_are_there() -> None:
     labels = cells.repeat_interleave(8, 1).repeat_interleave(8, 2)
     losses = run(model, labels)
     assert set(losses) == {"loss_main", "loss_exit_b00", "loss_exit_b02"}
-    for key, (logits, places) in zip(("loss_exit_b00", "loss_exit_b02"), seen, strict=True):
+    for key, (logits, places, _) in zip(("loss_exit_b00", "loss_exit_b02"), seen, strict=True):
         wanted = cells.flatten(1).gather(1, places)
         expected = F.cross_entropy(logits.transpose(1, 2), wanted, ignore_index=255)
         torch.testing.assert_close(losses[key], expected)
     assert seen[1][1].shape == (2, 12)
     losses["loss_exit_b02"].backward()
     assert model.backbone.blocks[0].mlp.fc1.weight.grad.abs().sum() > 0, "no stop-gradient"
+
+
+def test_tokens_that_exited_learn_nothing_more() -> None:
+    model = model_of("DToP", num_classes=3, confidence=0.4, context=1)
+    for reducer in model.backbone.reducers.values():
+        reducer.head.weight.data.mul_(30)
+    listen(model, target=LABELS)
+    steps, seen = record(model), []
+    model.backbone.reducers["2"].auxiliary.register_forward_hook(
+        lambda _m, _a, output: seen.append(output)
+    )
+    cells = torch.randint(0, 3, (2, 4, 4))
+    labels = cells.repeat_interleave(8, 1).repeat_interleave(8, 2)
+    loss = run(model, labels)["loss_exit_b02"]
+    kept = steps[0].kept
+    assert 0 < kept.policy.sum() < kept.policy.numel()
+    wanted = cells.flatten(1).gather(1, kept.index)
+    expected = F.cross_entropy(seen[0][0][kept.policy], wanted[kept.policy])
+    torch.testing.assert_close(loss, expected)
+
+
+@pytest.mark.parametrize("grid", [2, 8, (2, 8)])
+def test_exits_need_a_target_of_the_patch_grid(grid: int | tuple[int, int]) -> None:
+    model = model_of("DToP", num_classes=3)
+    listen(model, target=LABELS | dict(grid=grid))
+    with pytest.raises(ValueError, match=r"but tokens exit from one of \(4, 4\) patches"):
+        run(model)
+
+
+@pytest.mark.parametrize("name", ["DynamicViT", "DTPS"])
+def test_an_image_that_loses_everything_breaks_nothing(name: str) -> None:
+    model = model_of(name)
+    model.backbone.reducers["0"].predictor.fc3.bias.data.copy_(torch.tensor([-60.0, 60.0]))
+    listen(model, target=KEEP)
+    steps = record(model)
+    losses = run(model)
+    assert steps[0].kept.policy.sum() == 0
+    sum(losses.values()).backward()
+    assert all(bool(loss.isfinite()) for loss in losses.values())
+    assert all(bool(p.grad.isfinite().all()) for p in model.parameters() if p.grad is not None)
+
+
+def test_nothing_is_masked_where_the_schedule_keeps_everything() -> None:
+    model = model_of("DynamicViT")
+    model.backbone.progress = 0.0
+    model.backbone.schedule = Stages(3, [0, 2], absorb_prefix=False)
+    listen(model, target=KEEP)
+    steps = record(model)
+    losses = run(model)
+    assert all(bool((step.kept.policy == 1).all()) for step in steps)
+    assert losses["loss_keep_b00"] == 0
+    sum(losses.values()).backward()
+    assert all(p.grad is not None for p in model.backbone.reducers.parameters())
 
 
 @pytest.mark.parametrize(
@@ -176,6 +230,28 @@ def test_the_teacher_is_the_dense_model_of_the_checkpoint(checkpoint: Path) -> N
     torch.testing.assert_close(losses["loss_teacher_logits"], 0.5 * divergence)
 
 
+def test_a_teacher_goes_with_activation_checkpointing(checkpoint: Path) -> None:
+    gradients = []
+    for with_cp in (False, True):
+        model = model_of("DynamicViT")
+        model.backbone.with_cp = with_cp
+        listen(model, target=KEEP, teacher=dict(checkpoint=str(checkpoint), logits="head"))
+        sum(run(model).values()).backward()
+        gradients.append(model.backbone.blocks[0].attn.qkv.weight.grad)
+    torch.testing.assert_close(*gradients)
+
+
+def test_what_a_teacher_never_hears_is_named(checkpoint: Path) -> None:
+    model = model_of("DynamicViT")
+    model.head.add_module("unused", nn.Identity())
+    hook = listen(
+        model, target=KEEP, teacher=dict(checkpoint=str(checkpoint), logits="head.unused")
+    )
+    with pytest.raises(RuntimeError, match=r"teacher\.logits names head\.unused"):
+        run(model)
+    assert hook._listeners[0].state is None, "a pass that failed leaves nothing"
+
+
 def test_the_teacher_stays_as_it_is_and_belongs_to_nobody(checkpoint: Path) -> None:
     model = model_of("DTPS")
     names = set(model.state_dict())
@@ -215,5 +291,10 @@ def test_what_no_teacher_can_be_made_of_is_named(checkpoint: Path, tmp_path: Pat
         listen(model_of("DTPS"), target=KEEP, teacher=dict(checkpoint=str(tmp_path / "no.pth")))
     encoder = tmp_path / "encoder.pth"
     torch.save(model_of(None).backbone.state_dict(), encoder)
+    weights = model_of(None).state_dict()
+    weights["head.weight"] = torch.zeros(5, 8, 1, 1)
+    torch.save(weights, tmp_path / "wide.pth")
+    with pytest.raises(CheckpointError, match=r"wide\.pth does not fit the teacher"):
+        listen(model_of("DTPS"), target=KEEP, teacher=dict(checkpoint=str(tmp_path / "wide.pth")))
     with pytest.raises(CheckpointError, match="expected the whole dense model"):
         listen(model_of("DTPS"), target=KEEP, teacher=dict(checkpoint=str(encoder)))

@@ -118,7 +118,9 @@ def test_only_a_pruner_can_do_it() -> None:
         encoder(reducer=None, schedule=None, fusion=None)
     merger = TokenMerger(16)
     with pytest.raises(ValueError, match="TokenMerger merges tokens: pad_first needs a pruner"):
-        check_reducer(merger, has_cls=True, fused=False, windows=False, rel_pos=False, pad_first=True)
+        check_reducer(
+            merger, has_cls=True, fused=False, windows=False, rel_pos=False, pad_first=True
+        )
     check_reducer(merger, has_cls=True, fused=False, windows=False, rel_pos=False, pad_first=False)
 
 
