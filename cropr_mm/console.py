@@ -64,6 +64,8 @@ def input_errors() -> Iterator[None]:
     """
     try:
         yield
+    except SetupError:
+        raise
     except ValueError as error:
         place = traceback.extract_tb(error.__traceback__)[-1]
         if not Path(place.filename).is_relative_to(Path(__file__).parent):

@@ -76,7 +76,7 @@ def draw_predictions(cfg: Config, folder: str) -> None:
         "mmdet": dict(type="mmdet.DetVisualizationHook", draw=True, test_out_dir=folder),
         "mmseg": dict(type="mmseg.SegVisualizationHook", draw=True, interval=1),
         "mmpretrain": dict(
-            type="mmpretrain.VisualizationHook", enable=True, interval=1, out_dir=folder
+            type="cropr_mm.ClassVisualizationHook", enable=True, interval=1, out_dir=folder
         ),
     }
     if scope not in hooks:

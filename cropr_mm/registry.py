@@ -13,6 +13,7 @@ from mmengine.registry import Registry
 # Classes that build on a host library -> module.
 _HOSTED = {
     "CamVidDataset": "cropr_mm.datasets.camvid",
+    "ClassVisualizationHook": "cropr_mm.hooks.class_visualization",
     "ConvUpsampleMaskHead": "cropr_mm.heads.mask_head",
     "EarlyExitHead": "cropr_mm.heads.early_exit_head",
     "SharedMaskCascadeRoIHead": "cropr_mm.heads.cascade_roi_head",
@@ -53,7 +54,9 @@ DATASETS = _HostedRegistry(
     scope="cropr_mm",
     locations=["cropr_mm.datasets.coco_multi_label"],
 )
-HOOKS = Registry("hook", parent=MMENGINE_HOOKS, scope="cropr_mm", locations=["cropr_mm.hooks"])
+HOOKS = _HostedRegistry(
+    "hook", parent=MMENGINE_HOOKS, scope="cropr_mm", locations=["cropr_mm.hooks"]
+)
 OPTIM_WRAPPERS = Registry(
     "optim_wrapper", parent=MMENGINE_OPTIM_WRAPPERS, scope="cropr_mm", locations=["cropr_mm.optim"]
 )

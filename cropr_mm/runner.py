@@ -59,6 +59,7 @@ from cropr_mm.preflight import (
     check_length,
     check_masks,
     check_model,
+    check_model_config,
     loading,
 )
 
@@ -243,13 +244,15 @@ def _build(cfg: Config, splits: tuple[str, ...]) -> ToolRunner:
     """Runner with its loops built and all checks passed."""
     if cfg.get("default_scope") in _HOST_SCOPES:
         import_quietly(f"{cfg.default_scope}.datasets")
+    check_model_config(cfg.model)
     check_data(cfg, splits)
     _join_processes_on_cpu(cfg)
     try:
         runner = ToolRunner.from_cfg(cfg)
-    except (ValueError, TypeError, KeyError) as error:
+    except (ValueError, TypeError, KeyError, AssertionError) as error:
         place = traceback.extract_tb(error.__traceback__)[-1]
         text = error.args[0] if isinstance(error, KeyError) and error.args else error
+        text = str(text) or f"the condition '{place.line}' does not hold"
         raise SetupError(f"{text} (raised in {place.filename}:{place.lineno})") from error
     check_channels(_unwrapped(runner))
     for split in splits:

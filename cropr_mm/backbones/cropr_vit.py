@@ -241,7 +241,8 @@ class CroprViT(ReducingBackbone):
         if height % self.patch_size or width % self.patch_size:
             raise ValueError(
                 f"image height and width must be multiples of the patch size {self.patch_size}, "
-                f"got {height}x{width} pixels (set pad_size_divisor in the data preprocessor)"
+                f"got {height}x{width} pixels (in the data preprocessor set pad_size_divisor for "
+                "mmdet and mmpretrain, size_divisor, also in its test_cfg, for mmseg)"
             )
         return height // self.patch_size, width // self.patch_size
 

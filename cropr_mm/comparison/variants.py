@@ -55,15 +55,6 @@ def _exit_early(cfg: Config) -> None:
     cfg.custom_hooks = [*hooks, dict(type="cropr_mm.CroprAuxLossHook", target=target)]
 
 
-def _know_labels(cfg: Config) -> None:
-    """No method: the classes of the very image say what is kept."""
-    if "decode_head" not in cfg.model:
-        raise SetupError("expected oracle with a pack of segmentation, whose pixels have labels")
-    hook = dict(type="cropr_mm.LabelOracleHook", num_classes=cfg.model.decode_head.num_classes)
-    cfg.custom_hooks = [*cfg.custom_hooks, hook]
-    cfg.custom_imports = dict(imports=["cropr_mm.comparison.oracle"])
-
-
 def _fused(fusion: str, **options: Any) -> Variant:
     """Cropr with another fusion."""
     return Variant(backbone=dict(fusion=dict(type=f"cropr_mm.{fusion}", **options)))
@@ -87,7 +78,6 @@ VARIANTS = {
     "attn_topk": Variant(reducer=dict(type="cropr_mm.AttnTopK")),
     "variance": Variant(reducer=dict(type="cropr_mm.VariancePruner")),
     "random": Variant(reducer=dict(type="cropr_mm.RandomPruner")),
-    "oracle": Variant(reducer=dict(type="cropr_mm.RandomPruner"), adapt=_know_labels),
     "radial": Variant(reducer=dict(type="cropr_mm.RadialPruner")),
     "k_medoids": Variant(reducer=dict(type="cropr_mm.KMedoids")),
     "evit": Variant(reducer=dict(type="cropr_mm.EViT")),
@@ -125,8 +115,7 @@ VARIANTS = {
     "cropr_raster_origin": Variant(backbone=dict(survivor_order="raster", window_rope="origin")),
     "cropr_raster_slot": Variant(backbone=dict(survivor_order="raster", window_rope="slot")),
 }
-"""By name; 'oracle' is no method, see :class:`cropr_mm.comparison.oracle.LabelOracleHook`;
-'attn_topk' reads the class token's attention, without one the mean over all queries;
+"""By name; 'attn_topk' reads the class token's attention, without one the mean over all queries;
 'evit', 'etps' and 'ats' need a class token, 'dtop' a segmenter;
 'cropr' itself has survivor_order='window' and window_rope='origin'.
 """

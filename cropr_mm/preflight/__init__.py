@@ -2,7 +2,7 @@
 
 from cropr_mm.preflight.data import check_data, check_length, loading
 from cropr_mm.preflight.errors import SetupError
-from cropr_mm.preflight.heads import check_channels, check_labels
+from cropr_mm.preflight.heads import check_channels, check_labels, check_model_config
 from cropr_mm.preflight.label_maps import check_label_maps
 from cropr_mm.preflight.model import (
     check_classes,
@@ -24,5 +24,6 @@ __all__ = [
     "check_length",
     "check_masks",
     "check_model",
+    "check_model_config",
     "loading",
 ]

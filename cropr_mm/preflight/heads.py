@@ -1,6 +1,6 @@
 """Checks of heads on the encoder's output, and of the labels that they learn."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,21 @@ _HEADS = ("head", "decode_head", "auxiliary_head")
 _MAPS = ("featmap", "raw")
 
 
+def check_model_config(model: Mapping[str, Any]) -> None:
+    """What a config has to leave out when its backbone becomes a CroprViT.
+
+    Raises:
+        SetupError: If the model names weights for its backbone in a way of its own.
+    """
+    backbone = model.get("backbone") or {}
+    if "CroprViT" in str(backbone.get("type")) and model.get("pretrained") is not None:
+        raise SetupError(
+            f"model.pretrained={model['pretrained']!r} is of the backbone that was replaced: set "
+            "model.pretrained=None, and backbone.init_cfg=dict(type='Pretrained', checkpoint=...) "
+            "for weights of the encoder"
+        )
+
+
 def check_channels(model: nn.Module) -> None:
     """Necks, or heads without a neck, read the encoder's channels, classifiers pooled ones.
 
@@ -22,8 +37,8 @@ def check_channels(model: nn.Module) -> None:
         model: Built model; ``neck`` and the usual heads of mmpretrain and mmseg are looked at.
 
     Raises:
-        SetupError: If one expects other channels or more outputs, or a linear classifier gets a
-            map.
+        SetupError: If one expects other channels or more outputs, a classifier gets a map or a
+            segmenter none, or windows of a sliding test do not fit the schedule.
     """
     backbone = getattr(model, "backbone", None)
     if not isinstance(backbone, CroprViT):
@@ -49,13 +64,37 @@ def check_channels(model: nn.Module) -> None:
             )
     if neck is not None:
         return
-    linear = getattr(getattr(model, "head", None), "fc", None)
-    if isinstance(linear, nn.Linear) and backbone.out_type in _MAPS:
+    _check_output(model, backbone)
+    test = getattr(model, "test_cfg", None) or {}
+    if test.get("mode") == "slide":
+        _check_windows(backbone, tuple(test["crop_size"]))
+
+
+def _check_output(model: nn.Module, backbone: CroprViT) -> None:
+    """Classifiers without a neck read vectors, segmenters maps."""
+    head = getattr(model, "head", None)
+    layers = [
+        getattr(head, name, None) for name in ("fc", "layers")
+    ]  # linear, and mmpretrain's ViT
+    if any(isinstance(layer, nn.Module) for layer in layers) and backbone.out_type in _MAPS:
         raise SetupError(
-            f"{type(model.head).__name__} expects one vector per image, but the encoder has "
+            f"{type(head).__name__} expects one vector per image, but the encoder has "
             f"out_type={backbone.out_type!r}; set backbone.out_type to 'avg_featmap', 'avg_all' or "
             "'cls_token', or pool in a neck"
         )
+    if hasattr(model, "decode_head") and backbone.out_type != "featmap":
+        raise SetupError(
+            f"{type(model.decode_head).__name__} expects maps, but the encoder has "
+            f"out_type={backbone.out_type!r}; set backbone.out_type to 'featmap'"
+        )
+
+
+def _check_windows(backbone: CroprViT, size: tuple[int, int]) -> None:
+    """The encoder takes images of this height and width."""
+    try:
+        backbone.num_keep(backbone.patch_grid(size))
+    except ValueError as error:
+        raise SetupError(f"model.test_cfg.crop_size={size} of mode 'slide': {error}") from error
 
 
 def check_labels(dataset: Any, where: str) -> None:

@@ -23,7 +23,7 @@ def check_label_maps(dataset: Any, where: str) -> None:
 
     Raises:
         SetupError: If a map is missing, of another size than its image, or has labels that are
-            neither a class nor the dataset's ``ignore_index``.
+            neither a class nor the dataset's ``ignore_index``, or if none of them has a class.
     """
     for part in built_datasets(dataset):
         readers = [
@@ -34,13 +34,22 @@ def check_label_maps(dataset: Any, where: str) -> None:
         classes = (getattr(part, "metainfo", None) or {}).get("classes")
         if not hasattr(part, "ignore_index") or not classes or len(readers) != 2:
             continue
-        for i in np.unique(np.linspace(0, len(part) - 1, _NUM_READ, dtype=int)):
+        places = np.unique(np.linspace(0, len(part) - 1, _NUM_READ, dtype=int))
+        labelled = [
             _check(part.get_data_info(int(i)), readers, len(classes), part.ignore_index, where)
+            for i in places
+        ]
+        if not any(labelled):
+            raise SetupError(
+                f"{where}: expected pixels of its {len(classes)} classes, got {len(places)} label "
+                f"maps of {part.ignore_index} (none) only; there is nothing to learn or to score"
+            )
 
 
 def _check(
     info: dict[str, Any], readers: list, num_classes: int, ignore_index: int, where: str
-) -> None:
+) -> bool:
+    """Whether the map has a pixel of any class; raises as :func:`check_label_maps`."""
     path = info.get("seg_map_path")
     try:
         for reader in readers:
@@ -61,3 +70,4 @@ def _check(
             f"{where}: expected labels in [0, {num_classes - 1}], those of its {num_classes} "
             f"classes, or {ignore_index} for none, got {strange.tolist()[:8]} in {path}"
         )
+    return bool((found != ignore_index).any())

@@ -8,6 +8,13 @@ import torch
 from timm.layers import to_2tuple
 from torch import Tensor, nn
 
+_TAUGHT_BY = {
+    "cropr": "its classes need MultiLabelTarget, PatchLabelTarget, GridMultiLabelTarget or "
+    "ClassTarget",
+    "exit": "its tokens need PatchLabelTarget",
+    "keep": "its decisions need KeepRatioTarget",
+}
+
 
 class AuxiliaryTarget(ABC):
     """What auxiliary modules learn: encoded once per batch, compared with what each one says.
@@ -66,7 +73,7 @@ class AuxiliaryTarget(ABC):
         if reducer.auxiliary.task not in self.tasks:
             raise ValueError(
                 f"{type(self).__name__} of CroprAuxLossHook cannot teach {name} of "
-                f"{type(reducer).__name__}"
+                f"{type(reducer).__name__}: {_TAUGHT_BY[reducer.auxiliary.task]}"
             )
 
     def check_dataset(self, dataset: Any) -> None:

@@ -67,14 +67,14 @@ class PatchLabelTarget(LabelTarget):
         # Floats hold every label exactly; interpolation takes no int64.
         labels = torch.stack([x.to(device) for x in maps]).float()
         target = F.interpolate(labels, size=self.grid, mode="nearest").long().flatten(1)
-        wrong = target[
-            (target != self.ignore_index) & ((target < 0) | (target >= self.num_classes))
-        ]
-        if len(wrong):
+        wrong = (target != self.ignore_index) & ((target < 0) | (target >= self.num_classes))
+        if wrong.any():
+            first = data_samples[int(wrong.any(dim=1).nonzero()[0])]
             raise ValueError(
                 f"PatchLabelTarget(num_classes={self.num_classes}) expects labels in "
                 f"[0, {self.num_classes - 1}] or ignore_index={self.ignore_index}, got "
-                f"{sorted(set(wrong.tolist()))}"
+                f"{sorted(set(target[wrong].tolist()))}, first in "
+                f"{getattr(first, 'seg_map_path', 'a sample')}"
             )
         return target
 

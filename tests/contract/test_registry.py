@@ -24,6 +24,7 @@ def test_every_head_is_known_by_name() -> None:
 def test_class_is_found_by_name(name: str, module: str) -> None:
     pytest.importorskip("mmdet")
     pytest.importorskip("mmseg")
+    pytest.importorskip("mmpretrain")
     kind = getattr(import_module(module), name)
-    registries = (registry.MODELS, registry.DATASETS)
+    registries = (registry.MODELS, registry.DATASETS, registry.HOOKS)
     assert [r.get(f"cropr_mm.{name}") for r in registries].count(kind) == 1

@@ -85,7 +85,7 @@ def test_what_cannot_be_audited_is_named_before_the_test(root: Path) -> None:
     cases = [
         (
             write_config(root, "det", **{f"model__backbone__{k}": v for k, v in dense.items()}),
-            "expected a model with a pruned CroprViT, got FCOS without",
+            "expected a model with a pruned backbone, got FCOS without",
         ),
         (write_config(root, "seg"), "expects ground-truth boxes .* got none in 4 images"),
     ]

@@ -318,7 +318,10 @@ def test_bad_arguments_are_named(
 @pytest.mark.parametrize(
     ("side", "message"),
     [
-        (60, "must be multiples of the patch size 8, got 60x60 pixels (set pad_size_divisor"),
+        (
+            60,
+            "must be multiples of the patch size 8, got 60x60 pixels (in the data preprocessor",
+        ),
         (4, "must be multiples of the patch size 8, got 4x4 pixels"),
         (16, "ConstantRate"),
         (128, None),

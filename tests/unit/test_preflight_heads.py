@@ -16,6 +16,7 @@ from cropr_mm.preflight import (
     check_classes,
     check_data,
     check_labels,
+    check_model_config,
 )
 
 pytest.importorskip("mmpretrain")
@@ -48,6 +49,26 @@ def test_a_linear_head_on_a_map_is_named_unless_a_neck_pools() -> None:
     check_channels(classifier(out_type="featmap", neck=dict(type="GlobalAveragePooling")))
     with pytest.raises(SetupError, match=r"LinearClsHead expects one vector .*out_type='featmap'"):
         check_channels(classifier(out_type="featmap"))
+
+
+def test_a_vit_head_on_a_map_is_named() -> None:
+    model = classifier(out_type="featmap", neck=dict(type="GlobalAveragePooling"))
+    model.neck = None
+    model.head = MODELS.build(
+        dict(type="mmpretrain.VisionTransformerClsHead", num_classes=2, in_channels=16)
+    )
+    with pytest.raises(SetupError, match="VisionTransformerClsHead expects one vector per image"):
+        check_channels(model)
+    model.backbone.out_type = "cls_token"
+    check_channels(model)
+
+
+def test_weights_of_the_replaced_backbone_are_named() -> None:
+    model = dict(backbone=dict(type="cropr_mm.CroprViT"), pretrained="vit.pth")
+    with pytest.raises(SetupError, match=r"pretrained='vit\.pth' .* set model\.pretrained=None"):
+        check_model_config(model)
+    check_model_config(model | dict(pretrained=None))
+    check_model_config(model | dict(backbone=dict(type="ResNet")))
 
 
 def data(folder: Path, labels: str) -> Any:

@@ -154,3 +154,30 @@ def test_each_of_several_auxiliary_heads_is_looked_at() -> None:
 def test_head_or_neck_that_does_not_fit_is_named(changes: dict, message: str) -> None:
     with pytest.raises(SetupError, match=message):
         check_channels(segmenter(**changes))
+
+
+@pytest.mark.parametrize("out_type", ["avg_featmap", "raw"])
+def test_a_segmenter_without_a_map_is_named(out_type: str) -> None:
+    model = segmenter()
+    model.backbone.out_type = out_type
+    with pytest.raises(SetupError, match=f"FCNHead expects maps, .* out_type='{out_type}'"):
+        check_channels(model)
+
+
+def test_windows_of_a_test_that_do_not_fit_the_encoder_are_named() -> None:
+    model = segmenter()
+    model.test_cfg = dict(mode="slide", crop_size=(16, 32), stride=(8, 8))
+    check_channels(model)
+    model.test_cfg = dict(mode="slide", crop_size=(20, 32), stride=(8, 8))
+    with pytest.raises(SetupError, match=r"crop_size=\(20, 32\) .* multiples of the patch size 8"):
+        check_channels(model)
+
+
+def test_maps_without_any_class_are_named(dataset: Callable[..., Any]) -> None:
+    nothing = np.full((8, 12), 255, np.uint8)
+    data = dataset(nothing)
+    check_label_maps(data, "train_dataloader")  # one of three
+    for i in range(3):
+        cv2.imwrite(data.get_data_info(i)["seg_map_path"], nothing)
+    with pytest.raises(SetupError, match=r"pixels of its 2 classes, got 3 label maps of 255"):
+        check_label_maps(data, "train_dataloader")
