@@ -3,11 +3,13 @@ STACK ?= onedl
 TASK ?= det
 PYTHON ?=
 PYTEST_ARGS ?=
+JOBS ?= 2
 
 VENV := $(if $(filter onedl,$(STACK)),.venv,.venv-$(STACK))
 RUN := $(VENV)/bin/python
 
-# Tests are many small tensors: one thread each is fastest, and steady beside other work.
+# Tests are many small tensors: one thread each is fastest, and steady beside other work. A file stays
+# in one process, which shares what its tests prepare.
 test: export OMP_NUM_THREADS ?= 1
 
 .DEFAULT_GOAL := help
@@ -19,7 +21,7 @@ help:
 	@echo 'make test   lint, type-check and run the whole test suite'
 	@echo 'make lint   ruff and mypy only'
 	@echo 'make clean  remove environments, caches, demo data and runs'
-	@echo 'Options: STACK=onedl|openmmlab  PYTHON=/path/to/python  PYTEST_ARGS="-k name"'
+	@echo 'Options: STACK=onedl|openmmlab  PYTHON=/path/to/python  PYTEST_ARGS="-k name"  JOBS=2'
 
 env:
 	@PYTHON='$(PYTHON)' sh tools/env.sh $(STACK)
@@ -33,7 +35,7 @@ task:
 	echo 'make demo: TASK=$(TASK) is not available; available: det, seg, cls' >&2; exit 2;; esac
 
 test: env $(if $(filter onedl,$(STACK)),lint)
-	$(RUN) -m pytest $(PYTEST_ARGS)
+	$(RUN) -m pytest -n $(JOBS) --dist loadfile $(PYTEST_ARGS)
 
 lint: env
 	$(RUN) -m ruff check .

@@ -37,7 +37,16 @@ setup(
         ],
         "analysis": ["scikit-learn", "scipy"],
         "demo": ["scikit-learn", "matplotlib", "pycocotools"],
-        "dev": ["pytest", "ruff", "mypy", "pre-commit", "scikit-learn", "matplotlib", "selenium"],
+        "dev": [
+            "pytest",
+            "pytest-xdist",
+            "ruff",
+            "mypy",
+            "pre-commit",
+            "scikit-learn",
+            "matplotlib",
+            "selenium",
+        ],
     },
     classifiers=[
         "Development Status :: 3 - Alpha",

@@ -2,6 +2,7 @@
 
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ from mmengine.registry import init_default_scope
 
 from cropr_mm.build import build_model
 from cropr_mm.hooks.aux_loss import AuxiliaryListener
+from cropr_mm.preflight import check_channels, check_model_config
 from cropr_mm.registry import TASK_UTILS
 
 README = Path(__file__).parents[2] / "README.md"
@@ -18,18 +20,32 @@ README = Path(__file__).parents[2] / "README.md"
 DIFFS = re.findall(r"```diff\n(.+?)```", README.read_text(), flags=re.DOTALL)
 
 
+DETECTORS = [diff for diff in DIFFS if "mmdet::" in diff]
+OTHERS = [diff for diff in DIFFS if "mmdet::" not in diff]
+
+
 def test_there_are_swaps() -> None:
-    assert [re.search(r"mmdet::(\w+)/", diff)[1] for diff in DIFFS] == ["mask_rcnn", "dino"]
+    bases = [re.search(r"(mm\w+)::(\w+)/", diff).groups() for diff in DIFFS]
+    assert bases == [
+        ("mmdet", "mask_rcnn"),
+        ("mmdet", "dino"),
+        ("mmseg", "segmenter"),
+        ("mmpretrain", "vision_transformer"),
+    ]
 
 
-@pytest.fixture(params=DIFFS)
-def config(request: pytest.FixtureRequest, tmp_path: Path) -> Config:
-    pytest.importorskip("mmdet")
-    lines = request.param.splitlines()
+def read(diff: str, path: Path) -> Config:
+    """Config that a diff leads to."""
+    lines = diff.splitlines()
     assert not any(line.startswith("-") for line in lines)
-    path = tmp_path / "config.py"
     path.write_text("\n".join(line[1:] for line in lines))
     return Config.fromfile(path)
+
+
+@pytest.fixture(params=DETECTORS)
+def config(request: pytest.FixtureRequest, tmp_path: Path) -> Config:
+    pytest.importorskip("mmdet")
+    return read(request.param, tmp_path / "config.py")
 
 
 @pytest.mark.slow
@@ -58,6 +74,47 @@ def test_swaps_in_readme_train_and_predict(config: Config) -> None:
     with torch.no_grad():
         results = model(**model.data_preprocessor(inputs, False), mode="predict")
     assert len(results) == 2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("diff", OTHERS, ids=["segmenter", "classifier"])
+def test_other_swaps_train_and_predict(diff: str, tmp_path: Path) -> None:
+    pytest.importorskip("mmseg")
+    pytest.importorskip("mmpretrain")
+    cfg = read(diff, tmp_path / "config.py")
+    torch.manual_seed(0)
+    init_default_scope(cfg.default_scope)
+    model = build_model(cfg, "cpu")
+    model.init_weights()
+    check_model_config(cfg.model)
+    check_channels(model)
+    side = model.backbone.img_size[0]
+    samples = [sample(cfg.default_scope, side) for _ in range(2)]
+    images = torch.randn(2, 3, side, side)
+    hook = cfg.custom_hooks[0]
+    listener = AuxiliaryListener(model, TASK_UTILS.build(hook.target))
+    loss, values = model.parse_losses(model.train()(images, samples, mode="loss"))
+    loss.backward()
+    listener.remove()
+    assert torch.isfinite(loss)
+    assert sum("cropr" in name for name in values) == 3
+    with torch.no_grad():
+        assert len(model.eval()(images, samples, mode="predict")) == 2
+
+
+def sample(scope: str, side: int) -> Any:
+    """Data sample of one image, of class 0 everywhere."""
+    if scope == "mmpretrain":
+        from mmpretrain.structures import DataSample
+
+        return DataSample().set_gt_label(0)
+    from mmengine.structures import PixelData
+    from mmseg.structures import SegDataSample
+
+    size = (side, side)
+    made = SegDataSample(metainfo=dict(img_shape=size, ori_shape=size, padding_size=[0] * 4))
+    made.gt_sem_seg = PixelData(data=torch.zeros(1, *size, dtype=torch.int64))
+    return made
 
 
 def test_own_classes_in_readme_reach_every_part(tmp_path: Path) -> None:

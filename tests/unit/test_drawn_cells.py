@@ -74,7 +74,11 @@ def step(model: Toy) -> dict[str, Tensor]:
 
 
 @pytest.mark.parametrize("num_cells", [1, 2, 3])
-@pytest.mark.parametrize("target", [PatchLabelTarget(3, 2), GridMultiLabelTarget(3, 2)], ids=str)
+@pytest.mark.parametrize(
+    "target",
+    [PatchLabelTarget(3, 2), GridMultiLabelTarget(3, 2)],
+    ids=lambda target: type(target).__name__,
+)
 def test_the_mean_over_all_draws_is_the_exact_loss(target: AuxiliaryTarget, num_cells: int) -> None:
     torch.manual_seed(0)
     encoded, logits = target.encode(samples(), "cpu"), torch.randn(2, 4, 3, requires_grad=True)
