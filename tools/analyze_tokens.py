@@ -9,7 +9,7 @@ import json
 import tempfile
 from pathlib import Path
 
-from cropr_mm.analysis.token_plot import draw_depth_maps
+from cropr_mm.analysis.token_plot import draw_depth_maps, draw_features
 from cropr_mm.analysis.token_record import TokenRecord
 from cropr_mm.analysis.token_similarity import compare_records, format_similarity
 from cropr_mm.options import add_hook
@@ -63,6 +63,8 @@ def main() -> None:
         print(f"\nnumbers  {file}")
         if draw_depth_maps(records, picture):
             print(f"maps     {picture}")
+        if draw_features(records, args.out / "features.png"):
+            print(f"t-SNE    {args.out / 'features.png'}")
 
 
 def record_tokens(

@@ -5,7 +5,7 @@ n images, D features, P patches on an h x w grid.
 
 from collections import defaultdict
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,8 @@ from cropr_mm.analysis.recorder import PruningRecorder
 from cropr_mm.backbones.cropr_vit import CroprViT
 from cropr_mm.reducers import SoftMerger, TokenMerger
 from cropr_mm.structures import Reduction, Tokens
+
+_NUM_CELLS = 16  # of each image, for pictures of features
 
 
 @dataclass(frozen=True)
@@ -35,6 +37,9 @@ class TokenRecord:
             for a method that prunes.
         features: Class token, or without one the mean of the patches, after each recorded block
             (as it enters the next one), (n, D) by 0-based block.
+        cells: Raster ids of some patches, evenly spaced, shape (k,).
+        outputs: Features of these patches in the encoder's last map, shape (n, k, D); None where it
+            returns no map.
     """
 
     grid: tuple[int, int]
@@ -43,6 +48,8 @@ class TokenRecord:
     left_after: NDArray[np.int64] | None
     clusters: Mapping[int, NDArray[np.int64]]
     features: Mapping[int, NDArray[np.float32]]
+    cells: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
+    outputs: NDArray[np.float32] | None = None
 
     @property
     def num_images(self) -> int:
@@ -60,8 +67,10 @@ class TokenRecord:
         arrays["steps"] = np.array(self.steps, dtype=np.int64)
         arrays |= {f"features_{b}": v for b, v in self.features.items()}
         arrays |= {f"clusters_{b}": v for b, v in self.clusters.items()}
-        if self.left_after is not None:
-            arrays["left_after"] = self.left_after
+        arrays["cells"] = self.cells
+        for name in ("left_after", "outputs"):
+            if getattr(self, name) is not None:
+                arrays[name] = getattr(self, name)
         np.savez_compressed(file, **arrays)
 
     @staticmethod
@@ -81,6 +90,8 @@ class TokenRecord:
                 left_after=arrays["left_after"] if "left_after" in arrays.files else None,
                 clusters=parts["clusters"],
                 features=parts["features"],
+                cells=arrays["cells"],
+                outputs=arrays["outputs"] if "outputs" in arrays.files else None,
             )
 
 
@@ -101,6 +112,7 @@ class TokenRecorder:
         self._maps: list[Tensor] = []
         self._clusters: dict[int, list[Tensor]] = defaultdict(list)
         self._features: dict[int, list[Tensor]] = defaultdict(list)
+        self._outputs: list[Tensor] = []
         self._merges = False
         self._handles: list = []
 
@@ -148,6 +160,8 @@ class TokenRecorder:
             left_after=None if self._merges else torch.cat(self._maps).flatten(1).numpy(),
             clusters={b: torch.cat(parts).numpy() for b, parts in self._clusters.items()},
             features={b: torch.cat(parts).numpy() for b, parts in self._features.items()},
+            cells=_some_cells(grid[0] * grid[1]).numpy(),
+            outputs=torch.cat(self._outputs).numpy() if self._outputs else None,
         )
 
     def _note_features(self, block: int, tensors: tuple) -> None:
@@ -160,12 +174,22 @@ class TokenRecorder:
             self._merges = True
             self._clusters[block].append(_clusters(output.kept))
 
-    def _note_maps(self, _: nn.Module, args: tuple, output: object) -> None:
+    def _note_maps(self, _: nn.Module, args: tuple, output: tuple[Tensor, ...]) -> None:
+        if self.backbone.out_type == "featmap":
+            patches = output[len(self.backbone.out_indices) - 1].flatten(2)  # (B, D, P)
+            some = patches[:, :, _some_cells(patches.shape[2])].transpose(1, 2)
+            self._outputs.append(some.detach().float().cpu())
         if len(self.backbone.reducers):
             self._maps.append(self._pruning.maps())
         else:
             grid = self.backbone.patch_grid(tuple(args[0].shape[-2:]))
             self._maps.append(torch.full((len(args[0]), *grid), -1))
+
+
+def _some_cells(num_patches: int) -> Tensor:
+    """Raster ids of a few patches, in the middle of equal stretches."""
+    count = min(_NUM_CELLS, num_patches)
+    return (2 * torch.arange(count) + 1) * num_patches // (2 * count)
 
 
 def _clusters(tokens: Tokens) -> Tensor:

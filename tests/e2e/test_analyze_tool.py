@@ -52,6 +52,7 @@ def test_two_models_are_compared_on_the_same_images(
     assert "cropr and random, 20 images" in out
     assert str(tmp_path / "depth_maps.png") in out
     assert (tmp_path / "depth_maps.png").exists()
+    assert not (tmp_path / "features.png").exists(), "classifiers return no maps"
 
 
 @pytest.mark.parametrize(

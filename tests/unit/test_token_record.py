@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from cropr_mm import CroprViT
-from cropr_mm.analysis.token_plot import draw_depth_maps
+from cropr_mm.analysis.token_plot import draw_depth_maps, draw_features
 from cropr_mm.analysis.token_record import TokenRecord, TokenRecorder
 from cropr_mm.analysis.token_similarity import compare_records, format_similarity
 
@@ -26,10 +26,14 @@ FUSE: dict[str, Any] = dict(
 )
 
 
-def record(images: torch.Tensor, seed: int = 0, **options: Any) -> TokenRecord:
+def encoder(seed: int = 0, **options: Any) -> CroprViT:
     torch.manual_seed(seed)
     arch = dict(embed_dim=16, depth=4, num_heads=2)
-    model = CroprViT(arch, img_size=32, patch_size=8, **options).eval()
+    return CroprViT(arch, img_size=32, patch_size=8, **options).eval()
+
+
+def record(images: torch.Tensor, seed: int = 0, **options: Any) -> TokenRecord:
+    model = encoder(seed, **options)
     with TokenRecorder(model, None if options else (1, 2, 3)) as recorder, torch.no_grad():
         for batch in images.split(2):
             model(batch)
@@ -96,6 +100,29 @@ def test_a_record_is_read_as_it_was_written(tmp_path: Path) -> None:
         for block, values in found.features.items():
             assert np.array_equal(again.features[block], values)
         assert (again.left_after is None) == (found.left_after is None)
+        assert np.array_equal(again.cells, found.cells)
+        assert np.array_equal(again.outputs, found.outputs)
+
+
+def test_some_patches_of_the_last_map_are_recorded() -> None:
+    model, images = encoder(**PRUNE), some_images()
+    with torch.no_grad():
+        (features,) = model(images)
+    found = record(images, **PRUNE)
+    assert len(found.cells) == 16
+    assert found.outputs.shape == (len(images), 16, features.shape[1])
+    for place, cell in enumerate(found.cells):
+        expected = features.flatten(2)[:, :, cell]
+        np.testing.assert_allclose(found.outputs[:, place], expected, rtol=1e-5, atol=1e-6)
+    assert record(images, **PRUNE, out_type="avg_featmap").outputs is None
+
+
+def test_features_are_drawn_where_there_are_maps_of_patches(tmp_path: Path) -> None:
+    records = {"prune": record(some_images(), **PRUNE), "merge": record(some_images(), **MERGE)}
+    assert draw_features(records, tmp_path / "features.png")
+    assert (tmp_path / "features.png").stat().st_size > 5000
+    assert not draw_features({"merge": records["merge"]}, tmp_path / "none.png")
+    assert not (tmp_path / "none.png").exists()
 
 
 def test_two_that_prune_are_compared_by_their_patches(tmp_path: Path) -> None:
