@@ -32,8 +32,8 @@ from cropr_mm.backbones.cropr_vit import CroprViT
 from cropr_mm.console import short_errors
 
 T = TypeVar("T")
-LIMITS = ("out of memory", "can't allocate memory", "No available kernel")
-"""What torch says where a kernel or the memory of a machine is at its limits."""
+LIMITS = ("out of memory", "can't allocate memory", "No available kernel", "not implemented for")
+"""What torch says where a kernel or the memory of a machine is at its limits, or a dtype is."""
 
 
 def parse_args() -> argparse.Namespace:

@@ -52,7 +52,7 @@ def settle(
         pairs = [(p, g) for p, g in zip(parameters, found) if g is not None]  # noqa: B905
         gradients = [gradient for _, gradient in pairs]
         if scale is not None:
-            torch._foreach_div_(gradients, scale)
+            gradients = [gradient / scale for gradient in gradients]
         return _Settled.apply(value.detach(), gradients, *(parameter for parameter, _ in pairs))
 
 
@@ -97,4 +97,4 @@ class _Settled(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        return None, None, *torch._foreach_mul(list(ctx.saved_tensors), gradient)
+        return None, None, *(saved * gradient for saved in ctx.saved_tensors)

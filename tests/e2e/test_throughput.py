@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from cropr_mm.analysis import side_by_side
 from cropr_mm.layers.arch import ARCHS, Arch
@@ -15,6 +16,8 @@ ROOT = Path(__file__).parents[2]
 SCRIPT = ROOT / "benchmarks/throughput.py"
 TINY = ("--arch", "plain", "--img-sizes")
 LENGTHS = [f"{count} tokens" for count in (16, 15, 16, 15, 64, 63, 64, 63)]
+# The CPU of torch 2.1 has no convolutions in float16.
+DTYPES = ["fp32", "bf16", "amp"] + ["fp16"] * (not torch.__version__.startswith("2.1."))
 SMALL = Arch(embed_dim=32, depth=4, num_heads=2)
 
 
@@ -30,7 +33,12 @@ def throughput(tool: Callable[..., str], monkeypatch: pytest.MonkeyPatch) -> Cal
     ("study", "args", "groups", "rows"),
     [
         ("rates", (*TINY, "224"), 1, [f"R={rate}" for rate in range(9)]),
-        ("precision", (*TINY, "64", "--sdpa", "auto"), 4, ["dense", "R=4"] * 4),
+        (
+            "precision",
+            (*TINY, "64", "--sdpa", "auto", "--dtype", *DTYPES),
+            len(DTYPES),
+            ["dense", "R=4"] * len(DTYPES),
+        ),
         ("length", (*TINY, "64", "128"), 4, LENGTHS),
         ("scale", (*TINY, "224"), 4, [s for r in (16, 8, 18, 32) for s in ("dense", f"R={r}")]),
         ("detection", ("--arch", "twelve", "--img-sizes", "512"), 1, ["dense", "Cropr"]),
