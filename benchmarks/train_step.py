@@ -25,8 +25,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from cropr_mm.analysis.entries import native_size, with_image_size
 from cropr_mm.analysis.latency import Latencies, format_table, measure
 from cropr_mm.analysis.machine import machine_name, peak_memory, versions
+from cropr_mm.analysis.memory import peak_bytes
 from cropr_mm.analysis.mode import Mode
-from cropr_mm.analysis.tensor_bytes import peak_tensor_bytes
 from cropr_mm.hooks.aux_loss import AuxiliaryListener
 from cropr_mm.registry import MODELS, TASK_UTILS
 from cropr_mm.targets import ClassTarget, PatchLabelTarget
@@ -201,7 +201,7 @@ def count_bytes(cfg: Config, variant: str, batch_size: int, mode: Mode) -> dict[
         target = Encoded(target, fake.from_tensor(encoded))
         step = Step(cfg, variant, batch_size, Mode(mode.dtype), False, target, model)
         weights = sum(p.numel() * p.element_size() for p in step.model.parameters())
-        return dict(weights=weights, step=peak_tensor_bytes(step))
+        return dict(weights=weights, step=peak_bytes(step))
 
 
 def measured_bytes(make: Callable[[], Step], device: str) -> int | None:

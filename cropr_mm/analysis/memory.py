@@ -23,6 +23,7 @@ from cropr_mm.analysis.machine import peak_memory
 from cropr_mm.analysis.mode import Mode
 from cropr_mm.backbones.cropr_vit import CroprViT
 from cropr_mm.backbones.lookup import auxiliary_reducers
+from cropr_mm.ops.settle import settle
 
 
 @dataclass(frozen=True)
@@ -176,21 +177,29 @@ def _memory(
 
 
 def _outputs(encoder: CroprViT, images: Tensor, mode: Mode) -> list[Tensor]:
-    """Everything that a training loss starts from, auxiliary logits included."""
-    with _listening(encoder) as logits, mode.running(gradient=True):
-        return [*encoder(images), *logits]
+    """Everything that a training loss starts from, auxiliary losses included."""
+    with _listening(encoder) as losses, mode.running(gradient=True):
+        return [*encoder(images), *losses]
 
 
 @contextmanager
 def _listening(encoder: CroprViT) -> Iterator[list[Tensor]]:
-    """Auxiliary logits of what runs inside, as the hook of a training collects them."""
-    logits: list[Tensor] = []
+    """Auxiliary losses of what runs inside, made as ``CroprAuxLossHook`` makes them."""
+    losses: list[Tensor] = []
+
+    def listen(reducer: nn.Module, _: nn.Module, args: tuple, output: Tensor | tuple) -> None:
+        logits = output[0] if isinstance(output, tuple) else output
+        if getattr(reducer, "stop_gradient", False):
+            losses.append(settle(torch.sum, logits, list(reducer.parameters())))
+        else:
+            losses.append(logits.sum())
+
     handles = [
-        reducer.auxiliary.register_forward_hook(lambda *call: logits.append(call[-1]))
+        reducer.auxiliary.register_forward_hook(partial(listen, reducer))
         for reducer in auxiliary_reducers(encoder).values()
     ]
     try:
-        yield logits
+        yield losses
     finally:
         for handle in handles:
             handle.remove()

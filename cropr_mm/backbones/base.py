@@ -1,7 +1,11 @@
 """What hooks and tools know of every backbone that reduces tokens."""
 
+from typing import Any
+
 from mmengine.model import BaseModule
 from torch import nn
+
+from cropr_mm.registry import MODELS
 
 
 class ReducingBackbone(BaseModule):
@@ -9,6 +13,7 @@ class ReducingBackbone(BaseModule):
 
     Attributes:
         depth: Blocks that a schedule counts.
+        embed_dim: Channels of the tokens there.
         grid: Rows and columns of tokens at the native image size.
         patch_size: Side of a token's cell in the image, in pixels.
         num_prefix: Prefix tokens.
@@ -17,6 +22,7 @@ class ReducingBackbone(BaseModule):
     """
 
     depth: int
+    embed_dim: int
     grid: tuple[int, int]
     patch_size: int
     num_prefix = 0
@@ -48,6 +54,16 @@ class ReducingBackbone(BaseModule):
             if i in keep and not before:
                 alive = keep[i]
         return counts
+
+    def make_reducers(self, cfg: dict[str, Any]) -> nn.ModuleDict:
+        """One reducer per block of the schedule, by the block's number as text."""
+        reducers = nn.ModuleDict()
+        for block, count in self.num_keep().items():
+            given = {"embed_dim": self.embed_dim}
+            if getattr(MODELS.get(cfg["type"]), "sized", False):
+                given["num_slots"] = count
+            reducers[str(block)] = MODELS.build({**cfg, **given})
+        return reducers
 
     def switch_to_deploy(self) -> None:
         """Strip every reducer to what inference needs."""

@@ -101,11 +101,9 @@ class CroprPVT(ReducingBackbone):
         self.schedule = None if schedule is None else TASK_UTILS.build(schedule)
         self.reducers = nn.ModuleDict()
         if reducer is not None:
-            for block, count in self.num_keep().items():
-                size = {"embed_dim": self.embed_dim}
-                if getattr(MODELS.get(reducer["type"]), "sized", False):
-                    size["num_slots"] = count
-                self.reducers[str(block)] = _checked(MODELS.build({**reducer, **size}))
+            self.reducers = self.make_reducers(reducer)
+            for built in self.reducers.values():
+                _check(built)
         if deploy:
             self.switch_to_deploy()
 
@@ -228,8 +226,8 @@ def _build(arch: str | dict[str, Any], given: dict[str, Any]) -> PyramidVisionTr
     return timm.create_model(arch, **given)
 
 
-def _checked(reducer: TokenReducer) -> TokenReducer:
-    """The reducer, if it is a pruner that this host can serve; ValueError says why it is not."""
+def _check(reducer: TokenReducer) -> None:
+    """Raise ValueError, with the reasons, for what is no pruner that this host can serve."""
     reasons = [
         reason
         for reason, holds in (
@@ -245,4 +243,3 @@ def _checked(reducer: TokenReducer) -> TokenReducer:
             "CroprPVT expects a pruner that keeps tokens in their cells and reads none but "
             f"{sorted(_SIGNALS)}; {type(reducer).__name__} {' and '.join(reasons)}"
         )
-    return reducer

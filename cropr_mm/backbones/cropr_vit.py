@@ -283,11 +283,7 @@ class CroprViT(ReducingBackbone):
 
     def _build_reducers(self, cfg: dict[str, Any]) -> None:
         """One reducer per block of the schedule."""
-        for block, count in self.num_keep().items():
-            given = {"embed_dim": self.embed_dim}
-            if getattr(MODELS.get(cfg["type"]), "sized", False):
-                given["num_slots"] = count
-            self.reducers[str(block)] = MODELS.build({**cfg, **given})
+        self.reducers = self.make_reducers(cfg)
         left = self.grid[0] * self.grid[1]
         for block, count in self.num_keep().items():  # again, now that their site is known
             self.reducers[str(block)].check_count(left, self.num_prefix, count)

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from cropr_mm.ops.restore import restore_tokens
+from cropr_mm.ops.restore import restore_tokens, zero_padded_map
 from cropr_mm.structures import Tokens
 
 
@@ -48,11 +48,11 @@ def make_exit_map(tokens: Tokens, parked: Sequence[Tokens], num_classes: int) ->
         Logits and, in the last channel, 1 for the cells that have any, 0 elsewhere:
         (B, num_classes + 1, h, w).
     """
-    full = restore_tokens(tokens, parked, None)
-    exits = full.exit
-    if exits is None:
-        exits = full.x.new_zeros(*full.index.shape, num_classes + 1)
-    return exits.transpose(1, 2).unflatten(2, full.grid).contiguous()
+    exits = tokens.x.new_zeros(tokens.x.shape[0], num_classes + 1, *tokens.grid)
+    for part in (tokens, *parked):  # each token is in one of them
+        if part.exit is not None:
+            exits = exits + zero_padded_map(part.exit.to(exits.dtype), part.index, part.grid)
+    return exits
 
 
 def _mean(tokens: Tokens, x: Tensor, with_prefix: bool) -> Tensor:

@@ -15,19 +15,8 @@ from cropr_mm.checkpoints.queries import fit_queries
 def load_pvt(backbone: nn.Module, source: str | Path | Mapping[str, Any], prefix: str = "") -> None:
     """Load timm's weights, the released ones, or our own into a ``CroprPVT``.
 
-    Nothing may be left over but the source's ``head*`` and stages behind the last one that is
-    asked for, and nothing may be missing but ``reducers.*``. Nothing is loaded unless everything
-    fits.
-
-    Args:
-        backbone: A ``CroprPVT``; its parameters are overwritten.
-        source: Checkpoint file or address, see :func:`safe_load`, or what it holds.
-        prefix: Name of the encoder in the file, such as 'backbone.'.
-
-    Raises:
-        CheckpointError: If names or shapes do not fit, with all of them, or the file is not
-            acceptable.
-        FileNotFoundError: If there is no such file.
+    As :func:`cropr_mm.checkpoints.load_backbone`, but what may be left over are the source's
+    ``head*`` and stages behind the last one that is asked for, and missing only ``reducers.*``.
     """
     label, checkpoint, weights = read_weights(source, prefix)
     weights = pvt_v2.checkpoint_filter_fn(weights, backbone)

@@ -109,8 +109,11 @@ def make_config(run: Run, pack: Pack, start: Path | None) -> Config:
         if variant.reducer["type"] == "cropr_mm.AttnTopK" and not _has_class_token(backbone):
             backbone.reducer.signal = "column_mean"
         hooks = [hook for hook in hooks if hook["type"] != "cropr_mm.CroprAuxLossHook"]
-    if variant.hook is not None:
-        hooks.append(dict(type="cropr_mm.CroprAuxLossHook", **variant.hook))
+        if variant.target is not None:
+            hooks.append(dict(type="cropr_mm.CroprAuxLossHook", target=variant.target))
+    elif variant.target is not None:
+        (hook,) = (hook for hook in hooks if hook["type"] == "cropr_mm.CroprAuxLossHook")
+        hook.target = dict(num_classes=hook.target.num_classes, **variant.target)
     if variant.taught:
         teacher = dict(checkpoint=str(start), logits=TASKS[pack.task].logits)
         hooks[-1] = dict(hooks[-1], teacher=teacher)
@@ -118,9 +121,6 @@ def make_config(run: Run, pack: Pack, start: Path | None) -> Config:
         backbone.schedule = _constant_rate(backbone, variant.percent)
     if variant.options:
         backbone.reducer.update(variant.options)
-    if variant.target is not None:
-        (hook,) = (hook for hook in hooks if hook["type"] == "cropr_mm.CroprAuxLossHook")
-        hook.target = dict(num_classes=hook.target.num_classes, **variant.target)
     cfg.custom_hooks = [hook for hook in hooks if hook["type"] != "cropr_mm.PruningMapHook"]
     if variant.adapt is not None:
         variant.adapt(cfg)

@@ -18,12 +18,11 @@ class Variant:
         pruned: Whether it starts from the pruned config of a pack, or from the dense one.
         reducer: Replaces the reducer of the pruned config; None keeps Cropr and its hook.
         options: Replace arguments of Cropr.
-        target: Replaces what Cropr learns, of as many classes; None keeps the pack's target.
+        target: Replaces what Cropr learns, of as many classes; None keeps the pack's target. Where
+            the reducer was replaced: what that one learns by CroprAuxLossHook; None for nothing.
         backbone: Further arguments of the encoder.
         percent: Share of the patch tokens that are pruned, at a constant rate per block; 0 keeps
             the schedule of the pruned config.
-        hook: What CroprAuxLossHook gets instead, for methods with a loss of their own; None for
-            those without, where the reducer was replaced.
         taught: Whether the dense model that all start from is also their teacher.
         adapt: Changes the config further.
     """
@@ -34,7 +33,6 @@ class Variant:
     target: dict[str, Any] | None = None
     backbone: dict[str, Any] = field(default_factory=dict)
     percent: int = 0
-    hook: dict[str, Any] | None = None
     taught: bool = False
     adapt: Callable[[Config], None] | None = None
 
@@ -62,8 +60,8 @@ def _fused(fusion: str, **options: Any) -> Variant:
 
 def _decided(name: str) -> Variant:
     """A method that learns a decision about each token, with a teacher."""
-    hook = dict(target=dict(type="cropr_mm.KeepRatioTarget"))
-    return Variant(reducer=dict(type=f"cropr_mm.{name}"), hook=hook, taught=True)
+    target = dict(type="cropr_mm.KeepRatioTarget")
+    return Variant(reducer=dict(type=f"cropr_mm.{name}"), target=target, taught=True)
 
 
 def _merger(name: str, percent: int = 87) -> Variant:

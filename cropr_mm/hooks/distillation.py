@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from cropr_mm.backbones.lookup import find_vits
 from cropr_mm.checkpoints.errors import CheckpointError
-from cropr_mm.checkpoints.safe import safe_load
+from cropr_mm.checkpoints.load import read_weights
 from cropr_mm.hooks.listener import LossListener
 from cropr_mm.ops.policy import is_soft
 from cropr_mm.reducers import KeepDecision
@@ -216,12 +216,7 @@ def _dense_copy(model: nn.Module, checkpoint: str) -> nn.Module:
     for path, backbone in find_vits(teacher).items():
         parent, _, name = path.rpartition(".")
         setattr(teacher.get_submodule(parent), name, backbone.unpruned())
-    content = safe_load(checkpoint)
-    weights = {
-        name.removeprefix("module."): value
-        for name, value in content.get("state_dict", content).items()
-        if isinstance(value, Tensor)
-    }
+    _, _, weights = read_weights(checkpoint, "")
     try:
         wrong = teacher.load_state_dict(weights, strict=False)
     except RuntimeError as error:  # other shapes

@@ -67,7 +67,7 @@ def restore_tokens(kept: Tokens, parked: Sequence[Tokens], order: Tensor | None)
     full = take_tokens(kept, place, with_prefix=True)
     cells = torch.arange(num_cells, device=place.device) if order is None else order
     index = cells.expand_as(place)
-    return Tokens(full.x, index, full.grid, full.num_prefix, full.size, exit=full.exit)
+    return Tokens(full.x, index, full.grid, full.num_prefix, full.size)
 
 
 def zero_padded_map(x: Tensor, index: Tensor, grid: tuple[int, int]) -> Tensor:
@@ -106,10 +106,7 @@ def _place_of_cells(index: Tensor, num_cells: int) -> Tensor:
 
 def _join(parts: Sequence[Tokens]) -> Tokens:
     """Concatenate along the sequence; the first part brings the prefix."""
-    size = left = None
-    if any(part.exit is not None for part in parts):
-        width = max(0 if part.exit is None else part.exit.shape[2] for part in parts)
-        left = torch.cat([_exits(part, width) for part in parts], dim=1)
+    size = None
     if any(part.size is not None for part in parts):
         size = torch.cat([_sizes(part) for part in parts], dim=1)
     return Tokens(
@@ -118,13 +115,7 @@ def _join(parts: Sequence[Tokens]) -> Tokens:
         grid=parts[0].grid,
         num_prefix=parts[0].num_prefix,
         size=size,
-        exit=left,
     )
-
-
-def _exits(tokens: Tokens, width: int) -> Tensor:
-    none = tokens.x.new_zeros(*tokens.index.shape, width)
-    return none if tokens.exit is None else tokens.exit.to(none.dtype)
 
 
 def _sizes(tokens: Tokens) -> Tensor:

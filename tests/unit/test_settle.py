@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from cropr_mm import CroprViT
-from cropr_mm.analysis.tensor_bytes import peak_tensor_bytes
+from cropr_mm.analysis.memory import peak_bytes
 from cropr_mm.hooks import aux_loss
 from cropr_mm.hooks.aux_loss import AuxiliaryListener
 from cropr_mm.ops.settle import settle, used_at_once
@@ -170,7 +170,7 @@ def step_bytes(model: nn.Module, listened: bool = True, num_queries: int | None 
         target = ClassTarget(3) if num_queries == 1 else PatchLabelTarget(3, CELLS)
         AuxiliaryListener(model, target)
     images, given = torch.randn(2, 3, 4 * CELLS, 4 * CELLS), samples()
-    return peak_tensor_bytes(lambda: gradients(model, images, given))
+    return peak_bytes(lambda: gradients(model, images, given))
 
 
 def test_the_branches_need_less_memory_than_pruning_saves(kept_graphs) -> None:
@@ -196,5 +196,5 @@ def test_peak_counts_each_storage_while_it_lives() -> None:
         z = z + 1  # two again
         (x * z).sum().backward()  # the product is gone when the gradient comes: two and the sum
 
-    assert peak_tensor_bytes(function) == pytest.approx(2 * 4000, abs=20)
-    assert peak_tensor_bytes(lambda: x.detach().view(10, 100)) == 0
+    assert peak_bytes(function) == pytest.approx(2 * 4000, abs=20)
+    assert peak_bytes(lambda: x.detach().view(10, 100)) == 0
