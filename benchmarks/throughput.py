@@ -25,7 +25,13 @@ from cropr_mm.analysis.machine import machine_name, versions
 from cropr_mm.analysis.memory import EncoderMemory, encoder_memory, measured_memory
 from cropr_mm.analysis.mode import Mode
 from cropr_mm.analysis.products import macs
-from cropr_mm.analysis.side_by_side import Entry, SideBySide, encoder_entry, time_side_by_side
+from cropr_mm.analysis.side_by_side import (
+    FORMS,
+    Entry,
+    SideBySide,
+    encoder_entry,
+    time_side_by_side,
+)
 from cropr_mm.analysis.speed_plot import draw_groups
 from cropr_mm.analysis.studies import STUDIES, Group
 from cropr_mm.backbones.cropr_vit import CroprViT
@@ -62,7 +68,7 @@ def parse_args() -> argparse.Namespace:
         help="default: auto; flash and math in the study of precision",
     )
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--compile", action="store_true", help="time the compiled form")
+    parser.add_argument("--form", choices=FORMS, default="eager", help="default: %(default)s")
     parser.add_argument("--rounds", type=int, default=20, metavar="N", help="default: %(default)s")
     parser.add_argument(
         "--json", type=Path, metavar="FILE", help="write all times after each group"
@@ -106,7 +112,7 @@ def main() -> None:
             "threads": torch.get_num_threads(),
             "versions": versions(),
             "rounds": args.rounds,
-            "compile": args.compile,
+            "form": args.form,
         }
         done = read_done(args.json, about) if args.json else {}
         print(f"{args.study} on {about['machine']}, {about['threads']} CPU threads")
@@ -161,7 +167,7 @@ def run_group(
         torch.cuda.empty_cache()
 
     def timed() -> tuple[dict[str, CroprViT], SideBySide]:
-        entries = make_entries(group, mode, batch_size, args.compile)
+        entries = make_entries(group, mode, batch_size, args.form)
         images = next(iter(entries.values())).encoder.images
         result = time_side_by_side(entries, images, images, mode, rounds=args.rounds)
         return {name: entry.encoder.encoder for name, entry in entries.items()}, result
@@ -212,7 +218,7 @@ def attempt(function: Callable[[], T]) -> tuple[T | None, str]:
 
 
 def make_entries(
-    group: Group, mode: Mode, batch_size: int, compile: bool = False
+    group: Group, mode: Mode, batch_size: int, form: str = "eager"
 ) -> dict[str, Entry]:
     """Encoders of a group with random weights, stripped for inference, each with its images."""
     images: dict[tuple[int, int], Tensor] = {}
@@ -225,7 +231,7 @@ def make_entries(
         if size not in images:
             images[size] = random_images(batch_size, size, mode)
         module = OnOwnImages(mode.place(encoder), images[size])
-        entries[name] = encoder_entry(module, module, compile)
+        entries[name] = encoder_entry(module, module, form)
     return entries
 
 

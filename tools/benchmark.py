@@ -20,7 +20,7 @@ from cropr_mm.analysis.entries import (
 )
 from cropr_mm.analysis.machine import machine_name, versions
 from cropr_mm.analysis.mode import Mode
-from cropr_mm.analysis.side_by_side import time_side_by_side
+from cropr_mm.analysis.side_by_side import FORMS, time_side_by_side
 from cropr_mm.analysis.speed_plot import draw_throughput
 from cropr_mm.analysis.yardsticks import YARDSTICKS
 from cropr_mm.runner import load_config, short_errors
@@ -52,6 +52,11 @@ def parse_args() -> argparse.Namespace:
         "timm (its dense model), literal (the published step on timm's blocks)",
     )
     parser.add_argument("--compile", action="store_true", help="also time the compiled form of all")
+    parser.add_argument(
+        "--freeze",
+        action="store_true",
+        help="also time the compiled form with weights as constants, packed for the CPU",
+    )
     parser.add_argument("--rounds", type=int, default=10, metavar="N", help="default: %(default)s")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all times and settings")
     parser.add_argument("--plot", type=Path, metavar="FILE", help="draw images per second (PNG)")
@@ -72,9 +77,10 @@ def main() -> None:
         first = next(iter(configs.values()))
         size = tuple(args.img_size or native_size(first))
         configs = {name: with_image_size(cfg, size) for name, cfg in configs.items()}
+        forms = [form for form, timed in zip(FORMS, (True, args.compile, args.freeze), strict=True) if timed]
         torch.manual_seed(0)
         entries = make_entries(
-            configs, mode, part=args.part, yardsticks=args.yardsticks, compile=args.compile
+            configs, mode, part=args.part, yardsticks=args.yardsticks, forms=forms
         )
         results = {}
         print(

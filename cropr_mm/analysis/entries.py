@@ -27,7 +27,7 @@ def make_entries(
     *,
     part: str = "encoder",
     yardsticks: Sequence[str] = (),
-    compile: bool = False,
+    forms: Sequence[str] = ("eager",),
 ) -> dict[str, Entry]:
     """Models of configs with random weights, stripped for inference, and yardsticks of the first.
 
@@ -36,11 +36,11 @@ def make_entries(
         mode: Precision and place that they are brought to.
         part: 'encoder' or 'model'.
         yardsticks: Names out of YARDSTICKS, made of the first config's encoder.
-        compile: Whether to add the compiled form of each.
+        forms: In which forms to time each, out of FORMS.
 
     Returns:
-        Entries by name: 'dense' first if asked for, then the configs, the other yardsticks, and
-        after each 'NAME, compiled'.
+        Entries by name: 'dense' first if asked for, then the configs, the other yardsticks; forms
+        other than eager as 'NAME, FORM'.
 
     Raises:
         ValueError: If a name is unknown or does not go with the part, precision or encoder.
@@ -60,13 +60,13 @@ def make_entries(
     order = dict.fromkeys([*(["dense"] if "dense" in made else []), *encoders, *made])
     entries = {}
     for name in order:
-        for compiled in (False, True) if compile else (False,):
-            label = f"{name}, compiled" if compiled else name
+        for form in forms:
+            label = name if form == "eager" else f"{name}, {form}"
             if part == "encoder":
-                entries[label] = encoder_entry(modules[name], stands_for[name], compiled)
+                entries[label] = encoder_entry(modules[name], stands_for[name], form)
             else:
                 model = models.get(name, models[first])
-                entries[label] = model_entry(model, modules[name], compiled)
+                entries[label] = model_entry(model, modules[name], form)
     return entries
 
 

@@ -307,9 +307,11 @@ class CroprViT(ReducingBackbone):
         prefix = [t for t in (self.cls_token, self.reg_token) if t is not None]
         if self.pos_embed is not None:
             rows = self._num_embedded_prefix()
-            pos = resample_abs_pos_embed(
-                self.pos_embed, new_size=grid, old_size=self.grid, num_prefix_tokens=rows
-            )
+            pos = self.pos_embed
+            if grid != self.grid:
+                pos = resample_abs_pos_embed(
+                    pos, new_size=grid, old_size=self.grid, num_prefix_tokens=rows
+                )
             x = x + pos[:, rows:]
             if rows:
                 prefix = [torch.cat(prefix, dim=1) + pos[:, :rows]]

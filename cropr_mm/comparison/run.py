@@ -58,8 +58,9 @@ def compare(
     groups = [(pack, seed) for pack in packs for seed in seeds]
     first = {group: _run(out, *group, PRETRAINING) for group in groups}
     rest = {group: [_run(out, *group, name) for name in variants] for group in groups}
-    if any(pack.startswith("digits") for pack in packs):
-        make_demo_data("data/demo")
+    for pack in packs:
+        for folder, settings in PACKS[pack].demo_data.items():
+            make_demo_data(folder, settings)
 
     _execute(first, rest, jobs)
     files = []

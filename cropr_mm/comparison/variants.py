@@ -7,6 +7,7 @@ from typing import Any
 from mmengine.config import Config
 from timm.layers import to_2tuple
 
+from cropr_mm.datasets import DemoSettings
 from cropr_mm.preflight import SetupError
 
 
@@ -153,6 +154,7 @@ class Pack:
             multiples of that of the trained encoder. In the published recipes layer decay does
             this: theirs is the learning rate of the head.
         overrides: Entries of both configs by dotted key, such as another image size.
+        demo_data: Demo data to make first, by folder; empty where the user brings data.
     """
 
     task: str
@@ -163,7 +165,10 @@ class Pack:
     finetune_lr: float = 3e-4
     auxiliary_lr_mult: float = 3.0
     overrides: dict[str, Any] = field(default_factory=dict)
+    demo_data: dict[str, DemoSettings] = field(default_factory=dict)
 
+
+_DIGITS = {"data/demo": DemoSettings()}
 
 PACKS = {
     "digits": Pack(
@@ -173,6 +178,7 @@ PACKS = {
         pretrain_iters=400,
         finetune_iters=150,
         auxiliary_lr_mult=1.0,
+        demo_data=_DIGITS,
     ),
     "person": Pack(
         task="det",
@@ -189,6 +195,7 @@ PACKS = {
         pretrain_iters=1400,
         finetune_iters=600,
         finetune_lr=1e-3,
+        demo_data=_DIGITS,
     ),
     "camvid": Pack(
         task="seg",
@@ -205,6 +212,7 @@ PACKS = {
         pretrain_iters=400,
         finetune_iters=400,
         finetune_lr=1e-3,
+        demo_data=_DIGITS,
     ),
     "digits_labels": Pack(
         task="multilabel",
@@ -213,6 +221,7 @@ PACKS = {
         pretrain_iters=600,
         finetune_iters=400,
         finetune_lr=1e-3,
+        demo_data=_DIGITS,
     ),
     "trashnet": Pack(
         task="cls",
@@ -223,6 +232,14 @@ PACKS = {
         finetune_lr=1e-3,
     ),
 }
+PACKS["digits_strokes"] = replace(
+    PACKS["digits_seg"],
+    overrides={
+        "train_dataloader.dataset.data_root": "data/demo_strokes",
+        "test_dataloader.dataset.data_root": "data/demo_strokes",
+    },
+    demo_data={"data/demo_strokes": DemoSettings(stroke_contrast=180.0)},
+)
 PACKS["camvid_small"] = replace(
     PACKS["camvid"],
     overrides={

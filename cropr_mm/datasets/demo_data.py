@@ -39,6 +39,8 @@ class DemoSettings:
         digit_size: Smallest and largest side of a digit's scan, pixels.
         max_digits: Most digits in an image; one image in ten has none.
         max_rotation: Largest rotation either way, degrees.
+        stroke_contrast: Largest difference of a stroke of clutter from what is around it, in
+            8-bit grey levels. Digits differ by about 140.
         seed: Where all random numbers start.
         version: Grows whenever the generator changes, so that old data is made anew.
     """
@@ -49,6 +51,7 @@ class DemoSettings:
     digit_size: tuple[int, int] = (30, 60)
     max_digits: int = 3
     max_rotation: float = 15.0
+    stroke_contrast: float = 30.0
     seed: int = 0
     version: int = 2
 
@@ -138,7 +141,7 @@ def _draw_scene(
     rng: np.random.Generator, scans: Array, labels: NDArray[np.int64], settings: DemoSettings
 ) -> Scene:
     size = settings.image_size
-    image = _background(rng, size)
+    image = _background(rng, size, settings.stroke_contrast)
     taken = np.zeros((size, size), bool)
     masks, classes = [], []
     num_digits = 0 if rng.random() < 0.1 else rng.integers(1, settings.max_digits + 1)
@@ -163,8 +166,8 @@ def _draw_scene(
     return Scene(image.round().clip(0, 255).astype(np.uint8), masks, classes)
 
 
-def _background(rng: np.random.Generator, size: int) -> Array:
-    """Clutter of low contrast: clouds of three scales and soft strokes, shape (S, S, 3)."""
+def _background(rng: np.random.Generator, size: int, stroke_contrast: float) -> Array:
+    """Clutter: soft clouds of three scales, and strokes, shape (S, S, 3)."""
     image = np.ones((size, size, 3)) * rng.uniform(45, 90, 3)
     for cells, strength in ((3, 22), (8, 12), (24, 8)):
         cloud = rng.normal(0, strength, (cells, cells))
@@ -178,7 +181,7 @@ def _background(rng: np.random.Generator, size: int) -> Array:
         across = (y - y0) * np.cos(angle) - (x - x0) * np.sin(angle)
         far = np.hypot(across, np.maximum(np.abs(along) - length / 2, 0))
         stroke = np.clip(width - far, 0, 1)
-        image += stroke[..., None] * rng.uniform(-30, 30, 3)
+        image += stroke[..., None] * rng.uniform(-stroke_contrast, stroke_contrast, 3)
     return image
 
 

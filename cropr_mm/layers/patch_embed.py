@@ -1,12 +1,37 @@
-"""From pixels to patch tokens: one convolution, or a convolutional stem.
+"""From pixels to patch tokens: one product, or a convolutional stem.
 
 B batch, N patches, C channels.
 """
 
-from timm.layers import PatchEmbed
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cropr_mm.layers.arch import Arch
+
+
+class PatchEmbed(nn.Module):
+    """One linear layer on the pixels of each patch.
+
+    It is the convolution whose kernel and stride are the patch, and has its parameters, but runs as
+    a matrix product: on CPUs the convolution kernel is many times slower at this shape.
+
+    Args:
+        patch_size: In pixels.
+        in_channels: Image channels.
+        embed_dim: C.
+    """
+
+    def __init__(self, patch_size: int, in_channels: int, embed_dim: int) -> None:
+        super().__init__()
+        self.patch_size = patch_size
+        self.proj = nn.Conv2d(in_channels, embed_dim, patch_size, stride=patch_size)
+
+    def forward(self, img: Tensor) -> Tensor:
+        """Images (B, in_channels, H, W) to tokens (B, N, C) in raster order."""
+        side = self.patch_size
+        patches = img.unflatten(2, (-1, side)).unflatten(4, (-1, side))  # (B, c, h, s, w, s)
+        patches = patches.permute(0, 2, 4, 1, 3, 5).flatten(3).flatten(1, 2)  # (B, N, c * s * s)
+        return F.linear(patches, self.proj.weight.flatten(1), self.proj.bias)
 
 
 class ConvStem(nn.Module):
@@ -52,6 +77,4 @@ def make_patch_embed(arch: Arch, patch_size: int, in_channels: int) -> nn.Module
     """Images (B, in_channels, H, W) to tokens (B, N, C), as the architecture says."""
     if arch.conv_stem is not None:
         return ConvStem(patch_size, in_channels, arch.conv_stem, arch.embed_dim)
-    return PatchEmbed(
-        img_size=None, patch_size=patch_size, in_chans=in_channels, embed_dim=arch.embed_dim
-    )
+    return PatchEmbed(patch_size, in_channels, arch.embed_dim)

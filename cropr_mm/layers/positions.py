@@ -170,5 +170,5 @@ class Positions(nn.Module):
 
 
 def _rows(rope: Rope, index: Tensor) -> Rope:
-    """Rows of a table by token, shape (1 or B, N, d / 2)."""
+    """Rows of a table by token, shape (1 or B, N, d)."""
     return Rope(rope.cos[index], rope.sin[index])

@@ -1,7 +1,8 @@
 """Rotary position embedding over two axes, as tables of cosines and sines.
 
-N positions, d channels of a head. A table has d / 2 columns: the first half turns with the row
-(y), the second with the column (x) of a token.
+N positions, d channels of a head. Channels turn in d / 2 pairs: the first half of the pairs with
+the row (y), the second with the column (x) of a token. Tables are as wide as a head, so that a
+rotation is two products and a swap, which runs faster than one on the halves of all pairs.
 
 Source: EVA-02 (arXiv 2303.11331) rescales positions to a reference grid; DINOv3 (arXiv 2508.10104)
 takes cell centres in [-1, 1]. Tables are looked up by token index, so pruned tokens keep their
@@ -16,7 +17,12 @@ from torch import Tensor
 
 
 class Rope(NamedTuple):
-    """Cosines and sines of the rotation angles, each of shape (N, d / 2) or (B, N, d / 2)."""
+    """What rotates the tokens, each table of shape (N, d) or (1 or B, N, d).
+
+    Attributes:
+        cos: Factor of a channel.
+        sin: Factor of its partner, negative for the first of a pair.
+    """
 
     cos: Tensor
     sin: Tensor
@@ -26,8 +32,8 @@ class RopeSpec(NamedTuple):
     """How coordinates become angles.
 
     Attributes:
-        kind: 'eva' (position * ref_grid / span, frequencies 1 / t**k) or 'dinov3' (centres in [-1,
-            1], 2 pi / t**k).
+        kind: 'eva' (position * ref_grid / span, frequencies 1 / t**k, pairs of neighbours) or
+            'dinov3' (centres in [-1, 1], 2 pi / t**k, channel i is paired with i + d / 2).
         temperature: t.
         ref_grid: Side of the reference grid of 'eva', in patches.
     """
@@ -62,8 +68,10 @@ def rope_table(
     else:
         bands = 2 * math.pi * spec.temperature**-exponent
         axes = [(c.float() + 0.5) * (2 / s) - 1 for c, s in zip((y, x), span, strict=True)]
-    angles = torch.cat([axis[:, None] * bands for axis in axes], dim=1)
-    return Rope(angles.cos(), angles.sin())
+    angles = torch.cat([axis[:, None] * bands for axis in axes], dim=1)  # (N, d / 2)
+    cos, sin = angles.cos(), angles.sin()
+    join = _beside if spec.kind == "eva" else _behind
+    return Rope(join(cos, cos), join(-sin, sin))
 
 
 def apply_rope(x: Tensor, rope: Rope, half: bool) -> Tensor:
@@ -71,8 +79,9 @@ def apply_rope(x: Tensor, rope: Rope, half: bool) -> Tensor:
 
     Args:
         x: Queries or keys, shape (B, N, ..., d).
-        rope: Table of shape (1 or B, N, d / 2), broadcast over the axes between N and d.
-        half: Pair channel i with i + d / 2 (DINOv3) instead of 2 i with 2 i + 1 (EVA).
+        rope: Tables of shape (1 or B, N, d), broadcast over the axes between N and d.
+        half: Channel i is paired with i + d / 2 (DINOv3) instead of 2 i with 2 i + 1 (EVA), as in
+            the tables.
 
     Returns:
         Rotated ``x``.
@@ -80,7 +89,18 @@ def apply_rope(x: Tensor, rope: Rope, half: bool) -> Tensor:
     shape = rope.cos.shape[:2] + (1,) * (x.dim() - 3) + rope.cos.shape[-1:]
     cos, sin = rope.cos.view(shape), rope.sin.view(shape)
     if half:
-        a, b = x.chunk(2, dim=-1)
-        return torch.cat([a * cos - b * sin, b * cos + a * sin], dim=-1).to(x.dtype)
-    a, b = x.unflatten(-1, (-1, 2)).unbind(-1)
-    return torch.stack([a * cos - b * sin, b * cos + a * sin], dim=-1).flatten(-2).to(x.dtype)
+        first, second = x.chunk(2, dim=-1)
+        partner = _behind(second, first)
+    else:
+        partner = x.unflatten(-1, (-1, 2)).flip(-1).flatten(-2)
+    return torch.addcmul(x * cos, partner, sin).to(x.dtype)
+
+
+def _beside(first: Tensor, second: Tensor) -> Tensor:
+    """Pairs of neighbours."""
+    return torch.stack([first, second], dim=-1).flatten(-2)
+
+
+def _behind(first: Tensor, second: Tensor) -> Tensor:
+    """All first ones of the pairs, then all second ones."""
+    return torch.cat([first, second], dim=-1)

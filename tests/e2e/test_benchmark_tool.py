@@ -38,9 +38,9 @@ def test_compiled_beside_eager(tool: Tool, tmp_path: Path) -> None:
         "arch = dict(depth=3, embed_dim=16, num_heads=2)\n"
         "model = dict(backbone=dict(arch=arch), decode_head=dict(in_channels=16, channels=16))\n"
     )
-    out = tool("benchmark.py", config, "--compile", "--rounds", "2")
+    out = tool("benchmark.py", config, "--compile", "--freeze", "--rounds", "2")
     rows = [line.split("  ")[0] for line in out.splitlines() if "x (" in line]
-    assert rows == ["cropr_small", "cropr_small, compiled"]
+    assert rows == ["cropr_small", "cropr_small, compiled", "cropr_small, frozen"]
 
 
 def test_a_whole_detector_against_its_dense_twin(tool: Tool) -> None:

@@ -152,7 +152,7 @@ def executed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         (run.folder / "result.json").write_text('{"metrics": {}}')
 
     monkeypatch.setattr(comparison, "execute", execute)
-    monkeypatch.setattr(comparison, "make_demo_data", lambda folder: None)
+    monkeypatch.setattr(comparison, "make_demo_data", lambda folder, settings: None)
     return done
 
 
