@@ -23,15 +23,9 @@ from torch import Tensor, nn
 from cropr_mm.analysis.entries import random_images
 from cropr_mm.analysis.machine import machine_name, versions
 from cropr_mm.analysis.memory import EncoderMemory, encoder_memory, measured_memory
-from cropr_mm.analysis.mode import Mode
+from cropr_mm.analysis.mode import FREEZE_HELP, Mode, freeze_weights
 from cropr_mm.analysis.products import macs
-from cropr_mm.analysis.side_by_side import (
-    FORMS,
-    Entry,
-    SideBySide,
-    encoder_entry,
-    time_side_by_side,
-)
+from cropr_mm.analysis.side_by_side import Entry, SideBySide, encoder_entry, time_side_by_side
 from cropr_mm.analysis.speed_plot import draw_groups
 from cropr_mm.analysis.studies import STUDIES, Group
 from cropr_mm.backbones.cropr_vit import CroprViT
@@ -68,7 +62,8 @@ def parse_args() -> argparse.Namespace:
         help="default: auto; flash and math in the study of precision",
     )
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--form", choices=FORMS, default="eager", help="default: %(default)s")
+    parser.add_argument("--compile", action="store_true", help="time the compiled form")
+    parser.add_argument("--freeze", action="store_true", help=FREEZE_HELP)
     parser.add_argument("--rounds", type=int, default=20, metavar="N", help="default: %(default)s")
     parser.add_argument(
         "--json", type=Path, metavar="FILE", help="write all times after each group"
@@ -98,6 +93,7 @@ def main() -> None:
         for option, file in (("--json", args.json), ("--plot", args.plot)):
             if file and not file.absolute().parent.is_dir():
                 raise ValueError(f"{option} expects a file in a folder that exists, got {file}")
+        freeze_weights(args.freeze, args.compile)
         if min(args.batch_sizes) < 1:
             raise ValueError(f"expected batch sizes >= 1, got {args.batch_sizes}")
         kinds = itertools.product(args.dtype or study.dtypes, args.sdpa or study.kernels)
@@ -112,7 +108,8 @@ def main() -> None:
             "threads": torch.get_num_threads(),
             "versions": versions(),
             "rounds": args.rounds,
-            "form": args.form,
+            "compile": args.compile,
+            "frozen": args.freeze,
         }
         done = read_done(args.json, about) if args.json else {}
         print(f"{args.study} on {about['machine']}, {about['threads']} CPU threads")
@@ -167,7 +164,7 @@ def run_group(
         torch.cuda.empty_cache()
 
     def timed() -> tuple[dict[str, CroprViT], SideBySide]:
-        entries = make_entries(group, mode, batch_size, args.form)
+        entries = make_entries(group, mode, batch_size, args.compile)
         images = next(iter(entries.values())).encoder.images
         result = time_side_by_side(entries, images, images, mode, rounds=args.rounds)
         return {name: entry.encoder.encoder for name, entry in entries.items()}, result
@@ -218,7 +215,7 @@ def attempt(function: Callable[[], T]) -> tuple[T | None, str]:
 
 
 def make_entries(
-    group: Group, mode: Mode, batch_size: int, form: str = "eager"
+    group: Group, mode: Mode, batch_size: int, compile: bool = False
 ) -> dict[str, Entry]:
     """Encoders of a group with random weights, stripped for inference, each with its images."""
     images: dict[tuple[int, int], Tensor] = {}
@@ -231,7 +228,7 @@ def make_entries(
         if size not in images:
             images[size] = random_images(batch_size, size, mode)
         module = OnOwnImages(mode.place(encoder), images[size])
-        entries[name] = encoder_entry(module, module, form)
+        entries[name] = encoder_entry(module, module, compile)
     return entries
 
 

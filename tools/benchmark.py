@@ -19,8 +19,8 @@ from cropr_mm.analysis.entries import (
     with_image_size,
 )
 from cropr_mm.analysis.machine import machine_name, versions
-from cropr_mm.analysis.mode import Mode
-from cropr_mm.analysis.side_by_side import FORMS, time_side_by_side
+from cropr_mm.analysis.mode import FREEZE_HELP, Mode, freeze_weights
+from cropr_mm.analysis.side_by_side import time_side_by_side
 from cropr_mm.analysis.speed_plot import draw_throughput
 from cropr_mm.analysis.yardsticks import YARDSTICKS
 from cropr_mm.runner import load_config, short_errors
@@ -52,11 +52,7 @@ def parse_args() -> argparse.Namespace:
         "timm (its dense model), literal (the published step on timm's blocks)",
     )
     parser.add_argument("--compile", action="store_true", help="also time the compiled form of all")
-    parser.add_argument(
-        "--freeze",
-        action="store_true",
-        help="also time the compiled form with weights as constants, packed for the CPU",
-    )
+    parser.add_argument("--freeze", action="store_true", help=FREEZE_HELP)
     parser.add_argument("--rounds", type=int, default=10, metavar="N", help="default: %(default)s")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all times and settings")
     parser.add_argument("--plot", type=Path, metavar="FILE", help="draw images per second (PNG)")
@@ -70,6 +66,7 @@ def main() -> None:
         for option, file in (("--json", args.json), ("--plot", args.plot)):
             if file and not file.absolute().parent.is_dir():
                 raise ValueError(f"{option} expects a file in a folder that exists, got {file}")
+        freeze_weights(args.freeze, args.compile)
         mode = Mode(args.dtype, args.sdpa, args.device)
         configs = {Path(path).stem: load_config(path) for path in args.configs}
         if len(configs) < len(args.configs):
@@ -77,16 +74,15 @@ def main() -> None:
         first = next(iter(configs.values()))
         size = tuple(args.img_size or native_size(first))
         configs = {name: with_image_size(cfg, size) for name, cfg in configs.items()}
-        forms = [form for form, timed in zip(FORMS, (True, args.compile, args.freeze), strict=True) if timed]
         torch.manual_seed(0)
         entries = make_entries(
-            configs, mode, part=args.part, yardsticks=args.yardsticks, forms=forms
+            configs, mode, part=args.part, yardsticks=args.yardsticks, compile=args.compile
         )
         results = {}
         print(
             f"{args.part}s side by side on {machine_name(mode.device)}: {mode}, "
             f"{torch.get_num_threads()} CPU threads, images of {size[0]}x{size[1]} pixels, "
-            f"{args.rounds} rounds"
+            f"{args.rounds} rounds{', weights frozen in compiled forms' if args.freeze else ''}"
         )
         for batch_size in args.batch_sizes:
             images = random_images(batch_size, size, mode)
@@ -102,6 +98,7 @@ def main() -> None:
             "versions": versions(),
             "dtype": mode.dtype,
             "sdpa": mode.sdpa,
+            "frozen": args.freeze,
             "part": args.part,
             "img_size": list(size),
             "batches": {str(b): result.as_dict() for b, result in results.items()},

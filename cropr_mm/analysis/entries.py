@@ -27,7 +27,7 @@ def make_entries(
     *,
     part: str = "encoder",
     yardsticks: Sequence[str] = (),
-    forms: Sequence[str] = ("eager",),
+    compile: bool = False,
 ) -> dict[str, Entry]:
     """Models of configs with random weights, stripped for inference, and yardsticks of the first.
 
@@ -36,11 +36,11 @@ def make_entries(
         mode: Precision and place that they are brought to.
         part: 'encoder' or 'model'.
         yardsticks: Names out of YARDSTICKS, made of the first config's encoder.
-        forms: In which forms to time each, out of FORMS.
+        compile: Whether to add the compiled form of each.
 
     Returns:
-        Entries by name: 'dense' first if asked for, then the configs, the other yardsticks; forms
-        other than eager as 'NAME, FORM'.
+        Entries by name: 'dense' first if asked for, then the configs, the other yardsticks, and
+        after each 'NAME, compiled'.
 
     Raises:
         ValueError: If a name is unknown or does not go with the part, precision or encoder.
@@ -60,13 +60,13 @@ def make_entries(
     order = dict.fromkeys([*(["dense"] if "dense" in made else []), *encoders, *made])
     entries = {}
     for name in order:
-        for form in forms:
-            label = name if form == "eager" else f"{name}, {form}"
+        for compiled in (False, True) if compile else (False,):
+            label = f"{name}, compiled" if compiled else name
             if part == "encoder":
-                entries[label] = encoder_entry(modules[name], stands_for[name], form)
+                entries[label] = encoder_entry(modules[name], stands_for[name], compiled)
             else:
                 model = models.get(name, models[first])
-                entries[label] = model_entry(model, modules[name], form)
+                entries[label] = model_entry(model, modules[name], compiled)
     return entries
 
 

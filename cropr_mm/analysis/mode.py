@@ -6,10 +6,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+import torch._inductor.config
 from torch import nn
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 KERNELS = {"flash": "FLASH_ATTENTION", "math": "MATH"}
+FREEZE_HELP = "weights are constants of the compiled forms, packed for the CPU's kernels"
 _ATTENTION: Any = getattr(nn, "attention", None)  # torch 2.1 has none
 
 
@@ -66,3 +68,22 @@ class Mode:
 
     def __str__(self) -> str:
         return f"{self.dtype}, attention kernel {self.sdpa}, {self.device}"
+
+
+def freeze_weights(freeze: bool, compile: bool) -> None:
+    """Whether what is compiled from now on, without gradient, has its weights as constants.
+
+    They are then packed once for the CPU's kernels, at the price of a second copy; later changes of
+    the weights are not seen. It is a setting of the process: torch shares compiled code between
+    models of one class, which forbids frozen and other forms side by side.
+
+    Args:
+        freeze: Whether to.
+        compile: Whether anything is compiled.
+
+    Raises:
+        ValueError: If there is nothing to freeze.
+    """
+    if freeze and not compile:
+        raise ValueError("weights are frozen in compiled forms: expected --compile with --freeze")
+    torch._inductor.config.freezing = freeze

@@ -16,10 +16,6 @@ from cropr_mm.analysis.machine import peak_memory
 from cropr_mm.analysis.mode import Mode
 from cropr_mm.analysis.products import record_products
 
-FORMS = ("eager", "compiled", "frozen")
-"""How an encoder runs: as it is; under ``torch.compile``, whole and for static shapes; the same with
-its weights as constants, which the CPU's kernels then find packed, and no longer sees new weights.
-"""
 _COMPILED_FORMS = 64  # of one function; torch keeps 8 by default, one per model and shape
 
 
@@ -97,28 +93,28 @@ class SideBySide:
         return next(iter(self.floors))
 
 
-def encoder_entry(module: nn.Module, encoder: nn.Module, form: str = "eager") -> Entry:
+def encoder_entry(module: nn.Module, encoder: nn.Module, compile: bool = False) -> Entry:
     """Time a module on images.
 
     Args:
         module: Takes images (B, 3, H, W).
         encoder: See :class:`Entry`.
-        form: One of FORMS.
+        compile: Whether to run it under ``torch.compile``, whole and for static shapes.
     """
-    return Entry(_in_form(module, form), encoder)
+    return Entry(_compiled(module) if compile else module, encoder)
 
 
-def model_entry(model: nn.Module, encoder: nn.Module, form: str = "eager") -> Entry:
+def model_entry(model: nn.Module, encoder: nn.Module, compile: bool = False) -> Entry:
     """Time the test step of a model with another encoder in place of its own.
 
     Args:
         model: Model of a host library; not changed, all other parts are shared.
         encoder: The encoder.
-        form: Of the encoder, one of FORMS; heads stay eager.
+        compile: Whether to compile the encoder; heads stay eager.
     """
     twin = copy.copy(model)
     twin._modules = dict(model._modules)
-    twin.backbone = _in_form(encoder, form)
+    twin.backbone = _compiled(encoder) if compile else encoder
     return Entry(twin.test_step, encoder)
 
 
@@ -159,13 +155,10 @@ def time_side_by_side(
     )
 
 
-def _in_form(module: nn.Module, form: str) -> Callable:
+def _compiled(module: nn.Module) -> Callable:
     """Models of one class share the compiled forms of its methods, so there must be room."""
-    if form == "eager":
-        return module
     settings = torch._dynamo.config
     for limit in ("recompile_limit", "cache_size_limit"):  # the second before torch 2.6
         if hasattr(settings, limit):
             setattr(settings, limit, max(_COMPILED_FORMS, getattr(settings, limit)))
-    options = {"freezing": True} if form == "frozen" else None
-    return torch.compile(module, fullgraph=True, dynamic=False, options=options)
+    return torch.compile(module, fullgraph=True, dynamic=False)

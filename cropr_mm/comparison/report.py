@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from cropr_mm.analysis.bootstrap import draw_images, paired_interval
 from cropr_mm.comparison.runs import Run
 from cropr_mm.comparison.tasks import TASKS
-from cropr_mm.comparison.variants import PACKS, find_variant
+from cropr_mm.comparison.variants import PACKS, family, same_rate
 
 Values = tuple[dict[str, float], dict[str, NDArray[np.float64]]]
 
@@ -69,9 +69,10 @@ def summarise(
                 "per_seed": values.tolist(),
                 "mean": paired_interval(values, resampled)._asdict(),
             }
-            percent = find_variant(name).percent
-            ours = f"cropr@{percent}" if percent else "cropr"  # at the same rate
-            for other, key in (("dense", "minus_dense"), (ours, "cropr_minus_it")):
+            for other, key in (
+                ("dense", "minus_dense"),
+                (same_rate(name, "cropr"), "cropr_minus_it"),
+            ):
                 if other not in variants or other == name:
                     continue
                 sign = 1.0 if other == "dense" else -1.0
@@ -147,7 +148,7 @@ def _highest_rate(summary: Mapping[str, Any]) -> str:
     rates = sorted(
         (speed["pruned_percent"][name], name)
         for name in summary["variants"]
-        if name.partition("@")[0] == "cropr"
+        if family(name) == "cropr"
     )
     if not rates:
         return "Cropr is not among the models."
@@ -176,7 +177,7 @@ def draw(record: Mapping[str, Any], file: Path) -> None:
     axes = figure.subplots(1, len(record), squeeze=False)
     for axis, (pack, summary) in zip(axes[0], record.items(), strict=True):
         main = summary["metrics"][-1]
-        kinds = list(dict.fromkeys(name.partition("@")[0] for name in summary["variants"]))
+        kinds = list(dict.fromkeys(map(family, summary["variants"])))
         for i, kind in enumerate(kinds):
             points = sorted(
                 (
@@ -184,7 +185,7 @@ def draw(record: Mapping[str, Any], file: Path) -> None:
                     *entry[main]["mean"].values(),
                 )
                 for name, entry in summary["variants"].items()
-                if name.partition("@")[0] == kind
+                if family(name) == kind
             )
             speed, value, low, high = np.array(points).T
             error = [value - low, high - value]

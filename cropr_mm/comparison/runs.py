@@ -24,6 +24,7 @@ from cropr_mm.comparison.variants import (
     VARIANTS,
     WARMUP_ITERS,
     Pack,
+    Variant,
     find_variant,
 )
 from cropr_mm.layers.arch import resolve_arch
@@ -118,7 +119,7 @@ def make_config(run: Run, pack: Pack, start: Path | None) -> Config:
         teacher = dict(checkpoint=str(start), logits=TASKS[pack.task].logits)
         hooks[-1] = dict(hooks[-1], teacher=teacher)
     if variant.percent:
-        backbone.schedule = _constant_rate(backbone, variant.percent)
+        backbone.schedule = _schedule(backbone, variant)
     if variant.options:
         backbone.reducer.update(variant.options)
     cfg.custom_hooks = [hook for hook in hooks if hook["type"] != "cropr_mm.PruningMapHook"]
@@ -205,20 +206,27 @@ def _has_class_token(backbone: Config) -> bool:
     return backbone.get("with_cls_token", resolve_arch(backbone.arch).cls_token)
 
 
-def _constant_rate(backbone: Config, percent: int) -> dict[str, Any]:
-    """Schedule that prunes a share of the patch tokens, nearest to it, by the same number a block.
+def _schedule(backbone: Config, variant: Variant) -> dict[str, Any]:
+    """Schedule that prunes a share of the patch tokens, nearest to it, evenly or in one step.
 
     Raises:
-        SetupError: If a step would be smaller than one token.
+        SetupError: If a step would be smaller than one token, or lies behind the last place.
     """
     arch = resolve_arch(backbone.arch)
     height, width = to_2tuple(backbone.get("img_size", arch.img_size))
     side = backbone.get("patch_size", arch.patch_size)
     patches = (height // side) * (width // side)
     steps = arch.depth - (2 if backbone.get("fusion") else 1)
-    rate = round(patches * percent / 100 / steps)
+    if variant.after > steps:
+        raise SetupError(f"expected a step after one of blocks 1 to {steps}, got {variant.after}")
+    pruned = patches * variant.percent / 100
+    rate = round(pruned if variant.after else pruned / steps)
     if rate < 1:
-        raise SetupError(f"{percent} % of {patches} tokens are less than one token a block")
+        raise SetupError(f"{variant.percent} % of {patches} tokens are less than one token a block")
+    if variant.after:
+        return dict(
+            type="cropr_mm.Stages", rate=rate, blocks=[variant.after - 1], absorb_prefix=False
+        )
     return dict(type="cropr_mm.ConstantRate", rate=rate)
 
 

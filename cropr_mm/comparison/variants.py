@@ -1,5 +1,6 @@
 """What is compared: the dense model and its pruned twins."""
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -22,8 +23,10 @@ class Variant:
         target: Replaces what Cropr learns, of as many classes; None keeps the pack's target. Where
             the reducer was replaced: what that one learns by CroprAuxLossHook; None for nothing.
         backbone: Further arguments of the encoder.
-        percent: Share of the patch tokens that are pruned, at a constant rate per block; 0 keeps
-            the schedule of the pruned config.
+        percent: Share of the patch tokens that are pruned; 0 keeps the schedule of the pruned
+            config.
+        after: Block, counted from 1, after which they leave at once; 0 spreads them evenly over all
+            blocks.
         taught: Whether the dense model that all start from is also their teacher.
         adapt: Changes the config further.
     """
@@ -34,6 +37,7 @@ class Variant:
     target: dict[str, Any] | None = None
     backbone: dict[str, Any] = field(default_factory=dict)
     percent: int = 0
+    after: int = 0
     taught: bool = False
     adapt: Callable[[Config], None] | None = None
 
@@ -122,21 +126,42 @@ VARIANTS = {
 DEFAULT_VARIANTS = ("dense", "cropr", "attn_topk", "variance", "random")
 
 
+_NAME = re.compile(r"(?P<base>[^@]*)(?:@(?P<rate>[^b]*)(?:b(?P<after>.*))?)?")
+
+
 def find_variant(name: str) -> Variant:
-    """Variant of a name, or of a name and a rate such as 'cropr@70' for 70 % of tokens pruned.
+    """Variant of a name, with 'cropr@70' for 70 % of the tokens pruned, 'cropr@70b2' after block 2.
 
     Raises:
-        SetupError: If the name is unknown, or the rate is no percentage of a pruned variant.
+        SetupError: If the name is unknown, or what follows '@' is no percentage of a pruned
+            variant, or no block.
     """
-    base, at, rate = name.partition("@")
+    match = _NAME.fullmatch(name)
+    assert match is not None, "the pattern takes every text"
+    base, rate, after = match["base"], match["rate"], match["after"]
     if base not in VARIANTS:
         raise SetupError(f"unknown variant {base}; known: {', '.join(VARIANTS)}")
     variant = VARIANTS[base]
-    if not at:
+    if rate is None:
         return variant
     if not (rate.isdigit() and 0 < int(rate) < 100 and variant.pruned):
         raise SetupError(f"expected a pruned variant at 1 to 99 percent, got {name}")
-    return replace(variant, percent=int(rate))
+    if after is not None and not (after.isdigit() and int(after) > 0):
+        raise SetupError(f"expected a block, counted from 1, behind 'b', got {name}")
+    return replace(variant, percent=int(rate), after=int(after or 0))
+
+
+def family(name: str) -> str:
+    """What the rates of one pruner have in common: its name, and that all tokens leave at once."""
+    base, _, rate = name.partition("@")
+    return f"{base}, one step" if "b" in rate else base
+
+
+def same_rate(name: str, base: str) -> str:
+    """Name of another pruner at the rate of this one."""
+    _, at, rate = name.partition("@")
+    percent = find_variant(name).percent
+    return base + (at + rate or (f"@{percent}" if percent else ""))
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch._inductor.config as inductor
 
 ROOT = Path(__file__).parents[2]
 Tool = Callable[..., str]
@@ -31,16 +32,22 @@ def test_two_encoders_at_two_batch_sizes(tool: Tool, tmp_path: Path) -> None:
     assert plot.read_bytes().startswith(b"\x89PNG")
 
 
-def test_compiled_beside_eager(tool: Tool, tmp_path: Path) -> None:
+@pytest.mark.parametrize("form", [("--compile",), ("--compile", "--freeze")])
+def test_compiled_beside_eager(
+    tool: Tool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, form: tuple[str, ...]
+) -> None:
+    monkeypatch.setattr(inductor, "freezing", False)
     config = tmp_path / "cropr_small.py"
     config.write_text(
         f"_base_ = '{SEGMENTER}'\n"
         "arch = dict(depth=3, embed_dim=16, num_heads=2)\n"
         "model = dict(backbone=dict(arch=arch), decode_head=dict(in_channels=16, channels=16))\n"
     )
-    out = tool("benchmark.py", config, "--compile", "--freeze", "--rounds", "2")
+    out = tool("benchmark.py", config, *form, "--rounds", "2")
     rows = [line.split("  ")[0] for line in out.splitlines() if "x (" in line]
-    assert rows == ["cropr_small", "cropr_small, compiled", "cropr_small, frozen"]
+    assert rows == ["cropr_small", "cropr_small, compiled"]
+    assert ("weights frozen" in out) == ("--freeze" in form)
+    assert inductor.freezing == ("--freeze" in form)
 
 
 def test_a_whole_detector_against_its_dense_twin(tool: Tool) -> None:
@@ -58,6 +65,7 @@ def test_a_whole_detector_against_its_dense_twin(tool: Tool) -> None:
         ((SEGMENTER, "--yardsticks", "timm"), "an encoder that timm knows by its name"),
         ((SEGMENTER, "--json", "nowhere/a.json"), "--json expects a file in a folder that exists"),
         ((SEGMENTER, "--img-size", "60", "60"), "multiples of the patch size 8, got 60x60"),
+        ((SEGMENTER, "--freeze"), "expected --compile with --freeze"),
         ((SEGMENTER, "--rounds", "0"), "expected rounds >= 1"),
         (("missing.py",), "expected a config file, found none at missing.py"),
     ],

@@ -15,7 +15,7 @@ from cropr_mm.comparison import compare
 from cropr_mm.comparison.detection import DetectionScores
 from cropr_mm.comparison.report import format_tables
 from cropr_mm.comparison.runs import PRETRAINING, Run, execute, make_config
-from cropr_mm.comparison.variants import DEFAULT_VARIANTS, PACKS, VARIANTS
+from cropr_mm.comparison.variants import DEFAULT_VARIANTS, PACKS, VARIANTS, family, same_rate
 from cropr_mm.preflight import SetupError
 
 START = Path("dense.pth")
@@ -57,6 +57,24 @@ def test_a_rate_prunes_about_that_share_by_the_same_number_a_block(
         assert encoder.tokens_per_block()[-1] == 256, "fused"
 
 
+def test_a_rate_may_leave_at_once(tmp_path: Path) -> None:
+    for name in ("cropr@87b2", "random@87b2"):
+        cfg = make_config(Run("digits_seg", 0, name, tmp_path), PACKS["digits_seg"], START)
+        init_default_scope("mmseg")
+        encoder = MODELS.build(cfg.model.backbone)
+        assert encoder.tokens_per_block() == [256, 256, *[33] * 5, 256]
+    with pytest.raises(SetupError, match="a step after one of blocks 1 to 6, got 7"):
+        make_config(Run("digits_seg", 0, "cropr@87b7", tmp_path), PACKS["digits_seg"], START)
+
+
+def test_pruners_are_compared_at_the_same_rate() -> None:
+    names = ["random", "random@50", "random@87b2", "tome"]
+    assert [same_rate(name, "cropr") for name in names] == [
+        *("cropr", "cropr@50", "cropr@87b2", "cropr@70")
+    ]
+    assert [family(name) for name in names[:3]] == ["random", "random", "random, one step"]
+
+
 @pytest.mark.parametrize(("pack", "size"), [("camvid", (144, 192)), ("trashnet", (96, 128))])
 def test_small_packs_have_smaller_pictures_and_nothing_else(
     pack: str, size: tuple[int, int], tmp_path: Path
@@ -80,6 +98,21 @@ def test_small_packs_have_smaller_pictures_and_nothing_else(
         assert tuple(old) != value
     native.merge_from_dict(PACKS[name].overrides)
     assert native.pretty_text == text
+
+
+def test_digits_among_strokes_differ_in_their_pictures_alone(tmp_path: Path) -> None:
+    texts = []
+    for name in ("digits_seg", "digits_strokes"):
+        pack = PACKS[name]
+        cfg = make_config(Run(name, 0, "cropr", tmp_path), pack, START)
+        (folder,) = pack.demo_data
+        for loader in (cfg.train_dataloader, cfg.test_dataloader):
+            assert loader.dataset.data_root.rstrip("/") == folder
+            loader.dataset.data_root = None
+        texts.append(cfg.pretty_text)
+    assert texts[0] == texts[1]
+    (plain,), (strokes,) = (PACKS[n].demo_data.values() for n in ("digits_seg", "digits_strokes"))
+    assert strokes == replace(plain, stroke_contrast=180.0)
 
 
 def test_attention_is_that_of_the_class_token_where_there_is_one(tmp_path: Path) -> None:
@@ -278,6 +311,8 @@ def test_a_run_that_was_never_started_says_what_to_do(tmp_path: Path) -> None:
         (["digit"], ["cropr"], "unknown pack digit; known: digits, person"),
         (["digits"], ["magic"], "unknown variant magic; known: dense, cropr"),
         (["digits"], ["cropr@many"], "a pruned variant at 1 to 99 percent, got cropr@many"),
+        (["digits"], ["cropr@87b0"], "a block, counted from 1, behind 'b', got cropr@87b0"),
+        (["digits"], ["cropr@87b"], "a block, counted from 1, behind 'b', got cropr@87b"),
         (["digits"], ["dense@50"], "a pruned variant at 1 to 99 percent, got dense@50"),
     ],
 )

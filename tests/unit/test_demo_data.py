@@ -88,6 +88,18 @@ def test_digits_are_brighter_than_their_surroundings(data: Path) -> None:
         assert image[mask == 1].mean() > image[ring == 1].mean() + 20
 
 
+def test_only_the_contrast_of_strokes_changes_with_it() -> None:
+    from cropr_mm.datasets.demo_data import scenes
+
+    settings = [DemoSettings(num_val=8, stroke_contrast=c) for c in (0.0, 30.0, 180.0)]
+    for plain, soft, bright in zip(*(scenes("val", one) for one in settings), strict=True):
+        assert all((a == b).all() for a, b in zip(soft.masks, bright.masks, strict=True))
+        weak, strong = (
+            np.abs(scene.image.astype(int) - plain.image).max() for scene in (soft, bright)
+        )
+        assert strong > 2 * weak > 0
+
+
 def test_some_images_have_no_digit() -> None:
     from cropr_mm.datasets.demo_data import scenes
 

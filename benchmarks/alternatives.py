@@ -1,0 +1,173 @@
+"""Other ways to compute parts of an encoder, timed in turn with the way that is used.
+
+Sizes are those of EVA-02-L at 512 pixels. Before anything is timed, each alternative is checked to
+give the same numbers as the first of its group, up to the rounding of its precision.
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from cropr_mm.analysis.latency import measure
+from cropr_mm.analysis.machine import machine_name, versions
+from cropr_mm.analysis.mode import Mode
+from cropr_mm.layers.patch_embed import PatchEmbed
+from cropr_mm.ops.rope import Rope, apply_rope
+from cropr_mm.runner import short_errors
+
+CHANNELS, HEADS, HIDDEN, PATCH, SIDE = 1024, 16, 2730, 16, 512
+TOKENS = (1024, 624, 224)
+Call = Callable[[], Tensor]
+
+
+def patches(mode: Mode) -> dict[str, Call]:
+    """Patch embedding: a matrix product, or the convolution that it equals."""
+    embed = mode.place(PatchEmbed(PATCH, 3, CHANNELS))
+    last = torch.channels_last
+    img = mode.place(torch.randn(1, 3, SIDE, SIDE))
+    kernel, bias = embed.proj.weight.to(memory_format=last), embed.proj.bias
+
+    def convolve(img: Tensor, kernel: Tensor) -> Tensor:
+        return F.conv2d(img, kernel, bias, stride=PATCH).flatten(2).transpose(1, 2)
+
+    return {
+        "matrix product": lambda: embed(img),
+        "convolution": lambda: convolve(img, embed.proj.weight),
+        "convolution, channels last": lambda: convolve(img.to(memory_format=last), kernel),
+    }
+
+
+def rotation(mode: Mode) -> dict[str, Call]:
+    """Rotary embedding of queries and keys, in pairs of neighbouring channels."""
+    width = CHANNELS // HEADS
+    qk = mode.place(torch.randn(1, TOKENS[0], 3, HEADS, width))[:, :, :2]
+    angles = torch.randn(1, TOKENS[0], width // 2)
+    cos, sin = (mode.place(table) for table in (angles.cos(), angles.sin()))
+    signed = torch.stack([-sin, sin], dim=-1).flatten(-2)
+    rope = Rope(cos.repeat_interleave(2, dim=-1), signed)
+    place = torch.arange(width, device=cos.device) ^ 1
+
+    def on_halves() -> Tensor:
+        a, b = qk.unflatten(-1, (-1, 2)).unbind(-1)
+        c, s = cos[:, :, None, None], sin[:, :, None, None]
+        return torch.stack([a * c - b * s, b * c + a * s], dim=-1).flatten(-2)
+
+    def looked_up() -> Tensor:
+        partner = qk.index_select(-1, place)
+        return torch.addcmul(qk * rope.cos[:, :, None, None], partner, signed[:, :, None, None])
+
+    calls: dict[str, Call] = {
+        "two products and a swap": lambda: apply_rope(qk, rope, half=False),
+        "four products on halves": on_halves,
+        "partners by index": looked_up,
+    }
+    for name, call in list(calls.items())[:2]:
+        calls[f"{name}, compiled"] = torch.compile(call, dynamic=False)
+    return calls
+
+
+def attention(mode: Mode) -> dict[str, Call]:
+    """Global attention: the fused kernel, or two products around a softmax."""
+    shape = (1, TOKENS[0], HEADS, CHANNELS // HEADS)
+    q, k, v = (mode.place(torch.randn(shape)).transpose(1, 2) for _ in range(3))
+    return {
+        "fused": lambda: F.scaled_dot_product_attention(q, k, v),
+        "products and softmax": lambda: (q @ k.mT * q.shape[-1] ** -0.5).softmax(dim=-1) @ v,
+    }
+
+
+def packed(mode: Mode) -> dict[str, Call]:
+    """The four linear layers of a block, weights as stored or packed for the CPU's kernels.
+
+    What frozen compiled forms call (``mkldnn``); operands stay in the cache where they fit.
+    """
+    widths = [(CHANNELS, 3 * CHANNELS), (CHANNELS, CHANNELS), (CHANNELS, 2 * HIDDEN)]
+    widths.append((HIDDEN, CHANNELS))
+    calls: dict[str, Call] = {}
+    for count in TOKENS:
+        inputs = [mode.place(torch.randn(1, count, before)) for before, _ in widths]
+        weights = [mode.place(torch.randn(after, before) * 0.02) for before, after in widths]
+        biases = [mode.place(torch.randn(after)) for _, after in widths]
+        kernels = [torch.ops.mkldnn._reorder_linear_weight(w, count) for w in weights]
+
+        def stored(x: list = inputs, w: list = weights, b: list = biases) -> Tensor:
+            return [F.linear(*layer) for layer in zip(x, w, b, strict=True)][-1]
+
+        def reordered(x: list = inputs, w: list = kernels, b: list = biases) -> Tensor:
+            layers = zip(x, w, b, strict=True)
+            return [torch.ops.mkldnn._linear_pointwise(*layer, "none", [], "") for layer in layers][
+                -1
+            ]
+
+        calls[f"{count} tokens, stored"] = stored
+        calls[f"{count} tokens, packed"] = reordered
+    return calls
+
+
+GROUPS: dict[str, Callable[[Mode], dict[str, Call]]] = {
+    "patches": patches,
+    "rotation": rotation,
+    "attention": attention,
+    "packed": packed,
+}
+
+
+def check_equal(calls: Mapping[str, Call], mode: Mode) -> None:
+    """Raise ValueError if an alternative gives other numbers; a new shape starts a new group."""
+    tolerance = 16 * torch.finfo(mode.torch_dtype).eps
+    expected: Tensor | None = None
+    for name, call in calls.items():
+        got = call().float()
+        if expected is None or expected.shape != got.shape:
+            expected = got
+        error = float((got - expected).abs().max() / expected.abs().max())
+        if error > tolerance:
+            raise ValueError(f"{name} is off by {error:.1e} of the largest value")
+
+
+def main() -> None:
+    """Check, time, print and write, group by group."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--groups", nargs="+", choices=list(GROUPS))
+    parser.add_argument("--dtype", choices=("fp32", "bf16", "fp16"), default="bf16")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--rounds", type=int, default=30, metavar="N", help="default: %(default)s")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write all times")
+    args = parser.parse_args()
+    with short_errors(ValueError):
+        if args.json and not args.json.absolute().parent.is_dir():
+            raise ValueError(f"--json expects a file in a folder that exists, got {args.json}")
+        mode = Mode(args.dtype, "auto", args.device)
+        names = args.groups or [n for n in GROUPS if n != "packed" or args.device == "cpu"]
+        record: dict[str, Any] = {
+            "command": " ".join(["python", *sys.argv]),
+            "machine": machine_name(mode.device),
+            "versions": versions(),
+            "dtype": mode.dtype,
+            "groups": {},
+        }
+        print(f"{machine_name(mode.device)}: {mode}, {torch.get_num_threads()} CPU threads")
+        torch.manual_seed(0)
+        for name in names:
+            with mode.running():
+                calls = GROUPS[name](mode)
+                check_equal(calls, mode)
+                times = measure(calls, rounds=args.rounds, warmup=3, device=mode.device)
+            base = next(iter(calls))
+            record["groups"][name] = times.as_dict(base)
+            idle = "" if times.is_idle else f"; NOT IDLE, load {times.load:.2f}: does not count"
+            print(f"\n{name}{idle}\n{times.table(base)}", flush=True)
+        if args.json:
+            args.json.write_text(json.dumps(record, indent=2) + "\n")
+            print(f"\nwritten to {args.json}")
+
+
+if __name__ == "__main__":
+    main()
