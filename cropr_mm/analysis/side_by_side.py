@@ -161,4 +161,5 @@ def _compiled(module: nn.Module) -> Callable:
     for limit in ("recompile_limit", "cache_size_limit"):  # the second before torch 2.6
         if hasattr(settings, limit):
             setattr(settings, limit, max(_COMPILED_FORMS, getattr(settings, limit)))
-    return torch.compile(module, fullgraph=True, dynamic=False)
+    # On a GPU the mode replays CUDA graphs, without which launches cost more than small batches.
+    return torch.compile(module, fullgraph=True, dynamic=False, mode="reduce-overhead")

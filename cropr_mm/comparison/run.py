@@ -59,8 +59,8 @@ def compare(
     first = {group: _run(out, *group, PRETRAINING) for group in groups}
     rest = {group: [_run(out, *group, name) for name in variants] for group in groups}
     for pack in packs:
-        for folder, settings in PACKS[pack].demo_data.items():
-            make_demo_data(folder, settings)
+        for root, look in PACKS[pack].demo_data.items():
+            make_demo_data(root, look)
 
     _execute(first, rest, jobs)
     files = []

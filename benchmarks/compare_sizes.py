@@ -1,0 +1,76 @@
+"""Metrics of trained models on images of other sizes, and what pruning costs there.
+
+Needs the models that benchmarks/compare_pruners.py trains. The share of pruned patches stays.
+"""
+
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+
+from cropr_mm.analysis.bootstrap import draw_images, paired_interval
+from cropr_mm.comparison.sizes import scores_at
+from cropr_mm.comparison.stored import run_arguments, stored_runs
+from cropr_mm.comparison.tasks import TASKS
+from cropr_mm.comparison.variants import PACKS
+from cropr_mm.runner import short_errors
+
+SAMPLES = 500
+
+
+def main() -> None:
+    """Parse arguments and compare."""
+    parser = run_arguments(__doc__)
+    parser.add_argument("--pack", choices=PACKS, required=True)
+    parser.add_argument("--variants", nargs="+", default=["cropr", "variance", "random"])
+    parser.add_argument("--scales", nargs="+", type=float, required=True)
+    args = parser.parse_args()
+    os.chdir(Path(__file__).resolve().parents[1])
+    metric = TASKS[PACKS[args.pack].task].main
+    names = ["dense", *args.variants]
+    found: dict[tuple[str, float], list[tuple[float, np.ndarray]]] = {}
+    with short_errors():
+        for run in stored_runs(args.runs, [args.pack], names, args.seeds):
+            for scale in args.scales:
+                scores = scores_at(run, scale)
+                whole = scores(np.arange(scores.num_images))[metric]
+                drawn = [scores(i)[metric] for i in draw_images(scores.num_images, SAMPLES)]
+                found.setdefault((run.name, scale), []).append((whole, np.array(drawn)))
+    record = {"pack": args.pack, "metric": metric, "seeds": args.seeds, "samples": SAMPLES}
+    record["scales"] = {
+        str(scale): {name: summarise(found, name, scale) for name in names} for scale in args.scales
+    }
+    print(f"\n{metric}, mean of {len(args.seeds)} seeds, percent\n\n{format_table(record)}")
+    file = args.runs / args.pack / "sizes.json"
+    file.write_text(json.dumps(record, indent=2) + "\n")
+    print(f"\nnumbers  {file}")
+
+
+def summarise(
+    found: dict[tuple[str, float], list[tuple[float, np.ndarray]]], name: str, scale: float
+) -> dict:
+    """Values by seed, and the interval of the paired difference to the dense model."""
+    values, drawn = zip(*found[name, scale], strict=True)
+    dense, dense_drawn = zip(*found["dense", scale], strict=True)
+    difference = paired_interval(
+        np.array(values) - np.array(dense), np.stack(drawn) - np.stack(dense_drawn)
+    )
+    return {"per_seed": list(values), "minus_dense": difference._asdict()}
+
+
+def format_table(record: dict) -> str:
+    """Markdown table: a row for each size."""
+    names = list(next(iter(record["scales"].values())))
+    head = ["scale", *names, *(f"{name} - dense" for name in names[1:])]
+    rows = [head, ["---"] + ["---:"] * (len(head) - 1)]
+    for scale, entries in record["scales"].items():
+        means = [f"{np.mean(entries[name]['per_seed']):.1f}" for name in names]
+        gaps = [entries[name]["minus_dense"] for name in names[1:]]
+        texts = [f"{g['value']:+.1f} ({g['low']:+.1f} to {g['high']:+.1f})" for g in gaps]
+        rows.append([scale, *means, *texts])
+    return "\n".join("| " + " | ".join(row) + " |" for row in rows)
+
+
+if __name__ == "__main__":
+    main()
