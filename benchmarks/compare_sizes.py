@@ -1,4 +1,4 @@
-"""Metrics of trained models on images of other sizes, and what pruning costs there.
+"""Metrics of trained models on smaller images, and what pruning costs there.
 
 Needs the models that benchmarks/compare_pruners.py trains. The share of pruned patches stays.
 """

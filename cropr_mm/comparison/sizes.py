@@ -1,4 +1,4 @@
-"""Trained models tested on images of another size than they were trained on."""
+"""Trained models tested on smaller images than they were trained on."""
 
 import tempfile
 from pathlib import Path
@@ -15,14 +15,15 @@ from cropr_mm.runner import evaluate, load_config
 
 
 def scores_at(run: Run, scale: float) -> Scores:
-    """Test one trained model on images of another size, pruning the same share of their patches.
+    """Test one trained model on smaller images, pruning the same share of their patches.
 
     Args:
         run: A finished run.
-        scale: Height and width of the images in multiples of those in training.
+        scale: Height and width of the images in multiples of those in training, at most 1.
 
     Raises:
-        SetupError: If the size is no multiple of the patch size, or the schedule has no rate.
+        SetupError: If the size is larger, no multiple of the patch size, or the schedule has no
+            rate.
     """
     task = TASKS[PACKS[run.pack].task]
     with tempfile.TemporaryDirectory() as folder:
@@ -35,7 +36,13 @@ def scores_at(run: Run, scale: float) -> Scores:
 
 
 def resize(cfg: Config, scale: float) -> None:
-    """Change the size of test images and, with the number of patches, the rate of the schedule."""
+    """Change the size of test images and, with the number of patches, the rate of the schedule.
+
+    The backbone keeps its native size, and with it the shapes of its weights; there the schedule
+    has to work too, so images can only be smaller.
+    """
+    if not 0 < scale <= 1:
+        raise SetupError(f"expected a scale in (0, 1], got {scale}")
     backbone = cfg.model.backbone
     arch = resolve_arch(backbone.arch)
     native = to_2tuple(backbone.get("img_size") or arch.img_size)

@@ -1,4 +1,4 @@
-"""Test images of other sizes for trained models."""
+"""Smaller test images for trained models."""
 
 from pathlib import Path
 
@@ -16,7 +16,7 @@ from cropr_mm.registry import MODELS
     ("name", "scale", "size", "kept"),
     [
         ("camvid", 0.6, (144, 192), 108 - 8 * 12),  # 32 of 300 in each of 8 steps: 11.52 of 108
-        ("digits_seg", 1.5, (192, 192), 576 - 6 * 83),  # 37 of 256 in each of 6 steps
+        ("digits_seg", 0.75, (96, 96), 144 - 6 * 21),  # 37 of 256 in each of 6 steps: 20.8 of 144
         ("trashnet", 0.5, (96, 128), 48 - 6 * 7),  # 28 of 192
     ],
 )
@@ -42,6 +42,8 @@ def test_sizes_without_whole_patches_and_schedules_without_a_rate_are_refused(
     cfg = make_config(Run("camvid", 0, "cropr", tmp_path), PACKS["camvid"], Path("dense.pth"))
     with pytest.raises(SetupError, match=r"patch size 16, got 0\.65: 156x208"):
         resize(cfg, 0.65)
+    with pytest.raises(SetupError, match=r"a scale in \(0, 1\], got 1\.2"):
+        resize(cfg, 1.2)
     cfg.model.backbone.schedule = dict(type="cropr_mm.ExplicitTokens", num_keep={3: 100})
     with pytest.raises(SetupError, match=r"a schedule with a rate, got cropr_mm\.ExplicitTokens"):
         resize(cfg, 0.6)
