@@ -58,18 +58,26 @@ def check_classes(model: nn.Module, dataset: Any, where: str) -> None:
 
 
 def check_evaluator(evaluator: Any, dataset: Any, where: str) -> None:
-    """Metrics on COCO files know every class of the dataset that they are given predictions for.
+    """Metrics on COCO files know every class of the dataset that they are given predictions for,
+    and a metric of the best k classes has so many to choose from.
 
     Args:
-        evaluator: Built evaluator; metrics without annotations of their own are left out.
+        evaluator: Built evaluator; other metrics pass.
         dataset: Built dataset of the same loop.
         where: Name of the evaluator for the message.
 
     Raises:
-        SetupError: If the file of a metric lacks classes, as after changing the data alone.
+        SetupError: If the file of a metric lacks classes, as after changing the data alone, or k is
+            larger than their number.
     """
     classes = (getattr(dataset, "metainfo", None) or {}).get("classes") or ()
     for metric in evaluator.metrics:
+        ranks = getattr(metric, "topk", ())  # mmpretrain's Accuracy
+        if classes and max(ranks, default=0) > len(classes):
+            raise SetupError(
+                f"{where}: expected topk of {type(metric).__name__} up to {len(classes)}, the "
+                f"number of classes, got {tuple(ranks)}"
+            )
         truth = getattr(metric, "_coco_api", None)
         if truth is None:
             continue

@@ -233,3 +233,13 @@ def test_a_metric_on_another_files_classes_is_refused(config: Callable[..., Conf
             with pytest.raises(SetupError, match=rf"^val_evaluator\.ann_file .* {classes}$"):
                 check_evaluator(evaluator, dataset, "val_evaluator")
     check_evaluator(Evaluator([]), dataset, "val_evaluator")
+
+
+def test_more_ranks_than_classes_are_refused() -> None:
+    pytest.importorskip("mmpretrain")
+    init_default_scope("mmpretrain")
+    dataset = SimpleNamespace(metainfo=dict(classes=NAMES))
+    for topk in (1, (1, 2)):
+        check_evaluator(Evaluator(dict(type="Accuracy", topk=topk)), dataset, "val_evaluator")
+    with pytest.raises(SetupError, match=r"val_evaluator: .* up to 2, .* got \(1, 5\)"):
+        check_evaluator(Evaluator(dict(type="Accuracy", topk=(1, 5))), dataset, "val_evaluator")
