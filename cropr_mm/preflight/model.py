@@ -58,8 +58,9 @@ def check_classes(model: nn.Module, dataset: Any, where: str) -> None:
 
 
 def check_evaluator(evaluator: Any, dataset: Any, where: str) -> None:
-    """Metrics on COCO files know every class of the dataset that they are given predictions for,
-    and a metric of the best k classes has so many to choose from.
+    """Metrics know every class of the dataset that they are given predictions for.
+
+    Those on COCO files are looked at, and those of the best k classes, which need k of them.
 
     Args:
         evaluator: Built evaluator; other metrics pass.
