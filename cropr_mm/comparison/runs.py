@@ -24,7 +24,6 @@ from cropr_mm.comparison.variants import (
     VARIANTS,
     WARMUP_ITERS,
     Pack,
-    Variant,
     find_variant,
 )
 from cropr_mm.layers.arch import resolve_arch
@@ -118,8 +117,9 @@ def make_config(run: Run, pack: Pack, start: Path | None) -> Config:
     if variant.taught:
         teacher = dict(checkpoint=str(start), logits=TASKS[pack.task].logits)
         hooks[-1] = dict(hooks[-1], teacher=teacher)
-    if variant.percent:
-        backbone.schedule = _schedule(backbone, variant)
+    percent = variant.percent or pack.percent
+    if variant.pruned and percent:
+        backbone.schedule = _schedule(backbone, percent, variant.after)
     if variant.options:
         backbone.reducer.update(variant.options)
     cfg.custom_hooks = [hook for hook in hooks if hook["type"] != "cropr_mm.PruningMapHook"]
@@ -206,7 +206,7 @@ def _has_class_token(backbone: Config) -> bool:
     return backbone.get("with_cls_token", resolve_arch(backbone.arch).cls_token)
 
 
-def _schedule(backbone: Config, variant: Variant) -> dict[str, Any]:
+def _schedule(backbone: Config, percent: int, after: int) -> dict[str, Any]:
     """Schedule that prunes a share of the patch tokens, nearest to it, evenly or in one step.
 
     Raises:
@@ -217,16 +217,14 @@ def _schedule(backbone: Config, variant: Variant) -> dict[str, Any]:
     side = backbone.get("patch_size", arch.patch_size)
     patches = (height // side) * (width // side)
     steps = arch.depth - (2 if backbone.get("fusion") else 1)
-    if variant.after > steps:
-        raise SetupError(f"expected a step after one of blocks 1 to {steps}, got {variant.after}")
-    pruned = patches * variant.percent / 100
-    rate = round(pruned if variant.after else pruned / steps)
+    if after > steps:
+        raise SetupError(f"expected a step after one of blocks 1 to {steps}, got {after}")
+    pruned = patches * percent / 100
+    rate = round(pruned if after else pruned / steps)
     if rate < 1:
-        raise SetupError(f"{variant.percent} % of {patches} tokens are less than one token a block")
-    if variant.after:
-        return dict(
-            type="cropr_mm.Stages", rate=rate, blocks=[variant.after - 1], absorb_prefix=False
-        )
+        raise SetupError(f"{percent} % of {patches} tokens are less than one token a block")
+    if after:
+        return dict(type="cropr_mm.Stages", rate=rate, blocks=[after - 1], absorb_prefix=False)
     return dict(type="cropr_mm.ConstantRate", rate=rate)
 
 

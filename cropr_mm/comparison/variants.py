@@ -180,6 +180,8 @@ class Pack:
             this: theirs is the learning rate of the head.
         overrides: Entries of both configs by dotted key, such as another image size.
         demo_data: Demo data to make first, by folder; empty where the user brings data.
+        percent: Share of the patch tokens that variants prune, evenly over all blocks, unless they
+            say themselves; 0 keeps the schedule of the pruned config.
     """
 
     task: str
@@ -191,6 +193,7 @@ class Pack:
     auxiliary_lr_mult: float = 3.0
     overrides: dict[str, Any] = field(default_factory=dict)
     demo_data: dict[str, DemoSettings] = field(default_factory=dict)
+    percent: int = 0
 
 
 _DIGITS = {"data/demo": DemoSettings()}
@@ -275,6 +278,7 @@ PACKS["camvid_small"] = replace(
         "train_dataloader.dataset.pipeline.3.crop_size": (144, 192),
         "test_dataloader.dataset.pipeline.1.scale": (192, 144),
     },
+    percent=86,
 )
 PACKS["trashnet_small"] = replace(
     PACKS["trashnet"],
@@ -283,5 +287,6 @@ PACKS["trashnet_small"] = replace(
         "train_dataloader.dataset.pipeline.1.scale": (128, 96),
         "test_dataloader.dataset.pipeline.1.scale": (128, 96),
     },
+    percent=87,
 )
 WARMUP_ITERS = 20

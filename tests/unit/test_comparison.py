@@ -80,7 +80,7 @@ def test_small_packs_have_smaller_pictures_and_nothing_else(
     pack: str, size: tuple[int, int], tmp_path: Path
 ) -> None:
     name = f"{pack}_small"
-    run = Run(name, 0, "cropr@86", tmp_path)
+    run = Run(name, 0, "cropr", tmp_path)
     cfg = make_config(run, PACKS[name], START)
     init_default_scope(cfg.default_scope)
     backbone = MODELS.build(cfg.model.backbone)
