@@ -73,7 +73,7 @@ def check_evaluator(evaluator: Any, dataset: Any, where: str) -> None:
     """
     classes = (getattr(dataset, "metainfo", None) or {}).get("classes") or ()
     for metric in evaluator.metrics:
-        ranks = getattr(metric, "topk", ())  # mmpretrain's Accuracy
+        ranks = getattr(metric, "topk", None) or ()  # of mmpretrain
         if classes and max(ranks, default=0) > len(classes):
             raise SetupError(
                 f"{where}: expected topk of {type(metric).__name__} up to {len(classes)}, the "

@@ -33,21 +33,19 @@ def test_two_encoders_at_two_batch_sizes(tool: Tool, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("form", [("--compile",), ("--compile", "--freeze")])
-def test_compiled_beside_eager(
-    tool: Tool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, form: tuple[str, ...]
-) -> None:
-    monkeypatch.setattr(inductor, "freezing", False)
+def test_compiled_beside_eager(tool: Tool, tmp_path: Path, form: tuple[str, ...]) -> None:
     config = tmp_path / "cropr_small.py"
     config.write_text(
         f"_base_ = '{SEGMENTER}'\n"
         "arch = dict(depth=3, embed_dim=16, num_heads=2)\n"
         "model = dict(backbone=dict(arch=arch), decode_head=dict(in_channels=16, channels=16))\n"
     )
-    out = tool("benchmark.py", config, *form, "--rounds", "2")
+    with inductor.patch(freezing=False):
+        out = tool("benchmark.py", config, *form, "--rounds", "2")
+        assert inductor.freezing == ("--freeze" in form)
     rows = [line.split("  ")[0] for line in out.splitlines() if "x (" in line]
     assert rows == ["cropr_small", "cropr_small, compiled"]
     assert ("weights frozen" in out) == ("--freeze" in form)
-    assert inductor.freezing == ("--freeze" in form)
 
 
 def test_a_whole_detector_against_its_dense_twin(tool: Tool) -> None:
