@@ -151,7 +151,7 @@ def _highest_rate(summary: Mapping[str, Any]) -> str:
         if family(name) == "cropr"
     )
     if not rates:
-        return "Cropr is not among the models."
+        return "Cropr with even steps is not among the models."
     near = list(
         takewhile(
             lambda rate: summary["variants"][rate[1]][main]["minus_dense"]["high"] >= -MARGIN,

@@ -129,7 +129,7 @@ def test_the_highest_rate_within_half_a_point_is_named() -> None:
     )
     others = {name: entry for name, entry in variants.items() if not name.startswith("cropr")}
     text = format_tables({"camvid": summary | dict(variants=others)})
-    assert text.endswith("Cropr is not among the models.")
+    assert text.endswith("Cropr with even steps is not among the models.")
     for name in ("cropr@30", "cropr@50"):
         del variants[name]
     assert format_tables({"camvid": summary}).endswith(
