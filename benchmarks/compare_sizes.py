@@ -22,7 +22,9 @@ SAMPLES = 500
 def main() -> None:
     """Parse arguments and compare."""
     parser = run_arguments(__doc__)
-    parser.add_argument("--pack", choices=PACKS, required=True)
+    parser.set_defaults(runs=Path("work_dirs/compare/seg"))
+    packs = [name for name, pack in PACKS.items() if pack.task != "det"]
+    parser.add_argument("--pack", choices=packs, required=True, help="of the task of --runs")
     parser.add_argument("--variants", nargs="+", default=["cropr", "variance", "random"])
     parser.add_argument("--scales", nargs="+", type=float, required=True)
     args = parser.parse_args()

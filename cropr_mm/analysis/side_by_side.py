@@ -161,5 +161,5 @@ def _compiled(module: nn.Module) -> Callable:
     for limit in ("recompile_limit", "cache_size_limit"):  # the second before torch 2.6
         if hasattr(settings, limit):
             setattr(settings, limit, max(_COMPILED_FORMS, getattr(settings, limit)))
-    # On a GPU the mode replays CUDA graphs, without which launches cost more than small batches.
+    # On a GPU the mode replays CUDA graphs, so that small batches do not wait for launches.
     return torch.compile(module, fullgraph=True, dynamic=False, mode="reduce-overhead")

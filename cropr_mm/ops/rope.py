@@ -2,7 +2,7 @@
 
 N positions, d channels of a head. Channels turn in d / 2 pairs: the first half of the pairs with
 the row (y), the second with the column (x) of a token. Tables are as wide as a head, so that a
-rotation is two products and a swap, which runs faster than one on the halves of all pairs.
+rotation is two products of whole rows and a swap, and no product of every other channel.
 
 Source: EVA-02 (arXiv 2303.11331) rescales positions to a reference grid; DINOv3 (arXiv 2508.10104)
 takes cell centres in [-1, 1]. Tables are looked up by token index, so pruned tokens keep their
