@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-import torch._dynamo
 import torch._inductor.config
 from torch import nn
 
@@ -87,6 +86,4 @@ def freeze_weights(freeze: bool, compile: bool) -> None:
     """
     if freeze and not compile:
         raise ValueError("weights are frozen in compiled forms: expected --compile with --freeze")
-    if freeze != torch._inductor.config.freezing:
-        torch._dynamo.reset()  # what was compiled otherwise would be used again
     torch._inductor.config.freezing = freeze
