@@ -60,6 +60,7 @@ def main() -> None:
     parser.add_argument(
         "--samples", type=positive, default=500, help="bootstrap samples (default: %(default)s)"
     )
+    parser.add_argument("--compile", action="store_true", help="time compiled encoders too")
     args = parser.parse_args()
     os.chdir(Path(__file__).resolve().parents[1])
     packs = args.packs or [name for name, pack in PACKS.items() if pack.task == args.task]
@@ -67,7 +68,7 @@ def main() -> None:
         parser.error(f"expected each of --seeds once, got {args.seeds}")
     out = args.out or Path("work_dirs/compare", args.task)
     with short_errors():
-        compare(packs, args.variants, args.seeds, out, args.jobs, args.samples)
+        compare(packs, args.variants, args.seeds, out, args.jobs, args.samples, args.compile)
 
 
 if __name__ == "__main__":

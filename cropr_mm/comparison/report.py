@@ -1,13 +1,11 @@
-"""What the runs of a comparison say: intervals, tables, plot."""
+"""What the runs of a comparison say: intervals and tables."""
 
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from itertools import repeat, takewhile
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-from matplotlib.figure import Figure
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from numpy.typing import NDArray
@@ -109,10 +107,12 @@ def format_tables(record: Mapping[str, Any]) -> str:
         main = metrics[-1]
         seen = "mask_pixels_seen" in summary["variants"]["dense"]
         head = ["model", "pruned", *metrics, "median", f"{main} - dense", "Cropr - it"]
-        head += [*["seen"] * seen, "encoder"]
+        compiled = speed.get("compiled", {})
+        head += [*["seen"] * seen, "encoder", *["compiled"] * bool(compiled)]
         rows = [head, ["---"] + ["---:"] * (len(head) - 1)]
         for name, entry in summary["variants"].items():
-            ratio = speed["functions"][name]["speedup"]
+            ratios = [speed["functions"][name]["speedup"]]
+            ratios += [compiled[name]] if compiled else []
             rows.append(
                 [
                     name,
@@ -122,7 +122,7 @@ def format_tables(record: Mapping[str, Any]) -> str:
                     _text(entry[main].get("minus_dense"), signed=True),
                     _text(entry[main].get("cropr_minus_it"), signed=True),
                     *([f"{100 * np.mean(entry['mask_pixels_seen']):.0f}"] if seen else []),
-                    f"{ratio['value']:.2f}x ({ratio['low']:.2f} to {ratio['high']:.2f})",
+                    *[f"{r['value']:.2f}x ({r['low']:.2f} to {r['high']:.2f})" for r in ratios],
                 ]
             )
         lines = ["| " + " | ".join(row) + " |" for row in rows]
@@ -132,8 +132,8 @@ def format_tables(record: Mapping[str, Any]) -> str:
         blocks.append(
             f"**{pack}**: mean of {seeds} seed{'s' * (seeds > 1)} in percent, intervals of 95 % "
             f"over {over}, none corrected for the number of comparisons; median: of {main} over "
-            f"seeds; encoder speed-up over dense ({idle}, {speed['threads']} threads, batch "
-            f"{speed['images_per_call']})."
+            f"seeds; encoder{' and compiled' * bool(compiled)}: speed-up over dense ({idle}, "
+            f"{speed['threads']} threads, batch {speed['images_per_call']})."
             + (_SEEN if seen else "")
             + "\n\n"
             + "\n".join(lines)
@@ -166,34 +166,6 @@ def _highest_rate(summary: Mapping[str, Any]) -> str:
         f"Up to {percent:.0f} % pruned Cropr's interval includes dense minus {MARGIN} {main} or "
         f"lies above; the encoder is {ratio:.2f}x as fast there."
     )
-
-
-def draw(record: Mapping[str, Any], file: Path) -> None:
-    """Plot the main metric with its interval over encoder throughput, one panel per pack.
-
-    Rates of the same pruner are connected.
-    """
-    figure = Figure(figsize=(5.2 * len(record), 4), layout="constrained")
-    axes = figure.subplots(1, len(record), squeeze=False)
-    for axis, (pack, summary) in zip(axes[0], record.items(), strict=True):
-        main = summary["metrics"][-1]
-        kinds = list(dict.fromkeys(map(family, summary["variants"])))
-        for i, kind in enumerate(kinds):
-            points = sorted(
-                (
-                    summary["encoder_speed"]["functions"][name]["images_per_s"],
-                    *entry[main]["mean"].values(),
-                )
-                for name, entry in summary["variants"].items()
-                if family(name) == kind
-            )
-            speed, value, low, high = np.array(points).T
-            error = [value - low, high - value]
-            axis.errorbar(speed, value, yerr=error, fmt="o-", capsize=3, color=f"C{i}", label=kind)
-        axis.set(title=pack, xlabel="encoder, images per second", ylabel=f"{main}, %")
-        axis.grid(alpha=0.3)
-        axis.legend(fontsize=8)
-    figure.savefig(file, dpi=120)
 
 
 def _text(interval: Mapping[str, float] | None, signed: bool = False) -> str:

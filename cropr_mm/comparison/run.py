@@ -9,7 +9,8 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from cropr_mm.comparison.report import draw, format_tables, summarise
+from cropr_mm.comparison.plots import draw, draw_curves
+from cropr_mm.comparison.report import format_tables, summarise
 from cropr_mm.comparison.runs import PRETRAINING, Run, execute, make_config
 from cropr_mm.comparison.speed import encoder_speed
 from cropr_mm.comparison.variants import PACKS, find_variant
@@ -27,6 +28,7 @@ def compare(
     out: Path,
     jobs: int = 1,
     samples: int = 500,
+    compile: bool = False,
 ) -> list[Path]:
     """Train and test everything that is not done yet, then write table, plot and numbers.
 
@@ -41,6 +43,7 @@ def compare(
         out: Folder for all output.
         jobs: Runs at the same time; they share the cores.
         samples: Bootstrap samples.
+        compile: Whether compiled encoders are timed too.
 
     Returns:
         Files with all numbers of each pack, JSON, beside its table and plot.
@@ -67,15 +70,17 @@ def compare(
     for pack in packs:
         runs = {(r.name, r.seed): r for seed in seeds for r in rest[pack, seed]}
         summary = summarise(runs, variants, seeds, samples, jobs)
-        summary["encoder_speed"] = encoder_speed({name: runs[name, seeds[0]] for name in variants})
+        timed = {name: runs[name, seeds[0]] for name in variants}
+        summary["encoder_speed"] = encoder_speed(timed, compile=compile)
         record, folder = {pack: summary}, out / pack
         files.append(folder / "comparison.json")
         files[-1].write_text(json.dumps(record, indent=2) + "\n")
         tables = format_tables(record)
         (folder / "tables.md").write_text(tables + "\n")
         draw(record, folder / "comparison.png")
+        draw_curves(runs, variants, seeds, folder / "curves.png")
         print(f"{tables}\n\nnumbers  {files[-1]}\ntable    {folder / 'tables.md'}")
-        print(f"plot     {folder / 'comparison.png'}\n")
+        print(f"plots    {folder / 'comparison.png'}, {folder / 'curves.png'}\n")
     return files
 
 

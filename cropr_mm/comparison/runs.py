@@ -86,6 +86,16 @@ class Run:
         """Metrics and seconds per iteration of a finished run; of a detector, mask pixels seen."""
         return json.loads((self.folder / "result.json").read_text())
 
+    @property
+    def log(self) -> list[dict[str, Any]]:
+        """What training logged, in order: losses by name, 'iter' and 'time'."""
+        lines = [
+            json.loads(line)
+            for file in sorted(self.folder.glob("train/*/vis_data/scalars.json"))
+            for line in file.read_text().splitlines()
+        ]
+        return [line for line in lines if "loss" in line]
+
 
 def make_config(run: Run, pack: Pack, start: Path | None) -> Config:
     """Config of one run.
@@ -172,7 +182,7 @@ def execute(run: Run, cfg: Config, threads: int = 1) -> None:
     train, test = run.folder / "train", run.folder / "test"
     if not (train / f"iter_{cfg.train_cfg.max_iters}.pth").exists():
         _call(run, threads, "train.py", str(run.config), "--work-dir", str(train), "--resume")
-    lines = _log(train)
+    lines = run.log
     lost = [line["iter"] for line in lines if not math.isfinite(line["loss"])]
     if lost:
         raise SetupError(f"{run}: the loss is not finite any more at iteration {lost[0]}")
@@ -247,13 +257,3 @@ def _call(run: Run, threads: int, tool: str, *args: str) -> None:
 def _mask_pixels_seen(audit: Path) -> float:
     """Share of ground-truth mask pixels whose token the block with the fewest tokens sees."""
     return 1.0 - max(json.loads(audit.read_text())["audit"]["all"]["mask_pixels_pruned"])
-
-
-def _log(folder: Path) -> list[dict[str, Any]]:
-    """What training logged, in order."""
-    lines = [
-        json.loads(line)
-        for file in sorted(folder.glob("*/vis_data/scalars.json"))
-        for line in file.read_text().splitlines()
-    ]
-    return [line for line in lines if "loss" in line]

@@ -10,21 +10,27 @@ from mmengine.registry import MODELS, init_default_scope
 
 from cropr_mm.analysis import measure
 from cropr_mm.analysis.machine import machine_name, versions
+from cropr_mm.analysis.side_by_side import encoder_entry
 from cropr_mm.comparison.runs import Run
 
 
 @torch.no_grad()
-def encoder_speed(runs: Mapping[str, Run], batch_size: int = 8, rounds: int = 30) -> dict[str, Any]:
+def encoder_speed(
+    runs: Mapping[str, Run], batch_size: int = 8, rounds: int = 30, compile: bool = False
+) -> dict[str, Any]:
     """Interleaved times of the encoders, stripped for inference, on random images.
 
     Args:
         runs: One run per variant; of them only the config is used.
         batch_size: Images per call.
         rounds: Timed calls of each.
+        compile: Whether compiled forms take turns with the eager ones.
 
     Returns:
         As :meth:`cropr_mm.analysis.Latencies.as_dict`, against 'dense', with machine, versions,
-        dtype and 'pruned_percent' of each: patches that are gone before the last block.
+        dtype and 'pruned_percent' of each: patches that are gone before the last block. Where
+        compiled, functions are also named 'NAME, compiled', and 'compiled' has their speed-ups over
+        'dense, compiled'.
     """
     calls, pruned = {}, {}
     for name, run in runs.items():
@@ -36,11 +42,19 @@ def encoder_speed(runs: Mapping[str, Run], batch_size: int = 8, rounds: int = 30
         pruned[name] = 100 * (1 - min(encoder.num_keep().values(), default=patches) / patches)
         images = torch.randn(batch_size, 3, *encoder.img_size)
         calls[name] = partial(encoder, images)
+        if compile:
+            entry = encoder_entry(encoder, encoder, compile=True)
+            calls[f"{name}, compiled"] = partial(entry.call, images)
     latencies = measure(calls, rounds=rounds, warmup=3, items=batch_size)
+    compiled = {
+        name: latencies.speedup(f"{name}, compiled", "dense, compiled")._asdict()
+        for name in (runs if compile else ())
+    }
     return {
         "machine": machine_name("cpu"),
         "versions": versions(),
         "dtype": "float32",
         "pruned_percent": pruned,
         **latencies.as_dict(base="dense"),
+        "compiled": compiled,
     }

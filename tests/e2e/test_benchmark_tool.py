@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 import torch._inductor.config as inductor
 
 ROOT = Path(__file__).parents[2]
@@ -40,6 +41,7 @@ def test_compiled_beside_eager(tool: Tool, tmp_path: Path, form: tuple[str, ...]
         "arch = dict(depth=3, embed_dim=16, num_heads=2)\n"
         "model = dict(backbone=dict(arch=arch), decode_head=dict(in_channels=16, channels=16))\n"
     )
+    torch._dynamo.reset()  # so that each form is compiled, and not taken from the one before
     with inductor.patch(freezing=False):
         out = tool("benchmark.py", config, *form, "--rounds", "2")
         assert inductor.freezing == ("--freeze" in form)

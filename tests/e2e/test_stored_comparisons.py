@@ -98,8 +98,13 @@ def test_encoders_are_timed_against_the_dense_one(folder: Path) -> None:
         "dense": dense(folder),
         "random": Run("digits", 0, "random", folder / "digits/seed0/random"),
     }
-    speed = encoder_speed(runs, batch_size=2, rounds=5)
-    assert set(speed["functions"]) == {"dense", "random"}
+    speed = encoder_speed(runs, batch_size=2, rounds=5, compile=True)
+    names = {"dense", "random", "dense, compiled", "random, compiled"}
+    assert set(speed["functions"]) == names
+    assert speed["compiled"]["dense"]["value"] == 1.0
+    times = {name: speed["functions"][name]["median_ms"] for name in names}
+    allowed = times["dense, compiled"] / times["random, compiled"]
+    assert speed["compiled"]["random"]["value"] == pytest.approx(allowed)
     assert speed["functions"]["dense"]["speedup"]["value"] == 1.0
     assert speed["functions"]["random"]["speedup"]["value"] > 0
     assert speed["images_per_call"] == 2

@@ -5,11 +5,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from matplotlib.axes import Axes
 from PIL import Image
 from pycocotools.mask import frPyObjects
 
 from cropr_mm.comparison import run as comparison
-from cropr_mm.comparison.report import draw, format_tables, summarise
+from cropr_mm.comparison.plots import draw, draw_curves
+from cropr_mm.comparison.report import format_tables, summarise
 from cropr_mm.comparison.runs import PRETRAINING, Run
 from cropr_mm.preflight import SetupError
 
@@ -97,10 +99,32 @@ def test_table_and_plot_show_every_model(runs: dict[tuple[str, int], Run], tmp_p
         if line.startswith("| ") and " 1.50x " in line
     ] == names
     assert "idle machine, 2 threads" in text
+    compiled = dict(dense=1.0, cropr=1.7, random=1.8)
+    speed["compiled"] = {n: dict(value=v, low=v - 0.1, high=v + 0.1) for n, v in compiled.items()}
+    text = format_tables(record)
+    assert "encoder and compiled: speed-up over dense" in text
+    assert "| 1.50x (1.40 to 1.60) | 1.80x (1.70 to 1.90) |" in text
     draw(record, tmp_path / "plot.png")
     pixels = np.array(Image.open(tmp_path / "plot.png").convert("RGB")).reshape(-1, 3)
     for colour in ((0x1F, 0x77, 0xB4), (0xFF, 0x7F, 0x0E), (0x2C, 0xA0, 0x2C)):
         assert (pixels == colour).all(axis=1).sum() > 20, "one colour a model"
+
+
+def test_curves_are_of_the_models_own_loss(
+    runs: dict[tuple[str, int], Run], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    lines: dict[str, tuple] = {}
+    monkeypatch.setattr(
+        Axes, "plot", lambda self, x, y, label, **look: lines.update({label: (x, y)})
+    )
+    for (_, seed), run in runs.items():
+        log = run.folder / "train/20260101_000000/vis_data/scalars.json"
+        log.parent.mkdir(parents=True)
+        own = {1: 10.0, 2: 5.0}
+        written = [dict(iter=n, loss=x + seed, loss_cropr_b05=seed) for n, x in own.items()]
+        log.write_text("".join(json.dumps(line) + "\n" for line in written) + '{"mIoU": 3}\n')
+    draw_curves(runs, ["dense", "cropr"], [0, 1], tmp_path / "curves.png")
+    assert lines == {name: ([1, 2], [10.0, 5.0]) for name in ("dense", "cropr")}
 
 
 def test_the_highest_rate_within_half_a_point_is_named() -> None:
@@ -175,12 +199,13 @@ def test_each_pack_gets_numbers_table_and_plot(
 ) -> None:
     seen = []
     monkeypatch.setattr(comparison, "summarise", lambda runs, *rest: {"runs": len(runs)})
-    monkeypatch.setattr(comparison, "encoder_speed", lambda runs: sorted(runs))
+    monkeypatch.setattr(comparison, "encoder_speed", lambda runs, compile: sorted(runs))
     monkeypatch.setattr(comparison, "format_tables", lambda record: "a table")
     monkeypatch.setattr(comparison, "draw", lambda record, file: seen.append(file))
+    monkeypatch.setattr(comparison, "draw_curves", lambda *args: seen.append(args[-1]))
     (file,) = comparison.compare(["digits"], ["cropr"], [0, 2], tmp_path)
     assert json.loads(file.read_text()) == {
         "digits": {"runs": 4, "encoder_speed": ["cropr", "dense"]}
     }
     assert (tmp_path / "digits/tables.md").read_text() == "a table\n"
-    assert seen == [tmp_path / "digits/comparison.png"]
+    assert seen == [tmp_path / "digits/comparison.png", tmp_path / "digits/curves.png"]

@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 import torch
+from mmengine.registry import init_default_scope
 
 from cropr_mm import CroprViT
 from cropr_mm.reducers import DToP
@@ -149,6 +150,7 @@ def test_bad_arguments_are_named(options: dict, message: str) -> None:
 
 def test_the_head_takes_exit_logits_where_there_are_any() -> None:
     pytest.importorskip("mmseg")
+    init_default_scope("mmseg")
     from cropr_mm.heads.early_exit_head import EarlyExitHead
 
     options: dict[str, Any] = dict(
