@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
+import torch._dynamo
 from rich.console import Console
 from torch import Tensor, nn
 
@@ -163,10 +164,12 @@ def run_group(
         gc.collect()  # what the group before has left
         torch.cuda.empty_cache()
 
+    torch._dynamo.reset()  # compiled forms of other groups, which would be looked through too
+
     def timed() -> tuple[dict[str, CroprViT], SideBySide]:
         entries = make_entries(group, mode, batch_size, args.compile)
         images = next(iter(entries.values())).encoder.images
-        result = time_side_by_side(entries, images, images, mode, rounds=args.rounds)
+        result = time_side_by_side(entries, images, mode, rounds=args.rounds)
         return {name: entry.encoder.encoder for name, entry in entries.items()}, result
 
     found, reason = attempt(timed)

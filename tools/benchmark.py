@@ -20,7 +20,7 @@ from cropr_mm.analysis.entries import (
 )
 from cropr_mm.analysis.machine import machine_name, versions
 from cropr_mm.analysis.mode import FREEZE_HELP, Mode, freeze_weights
-from cropr_mm.analysis.side_by_side import time_side_by_side
+from cropr_mm.analysis.side_by_side import SideBySide, time_side_by_side
 from cropr_mm.analysis.speed_plot import draw_throughput
 from cropr_mm.analysis.yardsticks import YARDSTICKS
 from cropr_mm.runner import load_config, short_errors
@@ -51,6 +51,13 @@ def parse_args() -> argparse.Namespace:
         help="made of the first config: dense (ours without pruning), random (same schedule), "
         "timm (its dense model), literal (the published step on timm's blocks)",
     )
+    parser.add_argument(
+        "--against",
+        nargs="+",
+        default=[],
+        metavar="ROW",
+        help="also give speed-ups over these rows, such as 'literal' or 'dense, compiled'",
+    )
     parser.add_argument("--compile", action="store_true", help="also time the compiled form of all")
     parser.add_argument("--freeze", action="store_true", help=FREEZE_HELP)
     parser.add_argument("--rounds", type=int, default=10, metavar="N", help="default: %(default)s")
@@ -78,6 +85,9 @@ def main() -> None:
         entries = make_entries(
             configs, mode, part=args.part, yardsticks=args.yardsticks, compile=args.compile
         )
+        unknown = [name for name in args.against if name not in entries]
+        if unknown:
+            raise ValueError(f"--against expects rows ({'; '.join(entries)}), got {unknown[0]}")
         results = {}
         print(
             f"{args.part}s side by side on {machine_name(mode.device)}: {mode}, "
@@ -87,10 +97,17 @@ def main() -> None:
         for batch_size in args.batch_sizes:
             images = random_images(batch_size, size, mode)
             batch = images if args.part == "encoder" else random_batch(first, batch_size, size)
+            seen = tuple(next(iter(entries.values())).images(batch).shape[-2:])
+            if seen != size:
+                raise ValueError(
+                    f"expected encoders to see images of {size[0]}x{size[1]} pixels, but the "
+                    f"config's data_preprocessor makes them {seen[0]}x{seen[1]}: change that too"
+                )
             with Console(stderr=True).status(f"batch {batch_size}: {len(entries)} models in turn"):
-                result = time_side_by_side(entries, batch, images, mode, rounds=args.rounds)
+                result = time_side_by_side(entries, batch, mode, rounds=args.rounds)
             results[batch_size] = result
-            print(f"\nbatch {batch_size}{result.warning}\n{result.table()}", flush=True)
+            columns = {f"over {base}": over(result, base) for base in args.against}
+            print(f"\nbatch {batch_size}{result.warning}\n{result.table(columns)}", flush=True)
     if args.json:
         record = {
             "command": " ".join(["python", "tools/benchmark.py", *sys.argv[1:]]),
@@ -101,13 +118,21 @@ def main() -> None:
             "frozen": args.freeze,
             "part": args.part,
             "img_size": list(size),
-            "batches": {str(b): result.as_dict() for b, result in results.items()},
+            "batches": {str(b): result.as_dict(args.against) for b, result in results.items()},
         }
         args.json.write_text(json.dumps(record, indent=2) + "\n")
         print(f"\nwritten to {args.json}")
     if args.plot:
         draw_throughput(results, args.plot)
         print(f"drawn to {args.plot}")
+
+
+def over(result: SideBySide, base: str) -> dict[str, str]:
+    """Speed-ups over one row as text; to a thousandth, for some are near one."""
+    return {
+        name: f"{ratio.value:.3f}x ({ratio.low:.3f}-{ratio.high:.3f})"
+        for name, ratio in result.against(base).items()
+    }
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """Several encoders or models timed in turn in one process, with the measured floor of each."""
 
 import copy
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -11,7 +11,7 @@ import torch._dynamo
 from torch import Tensor, nn
 
 from cropr_mm.analysis.floor import Floor, measure_floor
-from cropr_mm.analysis.latency import MAX_LOAD, Latencies, measure
+from cropr_mm.analysis.latency import MAX_LOAD, Latencies, Ratio, measure
 from cropr_mm.analysis.machine import peak_memory
 from cropr_mm.analysis.mode import Mode
 from cropr_mm.analysis.products import record_products
@@ -26,10 +26,12 @@ class Entry:
     Attributes:
         call: What is timed, called with a batch.
         encoder: Encoder of ours whose floor the times are compared with.
+        images: What encoders see of a batch, shape (B, 3, H, W).
     """
 
     call: Callable[[Any], object]
     encoder: nn.Module
+    images: Callable[[Any], Tensor]
 
 
 @dataclass(frozen=True)
@@ -60,10 +62,16 @@ class SideBySide:
         """Median time in multiples of the floor of its encoder."""
         return self.latencies.median(name) / self.floors[name].ms
 
-    def as_dict(self) -> dict[str, Any]:
-        """Plain types for JSON."""
+    def against(self, base: str) -> dict[str, Ratio]:
+        """How many times faster than another entry each one is, by name."""
+        return {name: self.latencies.speedup(name, base) for name in self.floors}
+
+    def as_dict(self, bases: Sequence[str] = ()) -> dict[str, Any]:
+        """Plain types for JSON, with speed-ups over further entries than the first."""
         record = self.latencies.as_dict(base=self._base)
+        over = {base: self.against(base) for base in bases}
         for name, function in record["functions"].items():
+            function["speedup_over"] = {base: over[base][name]._asdict() for base in bases}
             function["floor"] = self.floors[name].as_dict()
             function["times_floor"] = self.times_floor(name)
             function["peak_memory_bytes"] = self.memory[name]
@@ -101,7 +109,7 @@ def encoder_entry(module: nn.Module, encoder: nn.Module, compile: bool = False) 
         encoder: See :class:`Entry`.
         compile: Whether to run it under ``torch.compile``, whole and for static shapes.
     """
-    return Entry(_compiled(module) if compile else module, encoder)
+    return Entry(_compiled(module) if compile else module, encoder, lambda images: images)
 
 
 def model_entry(model: nn.Module, encoder: nn.Module, compile: bool = False) -> Entry:
@@ -115,13 +123,16 @@ def model_entry(model: nn.Module, encoder: nn.Module, compile: bool = False) -> 
     twin = copy.copy(model)
     twin._modules = dict(model._modules)
     twin.backbone = _compiled(encoder) if compile else encoder
-    return Entry(twin.test_step, encoder)
+
+    def images(batch: Any) -> Tensor:
+        return model.data_preprocessor(batch)["inputs"]
+
+    return Entry(twin.test_step, encoder, images)
 
 
 def time_side_by_side(
     entries: Mapping[str, Entry],
     batch: Any,
-    images: Tensor,
     mode: Mode,
     *,
     rounds: int = 10,
@@ -132,7 +143,6 @@ def time_side_by_side(
     Args:
         entries: By name, already in the mode's precision and place; the first one is the base.
         batch: What the entries are called with.
-        images: What encoders see of it, shape (B, 3, H, W).
         mode: How to run.
         rounds: Timed calls of each.
         warmup: Calls of each before that; the first compiles.
@@ -143,6 +153,7 @@ def time_side_by_side(
     timing: dict[str, Any] = dict(rounds=rounds, warmup=warmup, device=mode.device)
     calls = {name: partial(entry.call, batch) for name, entry in entries.items()}
     encoders = {id(entry.encoder): entry.encoder for entry in entries.values()}
+    images = next(iter(entries.values())).images(batch)
     with mode.running():
         latencies = measure(calls, items=len(images), **timing)
         products = {

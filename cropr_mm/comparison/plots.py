@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from cropr_mm.comparison.runs import Run
 from cropr_mm.comparison.variants import family
 
-_AUXILIARY = re.compile(r"loss_.*_b\d\d$")
+_AUXILIARY = re.compile(r"loss_(.*_b\d\d|teacher_.*)$")
 """Names that CroprAuxLossHook gives."""
 
 

@@ -76,13 +76,18 @@ class Positions(nn.Module):
     def tables(self, grid: tuple[int, int], device: torch.device) -> GridTables:
         """Tables of a grid, on the given device."""
         if grid != self.grid:
-            return self._compute(grid, device)
+            order, slots, *ropes = self._compute(grid, device)
+            return GridTables(order, slots, *(self._as_stored(rope) for rope in ropes))
         rope = window_rope = None
         if self.spec is not None:
             rope = Rope(self.rope_cos, self.rope_sin)
             if self.window_size is not None:
                 window_rope = Rope(self.window_rope_cos, self.window_rope_sin)
         return GridTables(self.order, self.slots, rope, window_rope)
+
+    def _as_stored(self, rope: Rope | None) -> Rope | None:
+        """In the precision of the native tables; wider ones would widen queries and keys."""
+        return rope and Rope(*(table.to(self.rope_cos.dtype) for table in rope))
 
     def geometry(self, tokens: Tokens, tables: GridTables, windowed: bool) -> Geometry:
         """Geometry for one kind of block.

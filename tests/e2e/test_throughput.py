@@ -109,12 +109,12 @@ def test_a_group_that_the_machine_is_too_small_for_is_named_and_the_others_run(
 ) -> None:
     real = side_by_side.time_side_by_side
 
-    def limited(entries: Any, batch: Any, images: Any, mode: Any, **options: Any) -> Any:
+    def limited(entries: Any, batch: Any, mode: Any, **options: Any) -> Any:
         if mode.dtype == "fp32":
             raise RuntimeError("CUDA out of memory. Tried to allocate 64 GiB\nmore")
         if mode.dtype == "fp16":
             raise RuntimeError("a defect")
-        return real(entries, batch, images, mode, **options)
+        return real(entries, batch, mode, **options)
 
     monkeypatch.setattr(side_by_side, "time_side_by_side", limited)
     file = tmp_path / "a.json"

@@ -55,7 +55,7 @@ def test_configs_are_stripped_for_inference_but_the_published_step_keeps_its_que
 def test_a_run_says_times_speed_ups_and_floors(tmp_path: Path) -> None:
     entries = make_entries({"mine": tiny()}, CPU, yardsticks=["dense", "random"])
     images = torch.randn(2, 3, 64, 64)
-    result = time_side_by_side(entries, images, images, CPU, rounds=5, warmup=1)
+    result = time_side_by_side(entries, images, CPU, rounds=5, warmup=1)
 
     assert set(result.latencies.times) == {"dense", "mine", "random"}
     assert result.floors["mine"] is result.floors["random"]
