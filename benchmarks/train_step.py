@@ -7,6 +7,7 @@ Needs torch, torchvision, timm, mmengine and mmcv (which the hooks import), no h
 
 import argparse
 import copy
+import gc
 import json
 import sys
 from collections.abc import Callable, Mapping
@@ -27,6 +28,7 @@ from cropr_mm.analysis.latency import Latencies, format_table, measure
 from cropr_mm.analysis.machine import machine_name, peak_memory, versions
 from cropr_mm.analysis.memory import peak_bytes
 from cropr_mm.analysis.mode import Mode
+from cropr_mm.console import short_errors
 from cropr_mm.hooks.aux_loss import AuxiliaryListener
 from cropr_mm.registry import MODELS, TASK_UTILS
 from cropr_mm.targets import ClassTarget, PatchLabelTarget
@@ -199,7 +201,7 @@ def count_bytes(cfg: Config, variant: str, batch_size: int, mode: Mode) -> dict[
         made |= {id(p): nn.Parameter(made[id(p)]) for p in model.parameters()}
         model = copy.deepcopy(model, made)
         target = Encoded(target, fake.from_tensor(encoded))
-        step = Step(cfg, variant, batch_size, Mode(mode.dtype), False, target, model)
+        step = Step(cfg, variant, batch_size, Mode(mode.dtype, mode.sdpa), False, target, model)
         weights = sum(p.numel() * p.element_size() for p in step.model.parameters())
         return dict(weights=weights, step=peak_bytes(step))
 
@@ -212,6 +214,7 @@ def measured_bytes(make: Callable[[], Step], device: str) -> int | None:
     step()  # state of the optimizer
     peak = peak_memory(step, device)
     del step
+    gc.collect()  # hooks and their modules hold each other
     torch.cuda.empty_cache()
     return peak
 
@@ -242,8 +245,20 @@ def parse_args() -> argparse.Namespace:
 
 
 def main() -> None:
-    """Count, measure, print and write."""
+    """Parse arguments and run."""
     args = parse_args()
+    with short_errors(ValueError, TypeError):
+        run(args)
+
+
+def run(args: argparse.Namespace) -> None:
+    """Count, measure, print and write.
+
+    Raises:
+        ValueError: If options or the config do not fit, before anything is measured.
+    """
+    if args.json and not args.json.absolute().parent.is_dir():
+        raise ValueError(f"--json expects a file in a folder that exists, got {args.json}")
     mode = Mode(args.dtype, args.sdpa, args.device)
     cfg = Config.fromfile(args.config)
     if args.img_size:

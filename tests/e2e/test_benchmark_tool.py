@@ -11,6 +11,7 @@ import torch._inductor.config as inductor
 ROOT = Path(__file__).parents[2]
 Tool = Callable[..., str]
 SEGMENTER = str(ROOT / "configs/demo/cropr_tiny_segmenter_digits.py")
+CAMVID = ROOT / "configs/cropr_tiny_segmenter_camvid.py"
 
 
 def test_two_encoders_at_two_batch_sizes(tool: Tool, tmp_path: Path) -> None:
@@ -50,12 +51,19 @@ def test_compiled_beside_eager(tool: Tool, tmp_path: Path, form: tuple[str, ...]
     assert ("weights frozen" in out) == ("--freeze" in form)
 
 
-def test_a_whole_detector_against_its_dense_twin(tool: Tool) -> None:
+def test_a_whole_detector_against_its_dense_twin(tool: Tool, tmp_path: Path) -> None:
     config = ROOT / "configs/demo/cropr_tiny_cascade_digits.py"
-    args = ["--part", "model", "--yardsticks", "dense", "random", "--rounds", "2"]
-    out = tool("benchmark.py", config, *args)
+    file = tmp_path / "speed.json"
+    args = ["--part", "model", "--yardsticks", "dense", "random", "--rounds", "2", "--json", file]
+    out = tool("benchmark.py", config, *args, "--against", "random")
     rows = [line.split()[0] for line in out.splitlines() if "x (" in line]
     assert rows == ["dense", "cropr_tiny_cascade_digits", "random"]
+    functions = json.loads(file.read_text())["batches"]["1"]["functions"]
+    times = {name: function["median_ms"] for name, function in functions.items()}
+    for name, function in functions.items():
+        ratio = function["speedup_over"]["random"]["value"]
+        assert ratio == pytest.approx(times["random"] / times[name])
+        assert f"{ratio:.3f}x (" in next(line for line in out.splitlines() if line.startswith(name))
 
 
 @pytest.mark.parametrize(
@@ -67,6 +75,11 @@ def test_a_whole_detector_against_its_dense_twin(tool: Tool) -> None:
         ((SEGMENTER, "--img-size", "60", "60"), "multiples of the patch size 8, got 60x60"),
         ((SEGMENTER, "--freeze"), "expected --compile with --freeze"),
         ((SEGMENTER, "--rounds", "0"), "expected rounds >= 1"),
+        ((SEGMENTER, "--against", "dense"), "--against expects rows (cropr_tiny_segmenter_"),
+        (
+            (CAMVID, "--part", "model", "--img-size", "240", "304"),
+            "images of 240x304 pixels, but the config's data_preprocessor makes them 240x320",
+        ),
         (("missing.py",), "expected a config file, found none at missing.py"),
     ],
 )
