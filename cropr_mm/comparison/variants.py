@@ -260,15 +260,14 @@ PACKS = {
         finetune_lr=1e-3,
     ),
 }
-for _name, _base in dict(digits_strokes="digits_seg", labels_strokes="digits_labels").items():
-    PACKS[_name] = replace(
-        PACKS[_base],
-        overrides={
-            "train_dataloader.dataset.data_root": "data/demo_strokes",
-            "test_dataloader.dataset.data_root": "data/demo_strokes",
-        },
-        demo_data={"data/demo_strokes": DemoSettings(stroke_contrast=180.0)},
-    )
+PACKS["digits_strokes"] = replace(
+    PACKS["digits_seg"],
+    overrides={
+        "train_dataloader.dataset.data_root": "data/demo_strokes",
+        "test_dataloader.dataset.data_root": "data/demo_strokes",
+    },
+    demo_data={"data/demo_strokes": DemoSettings(stroke_contrast=180.0)},
+)
 PACKS["camvid_small"] = replace(
     PACKS["camvid"],
     overrides={
