@@ -6,7 +6,10 @@ Weights and images are random. The first row is what the others are compared wit
 import argparse
 import json
 import sys
+from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from rich.console import Console
@@ -20,7 +23,8 @@ from cropr_mm.analysis.entries import (
 )
 from cropr_mm.analysis.machine import machine_name, versions
 from cropr_mm.analysis.mode import FREEZE_HELP, Mode, freeze_weights
-from cropr_mm.analysis.side_by_side import SideBySide, time_side_by_side
+from cropr_mm.analysis.operators import operator_shares
+from cropr_mm.analysis.side_by_side import Entry, SideBySide, time_side_by_side
 from cropr_mm.analysis.speed_plot import draw_throughput
 from cropr_mm.analysis.yardsticks import YARDSTICKS
 from cropr_mm.runner import load_config, short_errors
@@ -60,6 +64,9 @@ def parse_args() -> argparse.Namespace:
     )
     parser.add_argument("--compile", action="store_true", help="also time the compiled form of all")
     parser.add_argument("--freeze", action="store_true", help=FREEZE_HELP)
+    parser.add_argument(
+        "--profile", action="store_true", help="then say which operators each row's time goes to"
+    )
     parser.add_argument("--rounds", type=int, default=10, metavar="N", help="default: %(default)s")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all times and settings")
     parser.add_argument("--plot", type=Path, metavar="FILE", help="draw images per second (PNG)")
@@ -88,7 +95,7 @@ def main() -> None:
         unknown = [name for name in args.against if name not in entries]
         if unknown:
             raise ValueError(f"--against expects rows ({'; '.join(entries)}), got {unknown[0]}")
-        results = {}
+        results, shares = {}, {}
         print(
             f"{args.part}s side by side on {machine_name(mode.device)}: {mode}, "
             f"{torch.get_num_threads()} CPU threads, images of {size[0]}x{size[1]} pixels, "
@@ -108,6 +115,9 @@ def main() -> None:
             results[batch_size] = result
             columns = {f"over {base}": over(result, base) for base in args.against}
             print(f"\nbatch {batch_size}{result.warning}\n{result.table(columns)}", flush=True)
+            shares[batch_size] = profiles(entries, batch, mode) if args.profile else {}
+            for name, found in shares[batch_size].items():
+                print(f"{name}: {largest(found)}")
     if args.json:
         record = {
             "command": " ".join(["python", "tools/benchmark.py", *sys.argv[1:]]),
@@ -118,13 +128,30 @@ def main() -> None:
             "frozen": args.freeze,
             "part": args.part,
             "img_size": list(size),
-            "batches": {str(b): result.as_dict(args.against) for b, result in results.items()},
+            "batches": {
+                str(b): {**result.as_dict(args.against), "operators": shares[b]}
+                for b, result in results.items()
+            },
         }
         args.json.write_text(json.dumps(record, indent=2) + "\n")
         print(f"\nwritten to {args.json}")
     if args.plot:
         draw_throughput(results, args.plot)
         print(f"drawn to {args.plot}")
+
+
+def profiles(entries: Mapping[str, Entry], batch: Any, mode: Mode) -> dict[str, dict[str, float]]:
+    """Shares of operators by row."""
+    with mode.running():
+        return {
+            name: operator_shares(partial(entry.call, batch), mode.device)
+            for name, entry in entries.items()
+        }
+
+
+def largest(shares: Mapping[str, float], least: float = 0.01) -> str:
+    """Operators of at least that share, as text."""
+    return ", ".join(f"{name} {x:.0%}" for name, x in shares.items() if x >= least)
 
 
 def over(result: SideBySide, base: str) -> dict[str, str]:

@@ -17,7 +17,7 @@ CAMVID = ROOT / "configs/cropr_tiny_segmenter_camvid.py"
 def test_two_encoders_at_two_batch_sizes(tool: Tool, tmp_path: Path) -> None:
     file, plot = tmp_path / "speed.json", tmp_path / "speed.png"
     twin = SEGMENTER.replace("cropr_", "unpruned_")
-    args = ["--batch-sizes", "1", "2", "--rounds", "2", "--img-size", "136", "128"]
+    args = ["--batch-sizes", "1", "2", "--rounds", "2", "--img-size", "136", "128", "--profile"]
     args += ["--dtype", "bf16", "--json", str(file), "--plot", str(plot)]
     out = tool("benchmark.py", twin, SEGMENTER, *args)
     record = json.loads(file.read_text())
@@ -27,6 +27,10 @@ def test_two_encoders_at_two_batch_sizes(tool: Tool, tmp_path: Path) -> None:
         assert f"batch {batch_size}" in out
         functions = record["batches"][batch_size]["functions"]
         assert list(functions) == names
+        operators = record["batches"][batch_size]["operators"]
+        assert list(operators) == names
+        assert all("aten::addmm" in shares for shares in operators.values())
+        assert f"{names[0]}: {next(iter(operators[names[0]]))} " in out
         floors = [entry["floor"] for entry in functions.values()]
         assert floors[0]["macs_linear"] > floors[1]["macs_linear"]
         assert {p["dtype"] for p in floors[0]["products"]} == {"torch.bfloat16"}

@@ -269,6 +269,15 @@ def test_half_precision_stays_close(dtype: torch.dtype) -> None:
 
 
 @pytest.mark.parametrize("windows", [{}, WINDOWS], ids=["global", "windows"])
+@pytest.mark.parametrize("side", [32, 40], ids=["native", "other"])
+def test_tables_of_any_grid_have_the_precision_of_the_weights(windows: dict, side: int) -> None:
+    positions = CroprViT(EVA, img_size=(32, 24), **windows).bfloat16().positions
+    tables = positions.tables((side // 8, 3), torch.device("cpu"))
+    for rope in (tables.rope, tables.window_rope) if windows else (tables.rope,):
+        assert {table.dtype for table in rope} == {torch.bfloat16}
+
+
+@pytest.mark.parametrize("windows", [{}, WINDOWS], ids=["global", "windows"])
 @pytest.mark.parametrize("mode", ["eval", "train"])
 def test_compiles_to_one_graph_without_recompiling(windows: dict, mode: str) -> None:
     model = pruned(EVA, {1: 24, 3: 8}, fusion=LLF, **windows)
