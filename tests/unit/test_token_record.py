@@ -10,6 +10,7 @@ from sklearn.metrics import normalized_mutual_info_score
 
 from cropr_mm import CroprViT
 from cropr_mm.analysis.centres import medoid_of_patches
+from cropr_mm.analysis.proxy import format_proxies, proxy_correlations
 from cropr_mm.analysis.token_plot import draw_depth_maps, draw_features
 from cropr_mm.analysis.token_record import TokenRecord, TokenRecorder
 from cropr_mm.analysis.token_similarity import compare_records, format_similarity, mean_depth
@@ -294,6 +295,32 @@ def test_two_that_merge_are_compared_by_their_clusters() -> None:
     same = compare_records(record(images, **MERGE), record(images, **MERGE))
     assert [step["nmi"]["mean"] for step in same["clusters"]] == pytest.approx([1, 1])
     assert "agreement of clusters" in format_similarity(("a", "b"), found)
+
+
+def test_similarities_are_correlated_with_scores_where_all_models_have_them() -> None:
+    images = some_images(40)
+    topk = dict(type="cropr_mm.AttnTopK")
+    others = {
+        "random": record(images, **PRUNE | dict(reducer=dict(type="cropr_mm.RandomPruner"))),
+        "attention": record(images, **PRUNE | dict(reducer=topk)),
+        "medoids": record(images, **MEDOIDS | dict(schedule=PRUNE["schedule"])),
+    }
+    first = record(images, **PRUNE)
+    results = {name: compare_records(first, other) for name, other in others.items()}
+    # The more patches both keep at the first step, the better.
+    overlap = {
+        name: r["patches"][0]["intersection_over_union"]["mean"] for name, r in results.items()
+    }
+    assert len(set(overlap.values())) == 3
+    found = proxy_correlations(results, {"first": 2.0, **overlap}, "first")
+    assert found["correlations"]["IoU, step 1"] == pytest.approx(dict(spearman=-1, kendall=-1))
+    assert "features, pwcca, 3" in found["correlations"]
+    assert not any("NMI" in name for name in found["correlations"]), "only one has clusters"
+    assert "IoU, step 1    " in format_proxies(found)
+    alike = proxy_correlations(results, dict.fromkeys(["first", *others], 1.0), "first")
+    assert set(alike["correlations"].values()) == {None}
+    with pytest.raises(ValueError, match="three models or more, the first one included, got 2"):
+        proxy_correlations({"random": results["random"]}, {"first": 1, "random": 0}, "first")
 
 
 def test_a_dense_encoder_has_features_only() -> None:
