@@ -26,8 +26,8 @@ class EViT(ClassTokenRanker):
     instead of descending attention, which changes nothing for attention.
     """
 
-    synthetic = True
     num_fused = 1
+    synthetic = True
 
     def reduce(self, tokens: Tokens, num_keep: int, signals: Signals) -> Reduction:
         places, rest = self.split(tokens, num_keep - 1, signals)
