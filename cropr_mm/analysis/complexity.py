@@ -6,6 +6,7 @@ own products out: ``linear`` below.
 """
 
 import copy
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -315,7 +316,12 @@ class _Counter:
     macs_in_reducers: Macs = field(default_factory=Macs)
 
     def __post_init__(self) -> None:
-        self._flops = FlopCounterMode(display=False, custom_mapping={aten.mv: _mv_flop})
+        formulas = {
+            aten.mv: _mv_flop,
+            aten._euclidean_dist: _distance_flop,
+            aten._cdist_forward: _distance_flop,
+        }
+        self._flops = FlopCounterMode(display=False, custom_mapping=formulas)
         self._handles: list[Any] = []
         self._entry = Macs()
 
@@ -373,3 +379,11 @@ class _Counter:
 def _mv_flop(matrix: Any, vector: Any, out_shape: Any = None, **_: Any) -> int:
     """Operations of a matrix-vector product, from shapes; torch's counter has no entry for it."""
     return 2 * matrix[0] * matrix[1]
+
+
+def _distance_flop(one: Any, other: Any, *_: Any, **__: Any) -> int:
+    """Operations of all distances between two sets of rows, (..., n, D) and (..., m, D).
+
+    One multiply-add for each feature of each pair, whether or not torch makes a product of it.
+    """
+    return 2 * math.prod(one) * other[-2]

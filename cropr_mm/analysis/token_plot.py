@@ -12,7 +12,7 @@ from cropr_mm.analysis.token_similarity import mean_depth
 
 
 def draw_depth_maps(records: Mapping[str, TokenRecord], file: Path) -> bool:
-    """Draw the mean depth at which each patch leaves, one panel per encoder that prunes.
+    """Draw the mean depth at which each patch leaves, one panel per encoder that keeps patches.
 
     Args:
         records: By name.
@@ -32,7 +32,7 @@ def draw_depth_maps(records: Mapping[str, TokenRecord], file: Path) -> bool:
         image = axis.imshow(depth + 1, vmin=low, vmax=high, cmap="viridis")
         axis.set_title(name, fontsize=8)
         axis.set_axis_off()
-    label = "mean block after which patches leave\n(from 1; never: one more than the last)"
+    label = "mean block before or in which patches leave\n(from 1; never: one more than the last)"
     figure.colorbar(image, ax=axes).set_label(label, fontsize=8)
     figure.savefig(file, dpi=120)
     return True
@@ -59,7 +59,7 @@ def draw_features(records: Mapping[str, TokenRecord], file: Path, most: int = 20
     shown = {
         name: (record.outputs, record.left_after[:, record.cells], record.num_blocks)
         for name, record in records.items()
-        if record.outputs is not None and record.left_after is not None
+        if record.outputs is not None and record.left_after is not None and not record.merges
     }
     if not shown:
         return False

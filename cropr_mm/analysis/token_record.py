@@ -15,9 +15,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from cropr_mm.analysis.centres import centres_of_clusters, medoid_of_patches
 from cropr_mm.analysis.recorder import PruningRecorder
 from cropr_mm.backbones.cropr_vit import CroprViT
-from cropr_mm.reducers import SoftMerger, TokenMerger
+from cropr_mm.reducers import DPCKNN, KMedoids, SoftMerger, TokenMerger
 from cropr_mm.structures import Reduction, Tokens
 
 _NUM_CELLS = 16  # of each image, for pictures of features
@@ -31,10 +32,15 @@ class TokenRecord:
         grid: Patch grid (h, w).
         num_blocks: Blocks of the encoder.
         steps: 0-based blocks that reduce, whether or not anything left there.
+        depths: Of each step the 0-based block that it stands before or in: a step after a block
+            has the depth of the next one.
+        num_keep: Of each step the patch tokens that it leaves.
+        merges: Whether the method merges tokens.
         left_after: 0-based block whose reducer dropped each patch, -1 where it stayed, shape
-            (n, P); None for a method that merges.
+            (n, P); None for a method that merges. Of DPC-KNN the patches that stay are the centres
+            of its clusters.
         clusters: Cluster of every patch after each merging block, (n, P) by 0-based block; empty
-            for a method that prunes.
+            for a method that prunes. Of K-Medoids the raster id of its medoid.
         features: Class token, or without one the mean of the patches, after each recorded block
             (as it enters the next one), (n, D) by 0-based block.
         cells: Raster ids of some patches, evenly spaced, shape (k,).
@@ -45,6 +51,9 @@ class TokenRecord:
     grid: tuple[int, int]
     num_blocks: int
     steps: tuple[int, ...]
+    depths: tuple[int, ...]
+    num_keep: tuple[int, ...]
+    merges: bool
     left_after: NDArray[np.int64] | None
     clusters: Mapping[int, NDArray[np.int64]]
     features: Mapping[int, NDArray[np.float32]]
@@ -57,14 +66,16 @@ class TokenRecord:
 
     def kept(self, image: int) -> dict[int, set[int]]:
         """Patches of one image that are left after each step, by block."""
-        assert self.left_after is not None, "a method that merges keeps no patches"
+        assert self.left_after is not None, "a method that merges has no patches to keep"
         left = self.left_after[image]
         return {b: {int(i) for i in np.flatnonzero((left > b) | (left < 0))} for b in self.steps}
 
     def save(self, file: Path) -> None:
         """Write everything as one .npz file."""
         arrays: dict[str, Any] = {"grid": self.grid, "num_blocks": self.num_blocks}
-        arrays["steps"] = np.array(self.steps, dtype=np.int64)
+        for name in ("steps", "depths", "num_keep"):
+            arrays[name] = np.array(getattr(self, name), dtype=np.int64)
+        arrays["merges"] = self.merges
         arrays |= {f"features_{b}": v for b, v in self.features.items()}
         arrays |= {f"clusters_{b}": v for b, v in self.clusters.items()}
         arrays["cells"] = self.cells
@@ -87,6 +98,9 @@ class TokenRecord:
                 grid=(height, width),
                 num_blocks=int(arrays["num_blocks"]),
                 steps=tuple(arrays["steps"].tolist()),
+                depths=tuple(arrays["depths"].tolist()),
+                num_keep=tuple(arrays["num_keep"].tolist()),
+                merges=bool(arrays["merges"]),
                 left_after=arrays["left_after"] if "left_after" in arrays.files else None,
                 clusters=parts["clusters"],
                 features=parts["features"],
@@ -113,7 +127,9 @@ class TokenRecorder:
         self._clusters: dict[int, list[Tensor]] = defaultdict(list)
         self._features: dict[int, list[Tensor]] = defaultdict(list)
         self._outputs: list[Tensor] = []
-        self._merges = False
+        self._medoids: Tensor | None = None  # of each patch of the running images
+        self._centres: Tensor | None = None  # of the clusters of the running images
+        self._left_after: Tensor | None = None  # in which patches are no centres any more
         self._handles: list = []
 
     def __enter__(self) -> "TokenRecorder":
@@ -133,6 +149,7 @@ class TokenRecorder:
         for name, reducer in self.backbone.reducers.items():
             hook = partial(self._note_reduction, int(name))
             self._handles.append(reducer.register_forward_hook(hook))
+        self._handles.append(self.backbone.register_forward_pre_hook(self._forget))
         self._handles.append(self.backbone.register_forward_hook(self._note_maps))
         return self
 
@@ -152,15 +169,22 @@ class TokenRecorder:
         grids = {tuple(m.shape[1:]) for m in self._maps}
         if len(grids) > 1:
             raise ValueError(f"expected images of one size, got patch grids {sorted(grids)}")
-        (grid,) = grids
+        ((height, width),) = grids
+        reducers = self.backbone.reducers
+        plan = self.backbone.num_keep((height, width))
+        merges = any(isinstance(r, TokenMerger | SoftMerger) for r in reducers.values())
+        known = not merges or all(isinstance(r, DPCKNN) for r in reducers.values())
         return TokenRecord(
-            grid=(grid[0], grid[1]),
+            grid=(height, width),
             num_blocks=self.backbone.depth,
-            steps=tuple(self.backbone.num_keep()),
-            left_after=None if self._merges else torch.cat(self._maps).flatten(1).numpy(),
+            steps=tuple(plan),
+            depths=tuple(b + (reducers[str(b)].site == "after") for b in plan),
+            num_keep=tuple(plan.values()),
+            merges=merges,
+            left_after=torch.cat(self._maps).flatten(1).numpy() if known else None,
             clusters={b: torch.cat(parts).numpy() for b, parts in self._clusters.items()},
             features={b: torch.cat(parts).numpy() for b, parts in self._features.items()},
-            cells=_some_cells(grid[0] * grid[1]).numpy(),
+            cells=_some_cells(height * width).numpy(),
             outputs=torch.cat(self._outputs).numpy() if self._outputs else None,
         )
 
@@ -170,16 +194,36 @@ class TokenRecorder:
         self._features[block].append(value.detach().float().cpu())
 
     def _note_reduction(self, block: int, _: nn.Module, args: tuple, output: Reduction) -> None:
-        if isinstance(self.backbone.reducers[str(block)], TokenMerger | SoftMerger):
-            self._merges = True
+        reducer = self.backbone.reducers[str(block)]
+        if isinstance(reducer, TokenMerger | SoftMerger):
             self._clusters[block].append(_clusters(output.kept))
+        if isinstance(reducer, KMedoids):
+            self._medoids = medoid_of_patches(reducer, self._medoids, args[0], output.kept)
+            self._clusters[block].append(self._medoids.cpu())
+        if isinstance(reducer, DPCKNN):
+            self._note_centres(block, reducer, args)
+
+    def _note_centres(self, block: int, reducer: DPCKNN, args: tuple) -> None:
+        self._centres = centres_of_clusters(reducer, self._centres, *args)
+        height, width = args[0].grid
+        stayed = torch.zeros(len(self._centres), height * width, dtype=torch.bool)
+        stayed = stayed.scatter(1, self._centres.cpu(), True).view(-1, height, width)
+        if self._left_after is None:
+            self._left_after = torch.full(stayed.shape, -1)
+        leaving = ~stayed & (self._left_after < 0)
+        self._left_after = torch.where(leaving, block, self._left_after)
+
+    def _forget(self, *_: object) -> None:
+        self._medoids = self._centres = self._left_after = None
 
     def _note_maps(self, _: nn.Module, args: tuple, output: tuple[Tensor, ...]) -> None:
         if self.backbone.out_type == "featmap":
             patches = output[len(self.backbone.out_indices) - 1].flatten(2)  # (B, D, P)
             some = patches[:, :, _some_cells(patches.shape[2])].transpose(1, 2)
             self._outputs.append(some.detach().float().cpu())
-        if len(self.backbone.reducers):
+        if self._left_after is not None:
+            self._maps.append(self._left_after)
+        elif len(self.backbone.reducers):
             self._maps.append(self._pruning.maps())
         else:
             grid = self.backbone.patch_grid(tuple(args[0].shape[-2:]))

@@ -42,8 +42,9 @@ def compare_records(one: TokenRecord, other: TokenRecord) -> dict[str, Any]:
         other: Record of the second.
 
     Returns:
-        Plain values for JSON: 'patches' of each step (two methods that prune), 'clusters' of each
-        step (two that merge), 'depth_maps' (two that prune), 'features' of each block.
+        Plain values for JSON: 'patches' of each step (two methods that keep patches), 'clusters' of
+        each step (two that have clusters), 'depth_maps' (two that keep patches), 'features' of each
+        block. K-Medoids and DPC-KNN have both: medoids or centres, and clusters.
 
     Raises:
         ValueError: If grids or numbers of images differ.
@@ -72,7 +73,9 @@ def compare_records(one: TokenRecord, other: TokenRecord) -> dict[str, Any]:
 
 def mean_depth(record: TokenRecord) -> np.ndarray:
     """Mean depth at which each patch leaves, shape (h, w), as :func:`depth_map` gives it."""
-    images = (record.kept(i) for i in range(record.num_images))
+    depth = dict(zip(record.steps, record.depths, strict=True))
+    kept = (record.kept(i) for i in range(record.num_images))
+    images = ({depth[b]: patches for b, patches in image.items()} for image in kept)
     return depth_map(images, record.grid, record.num_blocks)
 
 
@@ -142,10 +145,12 @@ def _clusters(one: TokenRecord, other: TokenRecord) -> list[dict[str, Any]]:
     steps = []
     for blocks in zip(one.clusters, other.clusters, strict=False):
         pairs = list(zip(one.clusters[blocks[0]], other.clusters[blocks[1]], strict=True))
-        # The fewer clusters are the coarser ones.
-        coarse_first = [sorted(pair, key=lambda c: len(np.unique(c))) for pair in pairs]
-        found = [cluster_agreement(coarse, fine) for coarse, fine in coarse_first]
-        entry: dict[str, Any] = {"blocks": list(blocks)}
+        # The model of fewer clusters is the coarser one in all images, also where soft ones of
+        # the other are empty.
+        counts = [r.num_keep[r.steps.index(b)] for r, b in zip((one, other), blocks, strict=True)]
+        ordered = pairs if counts[0] <= counts[1] else [(b, a) for a, b in pairs]
+        found = [cluster_agreement(coarse, fine) for coarse, fine in ordered]
+        entry: dict[str, Any] = {"blocks": list(blocks), "clusters": counts}
         for name in ("homogeneity", "completeness", "nmi"):
             entry[name] = _over_images([getattr(agreement, name) for agreement in found])
         steps.append(entry)

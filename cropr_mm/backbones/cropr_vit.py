@@ -168,7 +168,7 @@ class CroprViT(ReducingBackbone):
 
         self.reducers = nn.ModuleDict()
         self.proportional = False
-        self.num_exit_classes = 0
+        self.num_exit_classes = self.num_fused = 0
         if reducer is not None:
             self._build_reducers(reducer)
         if deploy:
@@ -284,8 +284,9 @@ class CroprViT(ReducingBackbone):
     def _build_reducers(self, cfg: dict[str, Any]) -> None:
         """One reducer per block of the schedule."""
         self.reducers = self.make_reducers(cfg)
+        self.num_fused = max(reducer.num_fused for reducer in self.reducers.values())
         left = self.grid[0] * self.grid[1]
-        for block, count in self.num_keep().items():  # again, now that their site is known
+        for block, count in self.num_keep().items():  # again, now that the method is known
             self.reducers[str(block)].check_count(left, self.num_prefix, count)
             left = count
         mergers = [r for r in self.reducers.values() if isinstance(r, TokenMerger)]
@@ -385,6 +386,7 @@ class CroprViT(ReducingBackbone):
             last_site=self.depth - (2 if self.fusion is None else 3),
             fused=self.last_block_sees_all,
             progress=self.progress,
+            num_fused=self.num_fused,
         )
 
     def _is_windowed(self, block: int) -> bool:

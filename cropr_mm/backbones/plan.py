@@ -31,6 +31,7 @@ def make_plan(
     last_site: int,
     fused: bool,
     progress: float,
+    num_fused: int,
 ) -> Plan:
     """Ask the schedule and check that what it says can run.
 
@@ -45,6 +46,7 @@ def make_plan(
         last_site: Last block after which reduction makes sense.
         fused: Whether the last block sees all tokens again.
         progress: Share of the full reduction, in [0, 1].
+        num_fused: Tokens of no cell that each step makes (``TokenReducer.num_fused``).
 
     Raises:
         ValueError: If counts are impossible, or survivors do not fill whole windows.
@@ -59,6 +61,7 @@ def make_plan(
         window_size=window_size,
         last_site=last_site,
         progress=progress,
+        num_fused=num_fused,
     )
     rectangles: dict[int, tuple[int, int]] = {}
     if window_size is None or not num_keep:

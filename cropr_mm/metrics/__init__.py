@@ -17,8 +17,10 @@ from cropr_mm.metrics.patterns import (
     intersection_over_union,
     least_overlap,
 )
+from cropr_mm.metrics.proxy import ProxyCorrelation, proxy_correlation
 
 __all__ = [
+    "ProxyCorrelation",
     "centred",
     "cka",
     "cluster_agreement",
@@ -35,6 +37,7 @@ __all__ = [
     "mean_cca",
     "pearson",
     "procrustes",
+    "proxy_correlation",
     "pwcca",
     "spearman",
 ]

@@ -20,7 +20,8 @@ def depth_map(
     """Mean depth at which each patch leaves.
 
     Args:
-        images: Of each image the patches that are left, by the 0-based block of the step.
+        images: Of each image the patches that are left, by the 0-based block that the step stands
+            before or in (one after a block counts as one before the next).
         grid: Patch grid (h, w).
         num_blocks: Depth of a patch that never leaves.
 

@@ -24,6 +24,8 @@ class TokenReducer(nn.Module):
         site: Where in its block the method acts: ``before`` it, ``between`` attention and MLP, or
             ``after`` it.
         synthetic: Whether it makes tokens that belong to no cell (index -1).
+        num_fused: Such tokens that each step adds to the real ones that it keeps; they are counted
+            in ``num_keep``.
         sized: Whether its parameters depend on how many tokens it leaves; it is then built with
             ``num_slots``.
         masking: Whether it marks tokens by ``policy``, always or in training.
@@ -38,6 +40,7 @@ class TokenReducer(nn.Module):
     needs: frozenset[str] = frozenset()
     site: Site = "after"
     synthetic = False
+    num_fused = 0
     sized = False
     masking = False
     num_exit_classes = 0

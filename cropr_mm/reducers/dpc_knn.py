@@ -43,6 +43,10 @@ class DPCKNN(TokenMerger):
         return self.importance(tokens.x[:, tokens.num_prefix :]).squeeze(-1).float()
 
     def match(self, tokens: Tokens, num_keep: int, signals: Signals) -> Tensor:
+        return self.cluster(tokens, num_keep, signals)[1]
+
+    def cluster(self, tokens: Tokens, num_keep: int, signals: Signals) -> tuple[Tensor, Tensor]:
+        """Positions of the centres, (B, K), ascending, and cluster of each token, (B, N)."""
         assert signals.noise is not None, "needs names it"
         x = tokens.x[:, tokens.num_prefix :].float()
         distance = torch.cdist(x, x) / x.shape[2] ** 0.5  # (B, N, N)
@@ -55,4 +59,4 @@ class DPCKNN(TokenMerger):
         to_centres = distance.gather(2, centres[:, None].expand(-1, x.shape[1], -1))
         assignment = to_centres.argmin(dim=2)
         own = torch.arange(num_keep, device=x.device).expand_as(centres)
-        return assignment.scatter(1, centres, own)
+        return centres, assignment.scatter(1, centres, own)

@@ -21,10 +21,12 @@ class EViT(ClassTokenRanker):
     leaves it out.
 
     Source: Liang et al., arXiv 2202.07800, and its released code. There the rate counts real tokens
-    only: a published step that keeps k is ``num_keep = k + 1`` here. Kept tokens stay in token
-    order instead of descending attention, which changes nothing for attention.
+    only: a published step that keeps k is ``num_keep = k + 1`` here, which the schedule
+    ``KeepRatios`` gives; other schedules count the fused token too. Kept tokens stay in token order
+    instead of descending attention, which changes nothing for attention.
     """
 
+    num_fused = 1
     synthetic = True
 
     def reduce(self, tokens: Tokens, num_keep: int, signals: Signals) -> Reduction:

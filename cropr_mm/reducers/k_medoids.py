@@ -49,6 +49,14 @@ class KMedoids(TokenPruner):
         scores = weight.scatter(1, medoids, float("inf")).masked_fill(strange, float("nan"))
         return select_topk(exclude(scores, tokens, signals), num_keep)
 
+    @staticmethod
+    @torch.no_grad()
+    def nearest(tokens: Tokens, medoids: Tokens) -> Tensor:
+        """Place of each patch token's nearest medoid, (B, N), int64: the clusters of a step."""
+        x, y = (part.patches.float() for part in (tokens, medoids))
+        # By differences: a medoid has to be its own nearest one.
+        return torch.cdist(x, y, compute_mode="donot_use_mm_for_euclid_dist").argmin(dim=2)
+
     def cluster(self, distance: Tensor, weight: Tensor, num_keep: int) -> Tensor:
         """Medoids of tokens.
 

@@ -47,9 +47,10 @@ class Sinkhorn(SoftMerger):
         epsilon: Strength of the entropy term.
         iterations: Of Sinkhorn's algorithm.
 
-    Source: Ren et al. (MSHViT) after Cuturi 2013, as used by Haurum et al. 2023. There centres are
-    brought to unit length in place at each step; here the product sees unit vectors and the
-    parameter keeps its length, so that nothing is written in a forward pass.
+    Source: Ren et al. (MSHViT) after Cuturi 2013, as used by Haurum et al. 2023. Centres begin
+    with unit length. There each forward pass brings them back to it in place; here they may grow
+    or shrink, so that nothing is written in a forward pass, and the product sees them at unit
+    length: the gradient has no part along a centre and is divided by its length.
     """
 
     def __init__(
@@ -60,7 +61,7 @@ class Sinkhorn(SoftMerger):
             raise ValueError(
                 f"expected epsilon > 0 and iterations >= 1, got {epsilon} and {iterations}"
             )
-        self.centres = nn.Parameter(torch.randn(num_slots, embed_dim))
+        self.centres = nn.Parameter(F.normalize(torch.randn(num_slots, embed_dim), dim=-1))
         self.epsilon = epsilon
         self.iterations = iterations
 

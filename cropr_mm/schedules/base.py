@@ -17,6 +17,8 @@ class Setting(NamedTuple):
         window_size: Side of an attention window in patches; None without windows.
         last_site: Last block (0-based) after which a reduction saves anything.
         progress: Part of the reduction in force, in [0, 1]; grown by a curriculum.
+        num_fused: Tokens of no cell that each step of the method makes and counts among those it
+            leaves; for schedules that count patches only.
     """
 
     num_patches: int
@@ -25,6 +27,7 @@ class Setting(NamedTuple):
     window_size: int | None
     last_site: int
     progress: float
+    num_fused: int = 0
 
 
 class Schedule(ABC):
@@ -39,6 +42,7 @@ class Schedule(ABC):
         window_size: int | None,
         last_site: int,
         progress: float = 1.0,
+        num_fused: int = 0,
     ) -> dict[int, int]:
         """Plan the reduction; arguments are the fields of :class:`Setting`.
 
@@ -52,7 +56,9 @@ class Schedule(ABC):
         """
         if not 0.0 <= progress <= 1.0:
             raise ValueError(f"expected progress in [0, 1], got {progress}")
-        setting = Setting(num_patches, num_prefix, depth, window_size, last_site, progress)
+        setting = Setting(
+            num_patches, num_prefix, depth, window_size, last_site, progress, num_fused
+        )
         wanted = self.plan(setting)
         plan: dict[int, int] = {}
         left = num_patches

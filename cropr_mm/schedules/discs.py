@@ -1,14 +1,12 @@
 """Whole discs around the centre of a square image, as near as possible to a keep rate."""
 
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import accumulate
 from math import isqrt
 
 from cropr_mm.registry import TASK_UTILS
 from cropr_mm.schedules.base import Schedule, Setting
-from cropr_mm.schedules.keep_ratios import KeepRatios
+from cropr_mm.schedules.keep_ratios import KeepRatios, stage_counts
 
 
 @TASK_UTILS.register_module()
@@ -41,11 +39,15 @@ class Discs(Schedule):
         if side * side != setting.num_patches:
             raise ValueError(f"{self}: expected a square grid, got {setting.num_patches} patches")
         counts = disc_counts(side, self.norm)
-        wanted = KeepRatios(self.ratio, self.blocks).plan(setting)
-        return {
-            block: min(counts, key=lambda count: (abs(count - wanted[block]), count))
-            for block in wanted
-        }
+        wanted = stage_counts(setting, self.ratio, self.blocks)
+        plan = {}
+        for block in self.blocks:  # plain, since this runs under torch.compile
+            nearest = counts[0]
+            for count in counts:
+                if abs(count - wanted[block]) < abs(nearest - wanted[block]):
+                    nearest = count
+            plan[block] = nearest
+        return plan
 
 
 def disc_counts(side: int, norm: str) -> list[int]:
@@ -57,5 +59,6 @@ def disc_counts(side: int, norm: str) -> list[int]:
         radii = [y * y + x * x for y in axis for x in axis]
     else:
         radii = [max(y, x) for y in axis for x in axis]
-    rings = Counter(radii)
-    return list(accumulate(rings[radius] for radius in sorted(rings)))
+    radii = sorted(radii)
+    outer = [*radii[1:], radii[-1] + 1]
+    return [i + 1 for i in range(len(radii)) if radii[i] < outer[i]]  # each ring's last cell

@@ -13,7 +13,8 @@ from cropr_mm.schedules.base import Schedule, Setting, check_blocks
 class KeepRatios(Schedule):
     """Keep ``floor(num_patches * ratio ** stage)`` patch tokens at stages 1, 2, ...
 
-    A curriculum brings the ratio down from 1.
+    A token into which a method fuses the others (EViT) comes on top of them, as published. A
+    curriculum brings the ratio down from 1.
 
     Attributes:
         ratio: Share kept per stage, in (0, 1].
@@ -29,8 +30,15 @@ class KeepRatios(Schedule):
         object.__setattr__(self, "blocks", check_blocks(self.blocks))
 
     def plan(self, setting: Setting) -> dict[int, int]:
-        ratio = 1 - setting.progress * (1 - self.ratio)
-        return {
-            block: math.floor(setting.num_patches * ratio ** (stage + 1) + 1e-9)
-            for stage, block in enumerate(self.blocks)
-        }
+        return stage_counts(setting, self.ratio, self.blocks)
+
+
+def stage_counts(setting: Setting, ratio: float, blocks: Sequence[int]) -> dict[int, int]:
+    """Patch tokens to keep at each block, unchecked; see :class:`KeepRatios`."""
+    ratio = 1 - setting.progress * (1 - ratio)
+    total = setting.num_patches
+    counts = {}
+    for stage, block in enumerate(blocks):
+        real = math.floor(total * ratio ** (stage + 1) + 1e-9)
+        counts[block] = min(total, real + setting.num_fused) if real else 0
+    return counts

@@ -45,9 +45,10 @@ def token_data(backbone: CroprViT, record: TokenRecord) -> dict[str, Any]:
         for block, site, (red, green, blue) in zip(record.steps, sites, colours, strict=True)
     ]
     left = clusters = None
-    if record.left_after is None:
+    if record.merges:
         clusters = [_by_smallest(record.clusters[block][0]).tolist() for block in record.steps]
     else:
+        assert record.left_after is not None, "a method that prunes has it"
         number = {block: i for i, block in enumerate(record.steps)}
         left = [number.get(block, -1) for block in record.left_after[0].tolist()]
     return {

@@ -55,11 +55,28 @@ def test_two_models_are_compared_on_the_same_images(
     assert not (tmp_path / "features.png").exists(), "classifiers return no maps"
 
 
+def test_similarities_are_correlated_with_a_metric(
+    tool: Tool, models: list[Path], tmp_path: Path
+) -> None:
+    third = models[2:]
+    names = ["--names", "a", "b", "c", "--metric", "accuracy/top1"]
+    out = tool("analyze_tokens.py", *models, *third, *names, "--out", tmp_path)
+    found = json.loads((tmp_path / "similarity.json").read_text())["proxies"]
+    assert found["metric"] == "accuracy/top1"
+    assert list(found["scores"]) == ["a", "b", "c"]
+    assert found["correlations"]["features, cka, 7"] is None, "b and c are the same"
+    assert "correlation with what models lose against the first one (a " in out
+    with pytest.raises(SystemExit) as end:
+        tool("analyze_tokens.py", *models, *third, *names[:-1], "top1", "--out", tmp_path)
+    assert "expected --metric to be one of accuracy/top1" in str(end.value)
+
+
 @pytest.mark.parametrize(
     ("more", "message"),
     [
         ([], "expected CONFIG CHECKPOINT of two models or more"),
         (["--names", "a"], "expected 2 different names (--names), got a"),
+        (["--metric", "a"], "expected three models or more with --metric, got 2"),
         (["--names", "a", "a"], "expected 2 different names (--names), got a, a"),
     ],
 )

@@ -1,5 +1,6 @@
 """Counts against published figures, hand calculation and torch's own layers."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -127,6 +128,40 @@ def test_blocks_scorers_and_patches_add_up_by_hand() -> None:
     assert cost.macs.layers == patches + sum(block.macs.layers for block in cost.blocks)
     assert cost.macs.linear == cost.macs.layers + cost.macs.scorers
     assert cost.macs.total == cost.macs.linear + cost.macs.attention
+
+
+D = 32
+# Multiply-adds of a step from n patch tokens to k: products of weights, tokens and distances.
+STEP_COSTS: dict[str, Callable[[int, int], int]] = {
+    "AttnTopK": lambda n, k: 0,
+    "DPCKNN": lambda n, k: n**2 * D + n * D,
+    "DynamicViT": lambda n, k: n * (D**2 + D**2 // 2 + D**2 // 8 + D // 2),
+    "DTPS": lambda n, k: n * (D**2 + D**2 // 2 + D**2 // 8 + D // 2) + (n - k) * k * D,
+    "ETPS": lambda n, k: (n - k) * k * D,
+    "KMedoids": lambda n, k: n**2 * D,
+    "PatchMerger": lambda n, k: 2 * n * k * D,
+    "Sinkhorn": lambda n, k: 2 * n * k * D,
+    "SiT": lambda n, k: n * (D**2 // 2 + k * D // 2) + n * k * D,
+    "ToMe": lambda n, k: n**2 * (D // 2) // 4,  # keys are the mean of two heads
+}
+
+
+@pytest.mark.parametrize("name", STEP_COSTS)
+def test_steps_of_other_methods_cost_what_their_formulas_say(name: str) -> None:
+    cost = encoder_cost(small(reducer=dict(type=f"cropr_mm.{name}"), fusion=None))
+    expected = [STEP_COSTS[name](64, 40), STEP_COSTS[name](40, 20), 0, 0]
+    assert [block.macs.scorers for block in cost.blocks] == expected
+
+
+@pytest.mark.parametrize("num_patches", [16, 64])
+def test_distances_are_counted_however_torch_computes_them(num_patches: int) -> None:
+    # Up to 25 rows by differences, beyond by a product.
+    schedule = dict(type="cropr_mm.ExplicitTokens", num_keep={1: 8})
+    side = 8 * int(num_patches**0.5)
+    model = small(
+        reducer=dict(type="cropr_mm.KMedoids"), fusion=None, schedule=schedule, img_size=side
+    )
+    assert encoder_cost(model).macs.scorers == num_patches**2 * D
 
 
 @pytest.mark.parametrize("site", ["after", "between"])

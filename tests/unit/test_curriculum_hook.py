@@ -57,6 +57,15 @@ def test_odd_lengths_end_where_they_should(
     assert [ramp(step, num_steps, end) for step in range(num_steps)] == expected
 
 
+def test_a_late_start_and_a_cosine_rise_gently() -> None:
+    linear, cosine = (
+        [ramp(step, 10, 0.7, 0.2, shape) for step in range(10)] for shape in ("linear", "cosine")
+    )
+    assert linear == pytest.approx([0, 0, 0, 0.25, 0.5, 0.75, 1, 1, 1, 1])
+    half = 0.5**0.5 / 2  # of the cosine of 45 degrees
+    assert cosine == pytest.approx([0, 0, 0, 0.5 - half, 0.5, 0.5 + half, 1, 1, 1, 1])
+
+
 class Model(BaseModel):
     """Encoder and linear head; writes down the progress of each forward pass."""
 
@@ -140,6 +149,15 @@ def test_iterations_rise_and_validation_takes_the_final_rate(tmp_path: Path) -> 
     runner.train()
     assert seen(runner, "loss") == pytest.approx([0, 0.2, 0.4, 0.6, 0.8, 1])
     assert seen(runner, "predict") == [1] * 6
+
+
+def test_start_and_shape_reach_the_backbone(tmp_path: Path) -> None:
+    hook = dict(by_epoch=False, start=1 / 6, end=1.0, shape="cosine")
+    runner = make_runner(tmp_path, hook, ITERS)
+    runner.train()
+    expected = [ramp(step, 6, 1.0, 1 / 6, "cosine") for step in range(6)]
+    assert expected[3] == pytest.approx(0.5)
+    assert seen(runner, "loss") == pytest.approx(expected)
 
 
 @pytest.mark.parametrize("train_cfg", [EPOCHS, ITERS])

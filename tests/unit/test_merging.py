@@ -115,6 +115,24 @@ def test_fusion_gives_every_cell_its_own_token_and_leaves_fused_ones_out() -> No
             assert torch.equal(full.patches[image, cell], part.x[image, place])
 
 
+@torch.no_grad()
+def test_evit_keeps_as_many_real_tokens_as_its_rate_says_and_fuses_the_others() -> None:
+    ratios = dict(type="cropr_mm.KeepRatios", ratio=0.7, blocks=[3, 6, 9])
+    arch = dict(embed_dim=16, depth=12, num_heads=2)
+    evit = dict(reducer=dict(type="cropr_mm.EViT"), schedule=ratios)
+    model = encoder(arch=arch, img_size=224, patch_size=16, out_type="cls_token", **evit)
+    kept = []
+    for reducer in model.reducers.values():
+        reducer.register_forward_hook(lambda _m, _args, result: kept.append(result.kept))
+    model(torch.randn(1, 3, 224, 224))
+    # k = 137, 96, 67 of the published schedule; k + 1 + the class token go on.
+    assert [tokens.x.shape[1] for tokens in kept] == [139, 98, 69]
+    assert (kept[0].index >= 0).sum() == 137
+    assert model.tokens_per_block() == [197] * 4 + [139] * 3 + [98] * 3 + [69] * 2
+    model.progress = 0.0  # a curriculum begins with all tokens and fuses none
+    assert model.num_keep() == {3: 196, 6: 196, 9: 196}
+
+
 def test_a_token_without_a_cell_is_not_rotated() -> None:
     positions = encoder().positions
     tables = positions.tables((6, 8), torch.device("cpu"))

@@ -258,6 +258,25 @@ def test_sinkhorn_sums_unit_tokens_whatever_their_length() -> None:
     torch.testing.assert_close(kept.x.sum(1), unit.sum(1))  # each token gives away exactly one
 
 
+def test_centres_begin_with_unit_length_and_only_their_direction_counts() -> None:
+    torch.manual_seed(0)
+    method, tokens = Sinkhorn(8, 3), tokens_of(torch.randn(5, 8).tolist())
+    torch.testing.assert_close(method.centres.norm(dim=1), torch.ones(3))
+    out = method(tokens, 3, Signals()).kept.x
+    out.square().sum().backward()
+    along = (method.centres.grad * method.centres).sum(1)
+    torch.testing.assert_close(along, torch.zeros(3), atol=1e-6, rtol=0)
+    # As with centres that are normalised apart and then free, but for the part along them.
+    z = torch.nn.functional.normalize(tokens.x, dim=-1)
+    free = method.centres.detach().clone().requires_grad_()
+    (transport(free @ z.transpose(1, 2)) @ z).square().sum().backward()
+    radial = (free.grad * free.detach()).sum(1, keepdim=True) * free.detach()
+    torch.testing.assert_close(method.centres.grad, free.grad - radial)
+    with torch.no_grad():
+        method.centres.mul_(3)
+    torch.testing.assert_close(method(tokens, 3, Signals()).kept.x, out)
+
+
 def test_patch_merger_mixes_normalised_tokens() -> None:
     torch.manual_seed(0)
     method, tokens = PatchMerger(4, 2), tokens_of(torch.randn(5, 4).tolist())

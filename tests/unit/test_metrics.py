@@ -81,6 +81,16 @@ def test_similarity_of_maps() -> None:
     assert (m.spearman(*ones), m.kendall(*ones)) == close((0.8, 0.6))
 
 
+def test_similarity_goes_with_what_models_lose() -> None:
+    """Losses 1, 2, 3, 4, 5 against an anchor of 80, as the worked example ranks them."""
+    scores = [79.0, 78, 77, 76, 75]
+    found = m.proxy_correlation([2, 1, 4, 3, 5], scores, 80)
+    assert (found.spearman, found.kendall) == close((0.8, 0.6))
+    assert m.proxy_correlation([0.9, 0.8, 0.4, 0.3, 0.1], scores, 80) == close((-1, -1))
+    ties = m.proxy_correlation([3, 3, 1, 3], [-4, -3, -2, -1], 0)
+    assert ties == close((0.258199, 0.235702), abs=1e-6)
+
+
 def test_mass_moves_by_the_shortest_way() -> None:
     a, b = np.zeros((3, 3)), np.zeros((3, 3))
     a[0, 0] = a[1, 1] = b[1, 1] = b[2, 2] = 0.5
@@ -130,6 +140,9 @@ def test_features_that_repeat_each_other_break_nothing() -> None:
         (lambda: m.procrustes(X, Y[:, :3]), r"the same images, got \(2, 5\) and \(2, 3\)"),
         (lambda: m.cka(X[0], Y[0]), r"shape \(D, n\), got \(5,\)"),
         (lambda: m.cka(np.ones((2, 5)), Y), "differ between images"),
+        (lambda: m.proxy_correlation([1, 2], [1], 1), "two models or more, got 2 and 1"),
+        (lambda: m.proxy_correlation([1], [1], 1), "two models or more, got 1 and 1"),
+        (lambda: m.proxy_correlation([1, 1], [1, 2], 3), "similarities that differ, got 1 of all"),
     ],
 )
 def test_bad_input_is_named(call, message: str) -> None:

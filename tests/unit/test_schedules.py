@@ -12,6 +12,7 @@ from torch import Tensor
 from cropr_mm.registry import TASK_UTILS
 from cropr_mm.schedules import (
     ConstantRate,
+    Discs,
     ExplicitTokens,
     InflectedRate,
     KeepRatios,
@@ -20,7 +21,10 @@ from cropr_mm.schedules import (
     WindowStages,
 )
 
-SCHEDULES = [ConstantRate, ExplicitTokens, KeepRatios, Stages, WindowStages]
+SCHEDULES = [
+    *(ConstantRate, Discs, ExplicitTokens, InflectedRate),
+    *(KeepRatios, Stages, WindowStages),
+]
 
 
 def ask(
@@ -198,6 +202,16 @@ def test_keep_ratios_give_the_published_counts(ratio: float, counts: list[int]) 
     assert plan == dict(zip([3, 6, 9], counts, strict=True))
 
 
+def test_keep_ratios_count_real_tokens() -> None:
+    setting: dict[str, Any] = dict(num_prefix=1, depth=12, window_size=None, last_site=10)
+    schedule = KeepRatios(0.7, [3, 6, 9])
+    assert schedule(num_patches=196, num_fused=1, **setting) == {3: 138, 6: 97, 9: 68}
+    with pytest.raises(ValueError, match="got 0"):
+        KeepRatios(0.001, [3])(num_patches=196, num_fused=1, **setting)
+    with pytest.raises(ValueError, match="got 0"):
+        KeepRatios(0.001, [3])(num_patches=196, **setting)
+
+
 def test_keep_ratios_are_exact_where_floats_are_not() -> None:
     assert 0.29 * 100 < 29
     assert ask(KeepRatios(0.29, [3]), 100) == {3: 29}
@@ -337,6 +351,8 @@ def test_schedules_are_registered_and_refuse_unknown_arguments(kind: type[Schedu
         WindowStages([2, 4]),
         KeepRatios(0.7, [2, 4]),
         ExplicitTokens({2: 50}),
+        Discs(0.7, [2, 4]),
+        InflectedRate(8, 0.5),
     ],
     ids=lambda schedule: type(schedule).__name__,
 )

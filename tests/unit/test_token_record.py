@@ -6,11 +6,17 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from sklearn.metrics import normalized_mutual_info_score
 
 from cropr_mm import CroprViT
+from cropr_mm.analysis.centres import medoid_of_patches
+from cropr_mm.analysis.proxy import format_proxies, proxy_correlations
 from cropr_mm.analysis.token_plot import draw_depth_maps, draw_features
 from cropr_mm.analysis.token_record import TokenRecord, TokenRecorder
-from cropr_mm.analysis.token_similarity import compare_records, format_similarity
+from cropr_mm.analysis.token_similarity import compare_records, format_similarity, mean_depth
+from cropr_mm.metrics import cluster_agreement
+from cropr_mm.reducers import KMedoids
+from cropr_mm.structures import Reduction, Tokens
 
 PRUNE: dict[str, Any] = dict(
     reducer=dict(type="cropr_mm.VariancePruner"),
@@ -24,6 +30,8 @@ FUSE: dict[str, Any] = dict(
     reducer=dict(type="cropr_mm.EViT"),
     schedule=dict(type="cropr_mm.ExplicitTokens", num_keep={1: 9, 2: 4}),
 )
+MEDOIDS = MERGE | dict(reducer=dict(type="cropr_mm.KMedoids"))
+CENTRES = MERGE | dict(reducer=dict(type="cropr_mm.DPCKNN"))
 
 
 def encoder(seed: int = 0, **options: Any) -> CroprViT:
@@ -39,6 +47,34 @@ def record(images: torch.Tensor, seed: int = 0, **options: Any) -> TokenRecord:
             model(batch)
     model(images[:1])  # is not recorded any more
     return recorder.record()
+
+
+def results(images: torch.Tensor, seed: int = 0, **options: Any) -> list[Reduction]:
+    """What each step of the same encoder returns for all images at once."""
+    model = encoder(seed, **options)
+    found: list[Reduction] = []
+    for reducer in model.reducers.values():
+        reducer.register_forward_hook(lambda _m, _args, result: found.append(result))
+    with torch.no_grad():
+        model(images)
+    return found
+
+
+def written(left_after: list[list[int]] | None = None, **changes: Any) -> TokenRecord:
+    """Record of 2 x 2 patches, written by hand."""
+    left = None if left_after is None else np.array(left_after)
+    given: dict[str, Any] = dict(
+        grid=(2, 2),
+        num_blocks=12,
+        steps=(2, 5),
+        depths=(3, 6),
+        num_keep=(3, 2),
+        merges=left is None,
+        left_after=left,
+        clusters={},
+        features={11: np.eye(2, 3, dtype=np.float32)},
+    )
+    return TokenRecord(**given | changes)
 
 
 def some_images(number: int = 5) -> torch.Tensor:
@@ -69,9 +105,102 @@ def test_merged_patches_are_those_of_one_cluster() -> None:
 
 
 def test_fused_tokens_are_no_patches() -> None:
-    found = record(some_images(), **FUSE)
-    assert {len(kept) for kept in found.kept(0).values()} <= {8, 3, 4}
-    assert found.kept(0)[2] < found.kept(0)[1]
+    images = some_images()
+    found, steps = record(images, **FUSE), results(images, **FUSE)
+    for i in range(len(images)):
+        expected = [{p for p in step.kept.index[i].tolist() if p >= 0} for step in steps]
+        assert list(found.kept(i).values()) == expected
+        assert len(expected[0]) == 8, "and the fused token"
+        assert len(expected[1]) in (2, 3), "and the new fused token, perhaps the first one too"
+        assert expected[1] < expected[0]
+
+
+def test_depth_is_the_block_that_a_step_stands_before_or_in() -> None:
+    # Kept: {0, 1, 2}, then {0, 1}; in the second image {1, 2, 3}, then {1, 3}.
+    left = [[-1, -1, 5, 2], [2, -1, 5, -1]]
+    assert mean_depth(written(left)).tolist() == [[7.5, 12], [6, 7.5]]
+    assert mean_depth(written(left, depths=(2, 5))).tolist() == [[7, 12], [5, 7]]
+
+
+@pytest.mark.parametrize(("site", "depths"), [("after", (2, 3)), ("between", (1, 2))])
+def test_depth_depends_on_where_in_its_block_a_step_acts(site: str, depths: tuple) -> None:
+    topk = dict(type="cropr_mm.AttnTopK", site=site)
+    found = record(some_images(1), **PRUNE | dict(reducer=topk))
+    assert (found.steps, found.depths, found.num_keep) == ((1, 2), depths, (9, 4))
+    values, counts = np.unique(mean_depth(found), return_counts=True)
+    assert values.tolist() == [*depths, 4]
+    assert counts.tolist() == [7, 5, 4]
+
+
+def test_patches_belong_to_their_nearest_medoid() -> None:
+    # One-dimensional tokens; the grid has a cell more, which left before.
+    x = torch.tensor([0.0, 1, 2, 10, 11, 14])[None, :, None]
+    tokens = Tokens(x, torch.tensor([[5, 1, 2, 3, 6, 0]]), (1, 7))
+    kept = Tokens(x[:, [1, 5]], torch.tensor([[1, 0]]), (1, 7))
+    medoids = medoid_of_patches(KMedoids(1), None, tokens, kept)
+    assert medoids.tolist() == [[0, 1, 1, 0, 4, 1, 0]]
+    last = Tokens(x[:, [5]], torch.tensor([[0]]), (1, 7))
+    again = medoid_of_patches(KMedoids(1), medoids, kept, last)
+    assert again.tolist() == [[0, 0, 0, 0, 4, 0, 0]]
+
+
+def test_medoids_are_kept_patches_and_have_clusters() -> None:
+    images = some_images()
+    found = record(images, **MEDOIDS)
+    assert not found.merges
+    for i in range(len(images)):
+        for block, kept in found.kept(i).items():
+            medoids = found.clusters[block][i]
+            assert set(medoids) == kept
+            assert all(medoids[patch] == patch for patch in kept)
+    first, second = found.clusters.values()
+    for fine, coarse in zip(first, second, strict=True):
+        assert (coarse[fine] == coarse).all(), "patches go where their medoid goes"
+
+
+def test_centres_are_patches_one_in_each_cluster() -> None:
+    images = some_images()
+    torch.manual_seed(3)  # of the noise that breaks ties
+    found = record(images, **CENTRES)
+    assert found.merges
+    for i in range(len(images)):
+        kept = found.kept(i)
+        assert [len(patches) for patches in kept.values()] == [9, 5]
+        assert kept[2] < kept[1]
+        for block, patches in kept.items():
+            names = found.clusters[block][i]
+            assert len({names[patch] for patch in patches}) == len(patches)
+
+
+def test_medoids_and_centres_are_compared_as_patches_and_as_clusters() -> None:
+    images = some_images()
+    medoids, centres = record(images, **MEDOIDS), record(images, **CENTRES)
+    found = compare_records(medoids, centres)
+    assert [step["mean_kept"] for step in found["patches"]] == [[9, 9], [5, 5]]
+    assert all(0 < step["intersection_over_union"]["mean"] < 1 for step in found["patches"])
+    assert len(found["clusters"]) == 2
+    assert "clusters" in compare_records(medoids, record(images, **MERGE))
+    pruned = record(images, **PRUNE)
+    assert "clusters" not in compare_records(centres, pruned)
+    assert "patches" in compare_records(centres, pruned)
+    assert compare_records(medoids, medoids)["clusters"][0]["nmi"]["mean"] == pytest.approx(1)
+
+
+def test_the_coarser_model_is_the_same_one_in_all_images() -> None:
+    many = written(clusters={2: np.array([[0, 1, 2, 2], [0, 0, 0, 0]])}, steps=(2,), num_keep=(3,))
+    few = written(clusters={2: np.array([[0, 0, 0, 1], [0, 1, 1, 1]])}, steps=(2,), num_keep=(2,))
+    # In the second image only one of the three slots is in use, which is no coarser clustering.
+    expected = [
+        cluster_agreement(coarse, fine)
+        for fine, coarse in zip(many.clusters[2], few.clusters[2], strict=True)
+    ]
+    assert [agreement.homogeneity for agreement in expected] == pytest.approx([0.3836885, 0])
+    for pair in ((many, few), (few, many)):
+        (step,) = compare_records(*pair)["clusters"]
+        assert step["clusters"] == [r.num_keep[0] for r in pair]
+        for name in ("homogeneity", "completeness", "nmi"):
+            values = [getattr(agreement, name) for agreement in expected]
+            assert step[name]["mean"] == pytest.approx(np.mean(values))
 
 
 def test_a_step_at_which_nothing_leaves_is_a_step() -> None:
@@ -89,12 +218,13 @@ def test_a_step_at_which_nothing_leaves_is_a_step() -> None:
 
 
 def test_a_record_is_read_as_it_was_written(tmp_path: Path) -> None:
-    for options in (PRUNE, MERGE, {}):
+    for options in (PRUNE, MERGE, MEDOIDS, {}):
         found = record(some_images(), **options)
         found.save(tmp_path / "tokens.npz")
         again = TokenRecord.load(tmp_path / "tokens.npz")
         assert (again.grid, again.num_blocks) == (found.grid, found.num_blocks)
-        assert again.steps == found.steps
+        for name in ("steps", "depths", "num_keep", "merges"):
+            assert getattr(again, name) == getattr(found, name)
         assert list(again.features) == list(found.features)
         assert list(again.clusters) == list(found.clusters)
         for block, values in found.features.items():
@@ -153,11 +283,44 @@ def test_two_that_merge_are_compared_by_their_clusters() -> None:
     found = compare_records(record(images, **MERGE), record(images, seed=7, **MERGE))
     assert "patches" not in found
     assert [step["blocks"] for step in found["clusters"]] == [[1, 1], [2, 2]]
-    for step in found["clusters"]:
-        assert 0 < step["nmi"]["mean"] < 1
+    steps = [[r.assignment for r in results(images, seed=s, **MERGE)] for s in (0, 7)]
+    for number, step in enumerate(found["clusters"]):
+        expected = []
+        for i in range(len(images)):
+            # Every patch's slot after one step, or after both.
+            names = [first[i] if number == 0 else last[i][first[i]] for first, last in steps]
+            expected.append(normalized_mutual_info_score(*names))
+        assert step["nmi"]["mean"] == pytest.approx(np.mean(expected))
+        assert step["nmi"]["std"] == pytest.approx(np.std(expected))
     same = compare_records(record(images, **MERGE), record(images, **MERGE))
     assert [step["nmi"]["mean"] for step in same["clusters"]] == pytest.approx([1, 1])
     assert "agreement of clusters" in format_similarity(("a", "b"), found)
+
+
+def test_similarities_are_correlated_with_scores_where_all_models_have_them() -> None:
+    images = some_images(40)
+    topk = dict(type="cropr_mm.AttnTopK")
+    others = {
+        "random": record(images, **PRUNE | dict(reducer=dict(type="cropr_mm.RandomPruner"))),
+        "attention": record(images, **PRUNE | dict(reducer=topk)),
+        "medoids": record(images, **MEDOIDS | dict(schedule=PRUNE["schedule"])),
+    }
+    first = record(images, **PRUNE)
+    results = {name: compare_records(first, other) for name, other in others.items()}
+    # The more patches both keep at the first step, the better.
+    overlap = {
+        name: r["patches"][0]["intersection_over_union"]["mean"] for name, r in results.items()
+    }
+    assert len(set(overlap.values())) == 3
+    found = proxy_correlations(results, {"first": 2.0, **overlap}, "first")
+    assert found["correlations"]["IoU, step 1"] == pytest.approx(dict(spearman=-1, kendall=-1))
+    assert "features, pwcca, 3" in found["correlations"]
+    assert not any("NMI" in name for name in found["correlations"]), "only one has clusters"
+    assert "IoU, step 1    " in format_proxies(found)
+    alike = proxy_correlations(results, dict.fromkeys(["first", *others], 1.0), "first")
+    assert set(alike["correlations"].values()) == {None}
+    with pytest.raises(ValueError, match="three models or more, the first one included, got 2"):
+        proxy_correlations({"random": results["random"]}, {"first": 1, "random": 0}, "first")
 
 
 def test_a_dense_encoder_has_features_only() -> None:

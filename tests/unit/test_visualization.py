@@ -3,6 +3,7 @@
 import base64
 import json
 import re
+from dataclasses import replace
 from typing import Any
 
 import cv2
@@ -77,8 +78,17 @@ def test_patches_that_left_before_a_merge_are_in_no_cluster() -> None:
     _, record = looked(backbone)
     clusters = {block: names.copy() for block, names in record.clusters.items()}
     clusters[1][0, :3] = -1
-    record = TokenRecord(record.grid, record.num_blocks, record.steps, None, clusters, {})
+    record = replace(record, clusters=clusters)
     assert token_data(backbone, record)["clusters"][1][:3] == [-1, -1, -1]
+
+
+def test_methods_with_medoids_or_centres_are_drawn_as_what_they_do() -> None:
+    kept, _ = looked(encoder(reducer=dict(type="cropr_mm.KMedoids"), **STEPS))
+    assert kept["clusters"] is None
+    assert kept["left"].count(-1) == 8
+    merged, _ = looked(encoder(reducer=dict(type="cropr_mm.DPCKNN"), **STEPS))
+    assert merged["left"] is None
+    assert [len(set(names)) for names in merged["clusters"]] == [12, 8]
 
 
 def test_dense_model_loses_nothing() -> None:
