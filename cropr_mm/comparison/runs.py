@@ -28,6 +28,8 @@ from cropr_mm.comparison.variants import (
 )
 from cropr_mm.layers.arch import resolve_arch
 from cropr_mm.preflight import SetupError
+from cropr_mm.reducers import AttentionRanker, TokenReducer
+from cropr_mm.registry import MODELS
 
 ROOT = Path(__file__).resolve().parents[2]
 PRETRAINING = "pretraining"
@@ -116,9 +118,14 @@ def make_config(run: Run, pack: Pack, start: Path | None) -> Config:
     hooks = cfg.get("custom_hooks") or []
     if variant.reducer is not None:
         backbone.reducer = variant.reducer
-        if variant.reducer["type"] == "cropr_mm.AttnTopK" and not _has_class_token(backbone):
+        kind = MODELS.get(variant.reducer["type"])
+        assert kind is not None and issubclass(kind, TokenReducer), "variants name methods"
+        if issubclass(kind, AttentionRanker) and not _has_class_token(backbone):
             backbone.reducer.signal = "column_mean"
-        hooks = [hook for hook in hooks if hook["type"] != "cropr_mm.CroprAuxLossHook"]
+        removed = {"cropr_mm.CroprAuxLossHook"}
+        if kind.sized:
+            removed.add("cropr_mm.CroprCurriculumHook")
+        hooks = [hook for hook in hooks if hook["type"] not in removed]
         if variant.target is not None:
             hooks.append(dict(type="cropr_mm.CroprAuxLossHook", target=variant.target))
     elif variant.target is not None:
