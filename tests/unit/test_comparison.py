@@ -12,7 +12,7 @@ from mmengine.registry import MODELS, init_default_scope
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from cropr_mm.comparison import compare
+from cropr_mm.comparison import compare, runs
 from cropr_mm.comparison.detection import DetectionScores
 from cropr_mm.comparison.report import format_tables
 from cropr_mm.comparison.runs import PRETRAINING, Run, execute, make_config
@@ -318,6 +318,53 @@ def test_a_process_that_fails_is_shown(tmp_path: Path) -> None:
     run = Run("digits", 0, "dense", tmp_path / "run")
     with pytest.raises(SetupError, match=r"digits, seed 0, dense: tools/train\.py ended with code"):
         execute(run, Config(dict(train_cfg=dict(max_iters=2))))
+
+
+def written_run(folder: Path, name: str, losses: list[float], metrics: dict) -> tuple[Run, Config]:
+    """A segmenter's run as if its training and test had just ended."""
+    run = Run("digits_seg", 0, name, folder / name)
+    log = run.folder / "train/20260101_000000/vis_data/scalars.json"
+    log.parent.mkdir(parents=True)
+    lines = [dict(iter=10 * (i + 1), loss=loss, time=0.5) for i, loss in enumerate(losses)]
+    log.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    (run.folder / "train/iter_20.pth").touch()
+    (run.folder / "train/last_checkpoint").write_text(str(run.folder / "train/iter_20.pth"))
+    (run.folder / "test").mkdir()
+    (run.folder / "test/test_metrics.json").write_text(json.dumps(metrics))
+    return run, Config(dict(train_cfg=dict(max_iters=20), model=dict(backbone=dict())))
+
+
+@pytest.mark.parametrize(
+    ("losses", "metrics", "reason"),
+    [
+        ([1.0, float("nan"), float("nan")], {"mIoU": 5.0}, "loss not finite at iteration 20"),
+        ([float("inf"), 1.0], {"mIoU": 5.0}, "loss not finite at iteration 10"),
+        ([1.0, 0.5], {}, "found nothing in any test image"),
+        ([1.0, 0.5], {"mIoU": 5.0}, None),
+    ],
+)
+def test_a_run_that_does_not_converge_is_recorded_unless_it_is_dense(
+    losses: list[float],
+    metrics: dict,
+    reason: str | None,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    called: list[str] = []
+    monkeypatch.setattr(runs, "_call", lambda run, threads, tool, *args: called.append(tool))
+    run, cfg = written_run(tmp_path, "cropr", losses, metrics)
+    for _ in range(2):
+        execute(run, cfg)
+        assert run.failure == reason
+        assert called == ["test.py"] * (metrics == {} or reason is None), "tested once if at all"
+    assert run.result == {"failed": reason} if reason else run.result["metrics"] == metrics
+    for name in ("dense", PRETRAINING):
+        run, cfg = written_run(tmp_path, name, losses, metrics)
+        if reason is None:
+            execute(run, cfg)
+            continue
+        with pytest.raises(SetupError, match=f"{name}: did not converge: {reason}"):
+            execute(run, cfg)
 
 
 def test_a_run_that_was_never_started_says_what_to_do(tmp_path: Path) -> None:
