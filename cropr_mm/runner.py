@@ -39,6 +39,7 @@ from cropr_mm.console import (
 )
 from cropr_mm.hooks.aux_loss import CroprAuxLossHook
 from cropr_mm.hooks.benchmark import CroprBenchmarkHook
+from cropr_mm.hooks.curriculum import CroprCurriculumHook
 from cropr_mm.hooks.prune_audit import PruneAuditHook
 from cropr_mm.options import (
     add_hook,
@@ -177,6 +178,7 @@ def train(cfg: Config, resume: str | None = None, amp: bool = False) -> None:
     runner = _build(cfg, ("train", "val"))
     runner.strict = bool(cfg.get("resume"))
     _check_auxiliary(runner)
+    _check_curriculum(runner)
     check_masks(_unwrapped(runner), cfg)
     check_precision(cfg)
     with input_errors():
@@ -308,6 +310,16 @@ def _check_auxiliary(runner: ToolRunner) -> None:
             hook.check(model, runner.train_dataloader.dataset)
         except ValueError as error:
             raise SetupError(str(error)) from error
+
+
+def _check_curriculum(runner: ToolRunner) -> None:
+    """A curriculum has encoders that can reduce less than their schedules say."""
+    for hook in runner.hooks:
+        if isinstance(hook, CroprCurriculumHook):
+            try:
+                hook.check(_unwrapped(runner))
+            except ValueError as error:
+                raise SetupError(str(error)) from error
 
 
 def _unwrapped(runner: Runner) -> nn.Module:

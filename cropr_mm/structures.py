@@ -83,7 +83,9 @@ class Signals(NamedTuple):
         cls_row: Attention of the class token on each patch, mean over heads, shape (B, N), float32.
         cls_heads: The same for each head, shape (B, N, heads), float32.
         column_mean: Attention that each patch receives, mean over heads and queries (in a window
-            block: the queries of its window, padding included), shape (B, N), float32.
+            block: the queries of its window, padding included), shape (B, N), float32; it passes
+            no gradient.
+        column_heads: The same for each head, shape (B, N, heads), float32.
         keys: Keys of the block's attention before RoPE, mean over heads, shape (B, N, C / heads).
         values: Values of the block's attention, heads concatenated, shape (B, N, C).
         noise: Uniform numbers in [0, 1), shape (B, N), float32.
@@ -95,6 +97,7 @@ class Signals(NamedTuple):
     cls_row: Tensor | None = None
     cls_heads: Tensor | None = None
     column_mean: Tensor | None = None
+    column_heads: Tensor | None = None
     keys: Tensor | None = None
     values: Tensor | None = None
     noise: Tensor | None = None

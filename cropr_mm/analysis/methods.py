@@ -18,6 +18,7 @@ _WORDS = {
     "cls_row": "class token's attention",
     "cls_heads": "class token's attention by head",
     "column_mean": "attention received",
+    "column_heads": "attention received by head",
     "keys": "keys",
     "values": "values",
     "noise": "random numbers",

@@ -108,7 +108,7 @@ def check_reducer(
     if {"cls_row", "cls_heads"} & reducer.needs and not has_cls:
         raise ValueError(
             f"{name} reads the attention of the class token, got a model without; "
-            "AttnTopK with signal='column_mean' does not need one"
+            "AttnTopK, EViT, ETPS and ATS with signal='column_mean' do not need one"
         )
     if reducer.synthetic and (windows or rel_pos):
         raise ValueError(

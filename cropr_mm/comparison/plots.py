@@ -19,20 +19,21 @@ _AUXILIARY = re.compile(r"loss_(.*_b\d\d|teacher_.*)$")
 def draw(record: Mapping[str, Any], file: Path) -> None:
     """Plot the main metric with its interval over encoder throughput, one panel per pack.
 
-    Rates of the same pruner are connected.
+    Rates of the same pruner are connected; models that did not converge are left out.
     """
     figure = Figure(figsize=(6.4 * len(record), 4), layout="constrained")
     axes = figure.subplots(1, len(record), squeeze=False)
     for axis, (pack, summary) in zip(axes[0], record.items(), strict=True):
         main = summary["metrics"][-1]
-        kinds = list(dict.fromkeys(map(family, summary["variants"])))
+        entries = {n: entry for n, entry in summary["variants"].items() if "failed" not in entry}
+        kinds = list(dict.fromkeys(map(family, entries)))
         for i, kind in enumerate(kinds):
             points = sorted(
                 (
                     summary["encoder_speed"]["functions"][name]["images_per_s"],
                     *entry[main]["mean"].values(),
                 )
-                for name, entry in summary["variants"].items()
+                for name, entry in entries.items()
                 if family(name) == kind
             )
             speed, value, low, high = np.array(points).T

@@ -39,12 +39,18 @@ def summarise(
         jobs: Processes.
 
     Returns:
-        Plain values for JSON: percent.
+        Plain values for JSON: percent; of a variant that did not converge 'failed', why by seed.
     """
     (pack,) = {run.pack for run in runs.values()}
     task = TASKS[PACKS[pack].task]
+    failed = {
+        name: {str(seed): why for seed in seeds if (why := runs[name, seed].failure)}
+        for name in variants
+    }
+    converged = [name for name in variants if not failed[name]]
+    scored = {(name, seed): runs[name, seed] for name in converged for seed in seeds}
     with ProcessPoolExecutor(jobs) as pool:
-        results = dict(zip(runs, pool.map(_score, runs.values(), repeat(samples)), strict=True))
+        results = dict(zip(scored, pool.map(_score, scored.values(), repeat(samples)), strict=True))
 
     def stack(name: str, metric: str) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         found = [results[name, seed] for seed in seeds]
@@ -60,6 +66,9 @@ def summarise(
         "variants": {},
     }
     for name in variants:
+        if failed[name]:
+            summary["variants"][name] = {"failed": failed[name]}
+            continue
         entry: dict[str, Any] = {}
         for metric in task.metrics:
             values, resampled = stack(name, metric)
@@ -71,7 +80,7 @@ def summarise(
                 ("dense", "minus_dense"),
                 (same_rate(name, "cropr"), "cropr_minus_it"),
             ):
-                if other not in variants or other == name:
+                if other not in variants or other == name or failed[other]:
                     continue
                 sign = 1.0 if other == "dense" else -1.0
                 theirs, theirs_resampled = stack(other, metric)
@@ -117,11 +126,7 @@ def format_tables(record: Mapping[str, Any]) -> str:
                 [
                     name,
                     f"{speed['pruned_percent'][name]:.0f} %",
-                    *[_text(entry[metric]["mean"]) for metric in metrics],
-                    f"{np.median(entry[main]['per_seed']):.1f}",
-                    _text(entry[main].get("minus_dense"), signed=True),
-                    _text(entry[main].get("cropr_minus_it"), signed=True),
-                    *([f"{100 * np.mean(entry['mask_pixels_seen']):.0f}"] if seen else []),
+                    *_accuracy(entry, metrics, seen),
                     *[f"{r['value']:.2f}x ({r['low']:.2f} to {r['high']:.2f})" for r in ratios],
                 ]
             )
@@ -142,6 +147,21 @@ def format_tables(record: Mapping[str, Any]) -> str:
     return "\n\n".join(blocks)
 
 
+def _accuracy(entry: Mapping[str, Any], metrics: Sequence[str], seen: bool) -> list[str]:
+    """Cells of a row between rate and speed."""
+    if "failed" in entry:
+        why = ", ".join(f"{reason} (seed {seed})" for seed, reason in entry["failed"].items())
+        return [f"did not converge: {why}", *[""] * (len(metrics) + 2 + seen)]
+    main = entry[metrics[-1]]
+    return [
+        *[_text(entry[metric]["mean"]) for metric in metrics],
+        f"{np.median(main['per_seed']):.1f}",
+        _text(main.get("minus_dense"), signed=True),
+        _text(main.get("cropr_minus_it"), signed=True),
+        *([f"{100 * np.mean(entry['mask_pixels_seen']):.0f}"] if seen else []),
+    ]
+
+
 def _highest_rate(summary: Mapping[str, Any]) -> str:
     """The rate up to which Cropr may always be within half a point of dense, and its speed-up."""
     main, speed = summary["metrics"][-1], summary["encoder_speed"]
@@ -152,12 +172,12 @@ def _highest_rate(summary: Mapping[str, Any]) -> str:
     )
     if not rates:
         return "Cropr with even steps is not among the models."
-    near = list(
-        takewhile(
-            lambda rate: summary["variants"][rate[1]][main]["minus_dense"]["high"] >= -MARGIN,
-            rates,
-        )
-    )
+
+    def is_near(rate: tuple[float, str]) -> bool:
+        entry = summary["variants"][rate[1]]
+        return "failed" not in entry and entry[main]["minus_dense"]["high"] >= -MARGIN
+
+    near = list(takewhile(is_near, rates))
     if not near:
         return f"At no rate does Cropr's interval include dense minus {MARGIN} {main}."
     percent, name = near[-1]

@@ -49,7 +49,8 @@ def compare(
         Files with all numbers of each pack, JSON, beside its table and plot.
 
     Raises:
-        SetupError: If a name is unknown or a run fails; the others are kept.
+        SetupError: If a name is unknown, a process fails or a dense model does not converge; the
+            others are kept. Other models that do not converge are part of the report.
     """
     variants = list(dict.fromkeys(["dense", *variants]))
     unknown = [name for name in packs if name not in PACKS]
@@ -112,7 +113,10 @@ def _execute(first: Mapping[Group, Run], rest: Mapping[Group, Sequence[Run]], jo
                 if dense is None or dense.result():
                     start = None if dense is None else first[run.pack, run.seed].checkpoint
                     execute(run, make_config(run, PACKS[run.pack], start), threads)
-                    text = _some(run.result["metrics"])
+                    failure = run.failure
+                    text = (
+                        f"did not converge: {failure}" if failure else _some(run.result["metrics"])
+                    )
             except SetupError as error:
                 failures.append(str(error))
                 text = "FAILED"

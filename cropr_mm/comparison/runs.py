@@ -28,6 +28,8 @@ from cropr_mm.comparison.variants import (
 )
 from cropr_mm.layers.arch import resolve_arch
 from cropr_mm.preflight import SetupError
+from cropr_mm.reducers import AttentionRanker, TokenReducer
+from cropr_mm.registry import MODELS
 
 ROOT = Path(__file__).resolve().parents[2]
 PRETRAINING = "pretraining"
@@ -83,8 +85,16 @@ class Run:
 
     @property
     def result(self) -> dict[str, Any]:
-        """Metrics and seconds per iteration of a finished run; of a detector, mask pixels seen."""
+        """Metrics and seconds per iteration of a finished run; of a detector, mask pixels seen.
+
+        Of one that did not converge only 'failed', which says why.
+        """
         return json.loads((self.folder / "result.json").read_text())
+
+    @property
+    def failure(self) -> str | None:
+        """Why a finished run did not converge; None if it did."""
+        return self.result.get("failed")
 
     @property
     def log(self) -> list[dict[str, Any]]:
@@ -116,9 +126,15 @@ def make_config(run: Run, pack: Pack, start: Path | None) -> Config:
     hooks = cfg.get("custom_hooks") or []
     if variant.reducer is not None:
         backbone.reducer = variant.reducer
-        if variant.reducer["type"] == "cropr_mm.AttnTopK" and not _has_class_token(backbone):
+        kind = MODELS.get(variant.reducer["type"])
+        assert kind is not None, "variants name registered methods"
+        assert issubclass(kind, TokenReducer), "and no other parts"
+        if issubclass(kind, AttentionRanker) and not _has_class_token(backbone):
             backbone.reducer.signal = "column_mean"
-        hooks = [hook for hook in hooks if hook["type"] != "cropr_mm.CroprAuxLossHook"]
+        removed = {"cropr_mm.CroprAuxLossHook"}
+        if kind.sized:
+            removed.add("cropr_mm.CroprCurriculumHook")
+        hooks = [hook for hook in hooks if hook["type"] not in removed]
         if variant.target is not None:
             hooks.append(dict(type="cropr_mm.CroprAuxLossHook", target=variant.target))
     elif variant.target is not None:
@@ -160,6 +176,8 @@ def make_config(run: Run, pack: Pack, start: Path | None) -> Config:
 def execute(run: Run, cfg: Config, threads: int = 1) -> None:
     """Train and test unless that is done; go on where it was interrupted.
 
+    A run whose loss became infinite or NaN, or whose model finds nothing, is recorded as failed.
+
     Args:
         run: The run.
         cfg: Its config.
@@ -167,7 +185,7 @@ def execute(run: Run, cfg: Config, threads: int = 1) -> None:
 
     Raises:
         SetupError: If the folder holds a run of another config, a process fails (with the last
-            lines of its output), the loss became infinite or NaN, or the model finds nothing.
+            lines of its output), or a dense model, which all others need, did not converge.
     """
     text = cfg.pretty_text
     if run.config.exists() and run.config.read_text() != text:
@@ -185,7 +203,8 @@ def execute(run: Run, cfg: Config, threads: int = 1) -> None:
     lines = run.log
     lost = [line["iter"] for line in lines if not math.isfinite(line["loss"])]
     if lost:
-        raise SetupError(f"{run}: the loss is not finite any more at iteration {lost[0]}")
+        _give_up(run, f"loss not finite at iteration {lost[0]}")
+        return
     audited = PACKS[run.pack].task == "det" and "reducer" in cfg.model.backbone
     audit = ["--audit"] if audited else []
     _call(
@@ -200,7 +219,8 @@ def execute(run: Run, cfg: Config, threads: int = 1) -> None:
     )
     metrics = json.loads((test / "test_metrics.json").read_text())
     if not metrics:
-        raise SetupError(f"{run}: the model found nothing in any test image; train it for longer")
+        _give_up(run, "found nothing in any test image")
+        return
     result = dict(
         metrics=metrics,
         seconds_per_iteration=median(line["time"] for line in lines),
@@ -209,6 +229,17 @@ def execute(run: Run, cfg: Config, threads: int = 1) -> None:
     if PACKS[run.pack].task == "det":
         seen = _mask_pixels_seen(test / "audit.json") if audited else 1.0
         result["mask_pixels_seen"] = seen
+    _write(run, result)
+
+
+def _give_up(run: Run, reason: str) -> None:
+    """Record that a run did not converge; without a dense model there is nothing to compare."""
+    if run.name in (PRETRAINING, "dense"):
+        raise SetupError(f"{run}: did not converge: {reason}")
+    _write(run, dict(failed=reason))
+
+
+def _write(run: Run, result: dict[str, Any]) -> None:
     (run.folder / "result.json").write_text(json.dumps(result, indent=2) + "\n")
 
 

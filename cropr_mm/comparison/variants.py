@@ -16,6 +16,9 @@ from cropr_mm.preflight import SetupError
 class Variant:
     """One way to fine-tune the dense model.
 
+    Where a pack has a curriculum, methods with a fixed number of slots train without: it asks for
+    other numbers of tokens on the way, so they reduce fully from the first iteration on.
+
     Attributes:
         pruned: Whether it starts from the pruned config of a pack, or from the dense one.
         reducer: Replaces the reducer of the pruned config; None keeps Cropr and its hook.
@@ -70,7 +73,11 @@ def _decided(name: str) -> Variant:
 
 
 def _merger(name: str, percent: int = 87) -> Variant:
-    """A method whose tokens come back as copies; without fusion the pack's rate may not fit."""
+    """A method whose tokens come back as copies; without fusion the pack's rate may not fit.
+
+    'sit', 'patch_merger' and 'sinkhorn' have as many slots as the schedule leaves tokens, so they
+    take no curriculum (see :class:`Variant`).
+    """
     reducer = dict(type=f"cropr_mm.{name}")
     return Variant(reducer=reducer, backbone=dict(fusion=None), percent=percent)
 
@@ -118,8 +125,8 @@ VARIANTS = {
     "cropr_raster_origin": Variant(backbone=dict(survivor_order="raster", window_rope="origin")),
     "cropr_raster_slot": Variant(backbone=dict(survivor_order="raster", window_rope="slot")),
 }
-"""By name; 'attn_topk' reads the class token's attention, without one the mean over all queries;
-'evit', 'etps' and 'ats' need a class token, 'dtop' a segmenter;
+"""By name; 'attn_topk', 'evit', 'etps' and 'ats' read the class token's attention, without one the
+mean over all queries; 'dtop' needs a segmenter;
 'cropr' itself has survivor_order='window' and window_rope='origin'.
 """
 

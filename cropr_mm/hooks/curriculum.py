@@ -5,6 +5,7 @@ from typing import Any
 
 from mmengine.hooks import Hook
 from mmengine.runner import IterBasedTrainLoop, Runner
+from torch import nn
 
 from cropr_mm.backbones.base import ReducingBackbone
 from cropr_mm.backbones.lookup import find_backbones
@@ -40,7 +41,8 @@ class CroprCurriculumHook(Hook):
 
     Raises:
         ValueError: If an argument is out of range; before training, if the model has no CroprViT
-            that prunes, or the train loop does not count epochs.
+            that prunes, or one whose method has a fixed number of slots, or the train loop does not
+            count epochs.
 
     Source: Token Cropr, for semantic segmentation (the paper begins with 1 token instead of 0);
     segm/segmenter.py of its code. Start and cosine: Liang et al., EViT (arXiv 2202.07800).
@@ -71,12 +73,34 @@ class CroprCurriculumHook(Hook):
         self._num_steps = 0  # of the training, also where that was begun by another runner
         self._loaded: dict[str, Any] = {}
 
-    def before_train(self, runner: Runner) -> None:
-        if not any(len(backbone.reducers) for backbone in _backbones(runner)):
+    def check(self, model: nn.Module) -> None:
+        """Whether the encoders of a model can reduce less than their schedules say.
+
+        Args:
+            model: Model, wrapped or not.
+
+        Raises:
+            ValueError: If none reduces, or one has a fixed number of slots.
+        """
+        reducers = [
+            reducer
+            for backbone in find_backbones(model).values()
+            for reducer in backbone.reducers.values()
+        ]
+        if not reducers:
             raise ValueError(
                 "CroprCurriculumHook expects a model with a cropr_mm.CroprViT that has reducer and "
-                f"schedule, got {type(runner.model).__name__} without"
+                f"schedule, got {type(model).__name__} without"
             )
+        sized = sorted({type(reducer).__name__ for reducer in reducers if reducer.sized})
+        if sized:
+            raise ValueError(
+                f"{', '.join(sized)} has as many slots as the schedule leaves tokens, but "
+                "CroprCurriculumHook leaves more at first: expected custom_hooks without it"
+            )
+
+    def before_train(self, runner: Runner) -> None:
+        self.check(runner.model)
         if self.by_epoch and isinstance(runner.train_loop, IterBasedTrainLoop):
             raise ValueError(
                 "CroprCurriculumHook(by_epoch=True) expects a train loop of epochs, got "

@@ -133,10 +133,16 @@ class Attention(nn.Module):
                 signals["cls_row"] = heads.mean(dim=1)
             if "cls_heads" in needs:
                 signals["cls_heads"] = heads.transpose(1, 2)
-        if "column_mean" in needs:
-            with torch.no_grad():  # it ranks tokens only; a graph would hold the N x N matrix
+        if "column_mean" in needs or "column_heads" in needs:
+            with torch.no_grad():  # a graph would hold the N x N matrix
                 whole = None if bias is None else bias.expand(-1, -1, length, -1)
-                signals["column_mean"] = column_mean(q, k, whole).view(batch, num_tokens)
+                # Nobody attends to dead tokens, and whom they attend to says nothing.
+                live = None if geometry.key_bias is None else geometry.key_bias.isfinite()
+                heads = column_mean(q, k, whole, live)  # (B * windows, H, length)
+            if "column_mean" in needs:
+                signals["column_mean"] = heads.mean(dim=1).view(batch, num_tokens)
+            if "column_heads" in needs:
+                signals["column_heads"] = heads.transpose(1, 2).reshape(batch, num_tokens, -1)
         if geometry.policy is None:
             out = F.scaled_dot_product_attention(q, k, v, attn_mask=bias)
         else:

@@ -60,8 +60,10 @@ def masked_attention(
     return attention.to(v_BHNd.dtype) @ v_BHNd
 
 
-def column_mean(q_BHNd: Tensor, k_BHNd: Tensor, bias: Tensor | None) -> Tensor:
-    """Attention that each token receives, mean over heads and queries.
+def column_mean(
+    q_BHNd: Tensor, k_BHNd: Tensor, bias: Tensor | None, live: Tensor | None = None
+) -> Tensor:
+    """Attention that each token receives from a head, mean over queries.
 
     The attention matrix is built in strips of queries, so memory grows with N, not N**2.
 
@@ -69,19 +71,23 @@ def column_mean(q_BHNd: Tensor, k_BHNd: Tensor, bias: Tensor | None) -> Tensor:
         q_BHNd: Queries, shape (B, H, N, d).
         k_BHNd: Keys, shape (B, H, N, d).
         bias: Added to the scaled logits, shape (B, H, N, N), or None.
+        live: Queries that count, shape (B, N), bool, or None for all.
 
     Returns:
-        Mean attention, shape (B, N), float32; each row sums to one.
+        Mean attention, shape (B, H, N), float32; each row sums to one.
     """
     num_tokens = q_BHNd.shape[2]
-    total = q_BHNd.new_zeros(q_BHNd.shape[0], num_tokens, dtype=torch.float32)
+    count: Tensor | int = num_tokens if live is None else live.sum(dim=1)[:, None, None]
+    total = q_BHNd.new_zeros(q_BHNd.shape[:3], dtype=torch.float32)
     for start in range(0, num_tokens, _ROWS_AT_ONCE):
         rows = slice(start, start + _ROWS_AT_ONCE)
         strip = attention_rows(
             q_BHNd[:, :, rows], k_BHNd, None if bias is None else bias[:, :, rows]
         )
-        total = total + strip.sum(dim=2).mean(dim=1)
-    return total / num_tokens
+        if live is not None:
+            strip = strip * live[:, None, rows, None]
+        total = total + strip.sum(dim=2)
+    return total / count
 
 
 def relative_position_bias(

@@ -2,7 +2,13 @@
 
 from cropr_mm.reducers.ats import ATS
 from cropr_mm.reducers.attn_topk import AttnTopK
-from cropr_mm.reducers.base import TokenMerger, TokenPruner, TokenRanker, TokenReducer
+from cropr_mm.reducers.base import (
+    AttentionRanker,
+    TokenMerger,
+    TokenPruner,
+    TokenRanker,
+    TokenReducer,
+)
 from cropr_mm.reducers.cropr import Cropr
 from cropr_mm.reducers.cropr_auxiliary import CroprAuxiliary
 from cropr_mm.reducers.dpc_knn import DPCKNN
@@ -27,6 +33,7 @@ __all__ = [
     "DPCKNN",
     "DTPS",
     "ETPS",
+    "AttentionRanker",
     "AttnTopK",
     "Cropr",
     "CroprAuxiliary",

@@ -3,18 +3,20 @@
 B batch, P prefix tokens, N live patch tokens, K tokens left, H heads, C channels.
 """
 
+from typing import Literal
+
 import torch
 from torch import Tensor
 
 from cropr_mm.ops.gather import take_tokens
 from cropr_mm.ops.select import select_topk
-from cropr_mm.reducers.base import TokenRanker, exclude
+from cropr_mm.reducers.base import AttentionRanker, exclude
 from cropr_mm.registry import MODELS
 from cropr_mm.structures import Reduction, Signals, Tokens
 
 
 @MODELS.register_module()
-class ATS(TokenRanker):
+class ATS(AttentionRanker):
     """Keep the tokens in which regular points of the cumulated score fall, at most K.
 
     The score of a token is the class token's attention to it times the length of its value, as a
@@ -29,9 +31,11 @@ class ATS(TokenRanker):
         points: 'inner', K of the K + 1 points (2 i - 1) / (2 K + 2); 'paper', (2 i - 1) / (2 K); or
             'sorted', regular points over the scores in ascending order, cumulated and
             stretched to [0, 1], from the smallest positive value to 1.
+        signal: Whose attention, see :class:`AttentionRanker`, here by head; 'column_mean', of all
+            live queries, is not published.
 
     Raises:
-        ValueError: If an argument is none of the above, or there is no class token.
+        ValueError: If an argument is none of the above, or needs a class token that is not there.
 
     Source: Fayyaz et al., ATS (arXiv 2111.15667). Defaults are those of the code of Haurum et al.,
     Which Tokens to Use; 'joint' and 'sorted' those of the official code, whose smallest count of 8
@@ -39,12 +43,17 @@ class ATS(TokenRanker):
     are dropped behind their block's attention instead of before it, which gives the same result.
     """
 
-    needs = frozenset({"cls_heads", "values"})
     site = "between"
     masking = True
 
-    def __init__(self, embed_dim: int, heads: str = "each", points: str = "inner") -> None:
-        super().__init__(embed_dim)
+    def __init__(
+        self,
+        embed_dim: int,
+        heads: str = "each",
+        points: str = "inner",
+        signal: Literal["cls_row", "column_mean"] = "cls_row",
+    ) -> None:
+        super().__init__(embed_dim, signal)
         for name, value, known in (
             ("heads", heads, ("each", "joint")),
             ("points", points, ("inner", "paper", "sorted")),
@@ -53,13 +62,12 @@ class ATS(TokenRanker):
                 raise ValueError(f"expected {name} {' or '.join(map(repr, known))}, got {value!r}")
         self.heads = heads
         self.points = points
+        self.by_head = "cls_heads" if signal == "cls_row" else "column_heads"
+        self.needs = frozenset({self.by_head, "values"})
 
     def score(self, tokens: Tokens, signals: Signals) -> Tensor:
-        if tokens.num_prefix == 0:
-            raise ValueError("ATS expected a class token, got tokens without prefix")
-        assert signals.cls_heads is not None, "needs names it"
         assert signals.values is not None, "needs names it"
-        attention = signals.cls_heads  # (B, N, H)
+        attention = getattr(signals, self.by_head)  # (B, N, H)
         values = signals.values.float()
         if self.heads == "each":
             lengths = values.unflatten(2, (attention.shape[2], -1)).norm(dim=3)

@@ -7,14 +7,17 @@ import torch
 import torch.nn.functional as F
 
 from cropr_mm.ops.gather import take_tokens
-from cropr_mm.reducers.base import ClassTokenRanker
+from cropr_mm.reducers.base import AttentionRanker
 from cropr_mm.registry import MODELS
 from cropr_mm.structures import Reduction, Signals, Tokens
 
 
 @MODELS.register_module()
-class EViT(ClassTokenRanker):
+class EViT(AttentionRanker):
     """Rank tokens by the attention of the class token; the others become their weighted sum.
+
+    Without a class token, ``signal='column_mean'`` takes the mean attention of all queries for it,
+    which is not published.
 
     Weights are the attention itself, so they add up to less than one. The fused token belongs to no
     cell (index -1), is counted in ``num_keep``, and is a token as any other in later steps; fusion
@@ -28,13 +31,13 @@ class EViT(ClassTokenRanker):
 
     num_fused = 1
     synthetic = True
+    site = "between"
 
     def reduce(self, tokens: Tokens, num_keep: int, signals: Signals) -> Reduction:
         places, rest = self.split(tokens, num_keep - 1, signals)
         kept = take_tokens(tokens, places, with_prefix=True)
         dropped = take_tokens(tokens, rest, with_prefix=False)
-        assert signals.cls_row is not None, "needs names it"
-        weight = signals.cls_row.gather(1, rest)  # (B, N - num_keep + 1)
+        weight = self.score(tokens, signals).gather(1, rest)  # (B, N - num_keep + 1)
         fused = (dropped.x * weight.unsqueeze(-1)).sum(dim=1, keepdim=True)  # (B, 1, C)
         whole = Tokens(
             torch.cat([kept.x, fused.to(kept.x.dtype)], dim=1),

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from cropr_mm.ops.gather import take_tokens
 from cropr_mm.ops.precision import without_autocast
-from cropr_mm.reducers.base import ClassTokenRanker, TokenRanker
+from cropr_mm.reducers.base import AttentionRanker, TokenRanker
 from cropr_mm.reducers.keep_decision import KeepDecision
 from cropr_mm.registry import MODELS
 from cropr_mm.structures import Reduction, Signals, Tokens, with_features
@@ -97,8 +97,14 @@ class Squeezer(TokenRanker):
 
 
 @MODELS.register_module()
-class ETPS(ClassTokenRanker, Squeezer):
-    """eTPS: rank by the attention of the class token, then squeeze."""
+class ETPS(AttentionRanker, Squeezer):
+    """eTPS: rank by the attention of the class token, then squeeze.
+
+    Without a class token, ``signal='column_mean'`` takes the mean attention of all queries for it,
+    which is not published.
+    """
+
+    site = "between"
 
 
 @MODELS.register_module()

@@ -67,8 +67,14 @@ class Case(NamedTuple):
 REGISTERED = [c for c in MODELS.module_dict.values() if issubclass(c, TokenReducer)]
 # Options worth the whole contract; the default arguments are always tested.
 OPTIONS: dict[str, list[dict]] = {
-    "ATS": [dict(points="paper"), dict(heads="joint", points="sorted")],
+    "ATS": [
+        dict(points="paper"),
+        dict(heads="joint", points="sorted"),
+        dict(signal="column_mean"),
+    ],
     "AttnTopK": [dict(signal="column_mean", site="between")],
+    "ETPS": [dict(signal="column_mean")],
+    "EViT": [dict(signal="column_mean")],
     "DToP": [dict(confidence=0.4, context=1)],
     "DPCKNN": [dict(equal_weight=True)],
     "PatchMerger": [dict(scaled=True)],
@@ -113,7 +119,7 @@ def make_tokens(dtype: torch.dtype = torch.float32) -> Tokens:
 
 def make_signals(reducer: TokenReducer, tokens: Tokens, fill: float | None = None) -> Signals:
     """What the method asks for and nothing else: random, or one value."""
-    width = dict(keys=C // 2, values=C, cls_heads=2)
+    width = dict(keys=C // 2, values=C, cls_heads=2, column_heads=2)
     signals = {}
     for name in reducer.needs:
         shape = (*tokens.index.shape, width[name]) if name in width else tokens.index.shape

@@ -246,6 +246,15 @@ def test_two_processes_train_together(root: Path) -> None:
         (dict(train_dataloader=None), "expected entries train_dataloader, got none"),
         (dict(custom_hooks=[]), "the model has Cropr modules that nothing trains"),
         (
+            dict(
+                model__backbone__reducer=dict(_delete_=True, type="cropr_mm.SiT"),
+                model__backbone__fusion=None,
+                model__backbone__schedule__rate=8,
+                custom_hooks=[dict(type="cropr_mm.CroprCurriculumHook", by_epoch=False)],
+            ),
+            "SiT has as many slots as the schedule leaves tokens, but CroprCurriculumHook",
+        ),
+        (
             dict(custom_hooks__0__target__num_classes=5),
             "CroprAuxLossHook has num_classes=5, but the training dataset has 2 classes",
         ),

@@ -6,16 +6,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from mmengine.config import Config
 from mmengine.registry import MODELS, init_default_scope
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from cropr_mm.comparison import compare
+from cropr_mm.comparison import compare, runs
 from cropr_mm.comparison.detection import DetectionScores
 from cropr_mm.comparison.report import format_tables
 from cropr_mm.comparison.runs import PRETRAINING, Run, execute, make_config
 from cropr_mm.comparison.variants import DEFAULT_VARIANTS, PACKS, VARIANTS, family, same_rate
+from cropr_mm.hooks.curriculum import ramp
 from cropr_mm.preflight import SetupError
 
 START = Path("dense.pth")
@@ -115,13 +117,35 @@ def test_digits_among_strokes_differ_in_their_pictures_alone(tmp_path: Path) -> 
     assert strokes == replace(plain, stroke_contrast=180.0)
 
 
-def test_attention_is_that_of_the_class_token_where_there_is_one(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["attn_topk", "evit", "etps", "ats"])
+def test_attention_is_that_of_the_class_token_where_there_is_one(name: str, tmp_path: Path) -> None:
     for pack, signal in (("trashnet", None), ("digits_seg", "column_mean")):
-        cfg = make_config(Run(pack, 0, "attn_topk", tmp_path), PACKS[pack], START)
+        cfg = make_config(Run(pack, 0, name, tmp_path), PACKS[pack], START)
         assert cfg.model.backbone.reducer.get("signal") == signal
         init_default_scope(cfg.default_scope)
         reducer = next(iter(MODELS.build(cfg.model.backbone).reducers.values()))
-        assert reducer.needs == {signal or "cls_row"}
+        assert reducer.signal == (signal or "cls_row")
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_every_variant_of_a_segmenter_trains_under_its_curriculum(
+    name: str, tmp_path: Path
+) -> None:
+    """Passes of the encoder in the first iteration, in the middle of the rise and behind it."""
+    cfg = make_config(Run("camvid_small", 0, name, tmp_path), PACKS["camvid_small"], START)
+    init_default_scope(cfg.default_scope)
+    encoder = MODELS.build(cfg.model.backbone).train()
+    for reducer in encoder.reducers.values():
+        if reducer.teaching:
+            reducer.auxiliary.register_forward_hook(lambda *_: None)  # CroprAuxLossHook's part
+    hooks = [hook for hook in cfg.custom_hooks if hook.type == "cropr_mm.CroprCurriculumHook"]
+    for iteration in (0, 75, 299) if hooks else (0,):
+        encoder.progress = ramp(iteration, 300, 0.5) if hooks else 1.0
+        first, *_ = encoder(torch.randn(2, 3, 144, 192))
+        assert first.shape == (2, 192, 9, 12)
+        assert bool(first.isfinite().all())
+    without = name in ("dense", "sit", "patch_merger", "sinkhorn")
+    assert len(hooks) == (0 if without else 1)
 
 
 TARGETS = dict(
@@ -140,10 +164,6 @@ def test_every_method_builds_at_the_rate_of_the_pack(pack: str, name: str, tmp_p
         return
     cfg = make_config(Run(pack, 0, name, tmp_path), PACKS[pack], START)
     init_default_scope(cfg.default_scope)
-    if name in ("evit", "etps", "ats") and pack == "digits_seg":
-        with pytest.raises(ValueError, match="reads the attention of the class token"):
-            MODELS.build(cfg.model.backbone)
-        return
     backbone = MODELS.build(cfg.model.backbone)
     patches = backbone.grid[0] * backbone.grid[1]
     share = 0.3 if name == "tome" else 0.13
@@ -298,6 +318,53 @@ def test_a_process_that_fails_is_shown(tmp_path: Path) -> None:
     run = Run("digits", 0, "dense", tmp_path / "run")
     with pytest.raises(SetupError, match=r"digits, seed 0, dense: tools/train\.py ended with code"):
         execute(run, Config(dict(train_cfg=dict(max_iters=2))))
+
+
+def written_run(folder: Path, name: str, losses: list[float], metrics: dict) -> tuple[Run, Config]:
+    """A segmenter's run as if its training and test had just ended."""
+    run = Run("digits_seg", 0, name, folder / name)
+    log = run.folder / "train/20260101_000000/vis_data/scalars.json"
+    log.parent.mkdir(parents=True)
+    lines = [dict(iter=10 * (i + 1), loss=loss, time=0.5) for i, loss in enumerate(losses)]
+    log.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    (run.folder / "train/iter_20.pth").touch()
+    (run.folder / "train/last_checkpoint").write_text(str(run.folder / "train/iter_20.pth"))
+    (run.folder / "test").mkdir()
+    (run.folder / "test/test_metrics.json").write_text(json.dumps(metrics))
+    return run, Config(dict(train_cfg=dict(max_iters=20), model=dict(backbone=dict())))
+
+
+@pytest.mark.parametrize(
+    ("losses", "metrics", "reason"),
+    [
+        ([1.0, float("nan"), float("nan")], {"mIoU": 5.0}, "loss not finite at iteration 20"),
+        ([float("inf"), 1.0], {"mIoU": 5.0}, "loss not finite at iteration 10"),
+        ([1.0, 0.5], {}, "found nothing in any test image"),
+        ([1.0, 0.5], {"mIoU": 5.0}, None),
+    ],
+)
+def test_a_run_that_does_not_converge_is_recorded_unless_it_is_dense(
+    losses: list[float],
+    metrics: dict,
+    reason: str | None,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    called: list[str] = []
+    monkeypatch.setattr(runs, "_call", lambda run, threads, tool, *args: called.append(tool))
+    run, cfg = written_run(tmp_path, "cropr", losses, metrics)
+    for _ in range(2):
+        execute(run, cfg)
+        assert run.failure == reason
+        assert called == ["test.py"] * (metrics == {} or reason is None), "tested once if at all"
+    assert run.result == {"failed": reason} if reason else run.result["metrics"] == metrics
+    for name in ("dense", PRETRAINING):
+        run, cfg = written_run(tmp_path, name, losses, metrics)
+        if reason is None:
+            execute(run, cfg)
+            continue
+        with pytest.raises(SetupError, match=f"{name}: did not converge: {reason}"):
+            execute(run, cfg)
 
 
 def test_a_run_that_was_never_started_says_what_to_do(tmp_path: Path) -> None:

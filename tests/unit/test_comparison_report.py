@@ -110,6 +110,48 @@ def test_table_and_plot_show_every_model(runs: dict[tuple[str, int], Run], tmp_p
         assert (pixels == colour).all(axis=1).sum() > 20, "one colour a model"
 
 
+def test_a_model_that_did_not_converge_has_a_row_without_accuracy(
+    runs: dict[tuple[str, int], Run], tmp_path: Path
+) -> None:
+    names = ["dense", "random", "cropr"]
+    before = summarise(runs, names, [0, 1], samples=20)
+    (runs["cropr", 1].folder / "result.json").write_text('{"failed": "loss not finite at 3"}')
+    summary = summarise(runs, names, [0, 1], samples=20)
+    assert summary["variants"]["cropr"] == {"failed": {"1": "loss not finite at 3"}}
+    for name in ("dense", "random"):
+        for metric in ("box AP", "mask AP"):
+            expected = {**before["variants"][name][metric]}
+            del expected["cropr_minus_it"]
+            assert summary["variants"][name][metric] == expected, "others are as without it"
+    times = dict(speedup=dict(value=1.5, low=1.4, high=1.6), images_per_s=30.0)
+    speed = SPEED | dict(
+        functions=dict.fromkeys(names, times), pruned_percent=dict(dense=0, cropr=86, random=86)
+    )
+    record = json.loads(json.dumps({"digits": {**summary, "encoder_speed": speed}}))
+    text = format_tables(record)
+    reason = "did not converge: loss not finite at 3 (seed 1)"
+    assert f"| cropr | 86 % | {reason} |  |  |  |  |  | 1.50x (1.40 to 1.60) |" in text
+    assert len({line.count("|") for line in text.splitlines() if line.startswith("|")}) == 1
+    assert text.endswith("At no rate does Cropr's interval include dense minus 0.5 mask AP.")
+    draw(record, tmp_path / "plot.png")
+    pixels = np.array(Image.open(tmp_path / "plot.png").convert("RGB")).reshape(-1, 3)
+    shown = [(pixels == c).all(axis=1).sum() > 20 for c in ((0x1F, 0x77, 0xB4), (0x2C, 0xA0, 0x2C))]
+    assert shown == [True, False], "two models, not three"
+
+
+def test_a_curve_shows_what_was_finite(runs: dict[tuple[str, int], Run], tmp_path: Path) -> None:
+    losses = dict(dense=[4.0, 3.0, 2.0], cropr=[4.0, 3.5, float("nan")], random=[float("inf")] * 3)
+    for (name, _), run in runs.items():
+        log = run.folder / "train/20260101_000000/vis_data/scalars.json"
+        log.parent.mkdir(parents=True)
+        lines = [dict(iter=n + 1, loss=loss) for n, loss in enumerate(losses[name])]
+        log.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    draw_curves(runs, list(losses), [0, 1], tmp_path / "curves.png")
+    pixels = np.array(Image.open(tmp_path / "curves.png").convert("RGB")).reshape(-1, 3)
+    drawn = [(pixels == c).all(axis=1).sum() for c in ((0x1F, 0x77, 0xB4), (0xFF, 0x7F, 0x0E))]
+    assert min(drawn) > 200, "lines, not only keys of the legend"
+
+
 def test_curves_are_of_the_models_own_loss(
     runs: dict[tuple[str, int], Run], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -159,6 +201,19 @@ def test_the_highest_rate_within_half_a_point_is_named() -> None:
     assert format_tables({"camvid": summary}).endswith(
         "At no rate does Cropr's interval include dense minus 0.5 mIoU."
     )
+
+
+def test_a_rate_that_did_not_converge_ends_what_costs_nothing() -> None:
+    values = dict(per_seed=[50.0], mean=dict(value=50.0, low=49.0, high=51.0))
+    near = {"mIoU": values | dict(minus_dense=dict(value=0.0, low=-0.1, high=0.1))}
+    variants: dict = {"dense": {"mIoU": values}, "cropr@30": near, "cropr@70": near}
+    variants["cropr@50"] = {"failed": {"0": "loss not finite at iteration 10"}}
+    speed = SPEED | dict(
+        functions={key: dict(speedup=dict(value=1.2, low=1, high=2)) for key in variants},
+        pruned_percent={"dense": 0, "cropr@30": 30, "cropr@50": 50, "cropr@70": 70},
+    )
+    summary = dict(metrics=["mIoU"], variants=variants, seeds=[0], encoder_speed=speed)
+    assert "Up to 30 % pruned" in format_tables({"camvid": summary})
 
 
 @pytest.fixture

@@ -259,3 +259,7 @@ def test_what_cannot_have_a_curriculum_is_refused(tmp_path: Path) -> None:
         make_runner(
             tmp_path / "b", dict(), EPOCHS, model=Model(reducer=None, schedule=None)
         ).train()
+    with pytest.raises(ValueError, match="Sinkhorn has as many slots as the schedule leaves"):
+        make_runner(
+            tmp_path / "c", dict(), EPOCHS, model=Model(reducer=dict(type="cropr_mm.Sinkhorn"))
+        ).train()

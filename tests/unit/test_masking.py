@@ -94,9 +94,11 @@ def test_ats_keeps_fewer_tokens_where_one_has_all_attention() -> None:
 
 
 @torch.no_grad()
-def test_an_image_is_encoded_as_if_dead_tokens_were_not_there() -> None:
+@pytest.mark.parametrize(("signal", "second"), [("cls_row", 9), ("column_mean", 20)])
+def test_an_image_is_encoded_as_if_dead_tokens_were_not_there(signal: str, second: int) -> None:
     """The reference drops dead tokens for real, which only one image alone allows."""
-    model = encoder("ATS", {0: 40, 2: 9}, out_type="avg_featmap").eval()
+    reducer = dict(type="cropr_mm.ATS", signal=signal)
+    model = encoder("ATS", {0: 40, 2: second}, out_type="avg_featmap", reducer=reducer).eval()
     for block in (0, 2):  # tell heads apart: random attention is too even to drop a token
         model.blocks[block].attn.qkv.weight.mul_(15)
     images = torch.randn(2, 3, 48, 64)
@@ -106,7 +108,7 @@ def test_an_image_is_encoded_as_if_dead_tokens_were_not_there() -> None:
     (together,) = model(images)
     counts = [step.kept.policy.sum(1).tolist() for step in steps]
     assert max(counts[0]) < 40, "some places are dead"
-    assert max(counts[1]) < 9 < min(counts[0]), "and more later"
+    assert max(counts[1]) < second < min(counts[0]), "and more later"
 
     def only_live(_module: Any, _args: Any, result: Reduction) -> Reduction:
         kept = result.kept

@@ -7,8 +7,10 @@ import pytest
 import torch
 from torch import Tensor
 
+from cropr_mm import CroprViT
 from cropr_mm.ops.gather import inverse_permutation
 from cropr_mm.reducers import (
+    ATS,
     DPCKNN,
     ETPS,
     EViT,
@@ -83,6 +85,57 @@ def test_etps_squeezes_what_the_class_token_looks_at_least() -> None:
     torch.testing.assert_close(kept.x[0], expected, atol=2e-6, rtol=0)
     assert (kept.index.tolist(), dropped.index.tolist()) == ([[0, 2]], [[1, 3, 4]])
     assert torch.equal(dropped.x[0], tokens.x[0, [2, 4, 5]])
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("name", ["AttnTopK", "EViT", "ETPS", "ATS"])
+def test_without_class_token_the_mean_over_all_queries_decides(name: str) -> None:
+    """Softmax of each query in a loop, and the choice of its columns in plain Python."""
+    torch.manual_seed(0)
+    model = CroprViT(
+        dict(embed_dim=8, depth=3, num_heads=2, cls_token=False),
+        img_size=(24, 32),
+        patch_size=8,
+        reducer=dict(type=f"cropr_mm.{name}", signal="column_mean"),
+        schedule=dict(type="cropr_mm.ExplicitTokens", num_keep={0: 5}),
+    ).eval()
+    block, steps, inputs = model.blocks[0], [], []
+    block.attn.qkv.weight.mul_(40)  # else attention is too even to tell tokens apart
+    block.norm1.register_forward_hook(lambda _m, _a, out: inputs.append(out))
+    model.reducers["0"].register_forward_hook(lambda _m, args, out: steps.append((*args, out)))
+    model(torch.randn(2, 3, 24, 32))
+    ((tokens, _, signals, result),) = steps
+    q, k, v = block.attn.qkv(inputs[0]).view(2, 12, 3, 2, 4).unbind(2)  # (B, N, H, d)
+    for image in range(2):
+        received = torch.zeros(12, 2)  # (N, H)
+        for head in range(2):
+            for query in range(12):
+                logits = torch.stack([q[image, query, head] @ key for key in k[image, :, head]])
+                received[:, head] += (logits / 2).softmax(dim=0) / 12
+        if name == "ATS":
+            score = (received * v[image].norm(dim=2)).sum(dim=1)
+            reached = (score / score.sum()).cumsum(dim=0)
+            points = [(2 * i + 1) / 12 for i in range(5)]
+            best = {int((reached - point).abs().argmin()) for point in points}
+            kept = result.kept.index[image][result.kept.policy[image]].tolist()
+            assert kept == sorted(best)
+            continue
+        mean = received.mean(dim=1)
+        torch.testing.assert_close(signals.column_mean[image], mean)
+        best = mean.argsort(descending=True)[: 4 if name == "EViT" else 5]
+        assert result.kept.index[image, : len(best)].tolist() == sorted(best.tolist())
+        if name == "EViT":
+            rest = [i for i in range(12) if i not in best]
+            fused = sum(mean[i] * tokens.x[image, i] for i in rest)
+            torch.testing.assert_close(result.kept.x[image, -1], fused)
+
+
+@pytest.mark.parametrize("kind", [EViT, ETPS, ATS])
+def test_the_class_tokens_attention_needs_a_class_token(kind: type) -> None:
+    with pytest.raises(ValueError, match=f"{kind.__name__} with signal='cls_row' expected a class"):
+        kind(2)(tokens_of([(1, 1), (2, 0)]), 1, Signals())
+    with pytest.raises(ValueError, match="signal 'cls_row' or 'column_mean', got 'rows'"):
+        kind(2, signal="rows")
 
 
 def test_tome_merges_the_most_similar_pairs_of_both_halves() -> None:
