@@ -25,7 +25,7 @@ from cropr_mm.analysis.machine import machine_name, versions
 from cropr_mm.analysis.mode import FREEZE_HELP, Mode, freeze_weights
 from cropr_mm.analysis.operators import operator_shares
 from cropr_mm.analysis.side_by_side import Entry, SideBySide, time_side_by_side
-from cropr_mm.analysis.speed_plot import draw_throughput
+from cropr_mm.analysis.speed_plot import draw_groups
 from cropr_mm.analysis.yardsticks import YARDSTICKS
 from cropr_mm.runner import load_config, short_errors
 
@@ -136,7 +136,7 @@ def main() -> None:
         args.json.write_text(json.dumps(record, indent=2) + "\n")
         print(f"\nwritten to {args.json}")
     if args.plot:
-        draw_throughput(results, args.plot)
+        draw_groups({f"batch {b}": r.as_dict() for b, r in results.items()}, args.plot)
         print(f"drawn to {args.plot}")
 
 

@@ -3,14 +3,16 @@
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from mmengine.config import Config
+from PIL import Image
 
 from cropr_mm.analysis.entries import make_entries, native_size, random_batch, with_image_size
 from cropr_mm.analysis.mode import Mode
 from cropr_mm.analysis.side_by_side import time_side_by_side
-from cropr_mm.analysis.speed_plot import draw_throughput
+from cropr_mm.analysis.speed_plot import draw_groups
 from cropr_mm.runner import load_config
 
 DEMO = Path(__file__).parents[2] / "configs/demo"
@@ -71,8 +73,10 @@ def test_a_run_says_times_speed_ups_and_floors(tmp_path: Path) -> None:
     assert head.split("  ")[-1].strip() == "x of encoder floor"
     assert [row.split()[0] for row in rows] == ["dense", "mine", "random"]
     assert rows[0].split()[-1] == f"{result.times_floor('dense'):.2f}"
-    draw_throughput({2: result}, tmp_path / "speed.png")
-    assert (tmp_path / "speed.png").stat().st_size > 10_000
+    draw_groups({"batch 2": record}, tmp_path / "speed.png")
+    pixels = np.array(Image.open(tmp_path / "speed.png").convert("RGB")).reshape(-1, 3)
+    for colour in ((0x1F, 0x77, 0xB4), (0xFF, 0x7F, 0x0E), (0x2C, 0xA0, 0x2C)):
+        assert (pixels == colour).all(axis=1).sum() > 20, "one colour a model"
 
 
 @pytest.mark.parametrize(
