@@ -13,8 +13,9 @@ def operator_shares(
 ) -> dict[str, float]:
     """Share of each operator's own time, what it calls excluded, largest first.
 
-    Kernels that ``torch.compile`` has made have no operator on a CPU: they are what its region
-    itself takes ("Torch-Compiled Region"). Times of a profiler are longer than those without.
+    Kernels that ``torch.compile`` has made have no operator on a CPU: they are what the compiled
+    graph itself takes ("## Call CompiledFxGraph None ##" in torch 2.11). Times of a profiler are
+    longer than those without.
 
     Args:
         call: What is looked at, without arguments.
@@ -39,9 +40,8 @@ def operator_shares(
                 torch.cuda.synchronize(device)
     times: dict[str, float] = {}
     for event in record.key_averages():
-        name = event.key.split(":")[0] if event.key.startswith("Torch-Compiled") else event.key
         own = _device_time(event) if cuda else event.self_cpu_time_total
-        times[name] = times.get(name, 0.0) + own
+        times[event.key] = times.get(event.key, 0.0) + own
     total = sum(times.values())
     if not total:
         raise ValueError("expected a call that runs operators, got none")

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter
 
 
 def draw_groups(groups: Mapping[str, Mapping[str, Any]], file: Path) -> None:
@@ -37,6 +38,9 @@ def draw_groups(groups: Mapping[str, Mapping[str, Any]], file: Path) -> None:
         axis.set_yticks(range(len(group["functions"])), list(group["functions"]), fontsize=8)
         axis.invert_yaxis()
         axis.set_xscale("log")
+        axis.xaxis.set_major_locator(LogLocator(subs=(1, 1.5, 2, 3, 5, 7)))
+        axis.xaxis.set_major_formatter("{x:g}")
+        axis.xaxis.set_minor_formatter(NullFormatter())
         axis.set_title(title if group["idle"] else f"{title}: NOT IDLE", fontsize=8, loc="left")
         axis.grid(alpha=0.3, axis="x")
     axes[-1].set_xlabel("images per second (bars across: at the floor)")
