@@ -18,9 +18,9 @@ from torch import Tensor
 from cropr_mm.analysis.latency import measure
 from cropr_mm.analysis.machine import machine_name, versions
 from cropr_mm.analysis.mode import Mode
+from cropr_mm.console import check_outputs, short_errors
 from cropr_mm.layers.patch_embed import PatchEmbed
 from cropr_mm.ops.rope import Rope, apply_rope
-from cropr_mm.runner import short_errors
 
 CHANNELS, HEADS, HIDDEN, PATCH, SIDE = 1024, 16, 2730, 16, 512
 TOKENS = (1024, 624, 224)
@@ -142,8 +142,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all times")
     args = parser.parse_args()
     with short_errors(ValueError):
-        if args.json and not args.json.absolute().parent.is_dir():
-            raise ValueError(f"--json expects a file in a folder that exists, got {args.json}")
+        check_outputs(json=args.json)
         mode = Mode(args.dtype, "auto", args.device)
         names = args.groups or [n for n in GROUPS if n != "packed" or args.device == "cpu"]
         record: dict[str, Any] = {

@@ -30,7 +30,7 @@ from cropr_mm.analysis.side_by_side import Entry, SideBySide, encoder_entry, tim
 from cropr_mm.analysis.speed_plot import draw_groups
 from cropr_mm.analysis.studies import STUDIES, Group
 from cropr_mm.backbones.cropr_vit import CroprViT
-from cropr_mm.console import short_errors
+from cropr_mm.console import check_outputs, short_errors
 
 T = TypeVar("T")
 LIMITS = ("out of memory", "can't allocate memory", "No available kernel", "not implemented for")
@@ -91,9 +91,7 @@ def main() -> None:
     args = parse_args()
     study = STUDIES[args.study]
     with short_errors(ValueError, TypeError):
-        for option, file in (("--json", args.json), ("--plot", args.plot)):
-            if file and not file.absolute().parent.is_dir():
-                raise ValueError(f"{option} expects a file in a folder that exists, got {file}")
+        check_outputs(json=args.json, plot=args.plot)
         freeze_weights(args.freeze, args.compile)
         if min(args.batch_sizes) < 1:
             raise ValueError(f"expected batch sizes >= 1, got {args.batch_sizes}")

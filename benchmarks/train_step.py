@@ -28,7 +28,7 @@ from cropr_mm.analysis.latency import Latencies, format_table, measure
 from cropr_mm.analysis.machine import machine_name, peak_memory, versions
 from cropr_mm.analysis.memory import peak_bytes
 from cropr_mm.analysis.mode import Mode
-from cropr_mm.console import short_errors
+from cropr_mm.console import check_outputs, short_errors
 from cropr_mm.hooks.aux_loss import AuxiliaryListener
 from cropr_mm.registry import MODELS, TASK_UTILS
 from cropr_mm.targets import ClassTarget, PatchLabelTarget
@@ -257,8 +257,7 @@ def run(args: argparse.Namespace) -> None:
     Raises:
         ValueError: If options or the config do not fit, before anything is measured.
     """
-    if args.json and not args.json.absolute().parent.is_dir():
-        raise ValueError(f"--json expects a file in a folder that exists, got {args.json}")
+    check_outputs(json=args.json)
     mode = Mode(args.dtype, args.sdpa, args.device)
     cfg = Config.fromfile(args.config)
     if args.img_size:

@@ -53,6 +53,17 @@ def short_errors(*kinds: type[Exception]) -> Iterator[None]:
         raise SystemExit(130) from None
 
 
+def check_outputs(**files: Path | None) -> None:
+    """Refuse files that could not be written at the end, by the name of their option.
+
+    Raises:
+        ValueError: If the folder of one does not exist.
+    """
+    for option, file in files.items():
+        if file and not file.absolute().parent.is_dir():
+            raise ValueError(f"--{option} expects a file in a folder that exists, got {file}")
+
+
 @contextmanager
 def input_errors() -> Iterator[None]:
     """Take a ValueError that this package raises while a loop runs for a fault of the input.

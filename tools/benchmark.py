@@ -27,6 +27,7 @@ from cropr_mm.analysis.operators import operator_shares
 from cropr_mm.analysis.side_by_side import Entry, SideBySide, time_side_by_side
 from cropr_mm.analysis.speed_plot import draw_groups
 from cropr_mm.analysis.yardsticks import YARDSTICKS
+from cropr_mm.console import check_outputs
 from cropr_mm.runner import load_config, short_errors
 
 
@@ -77,9 +78,7 @@ def main() -> None:
     """Time, print and write."""
     args = parse_args()
     with short_errors(ValueError, TypeError):
-        for option, file in (("--json", args.json), ("--plot", args.plot)):
-            if file and not file.absolute().parent.is_dir():
-                raise ValueError(f"{option} expects a file in a folder that exists, got {file}")
+        check_outputs(json=args.json, plot=args.plot)
         freeze_weights(args.freeze, args.compile)
         mode = Mode(args.dtype, args.sdpa, args.device)
         configs = {Path(path).stem: load_config(path) for path in args.configs}
@@ -95,15 +94,18 @@ def main() -> None:
         unknown = [name for name in args.against if name not in entries]
         if unknown:
             raise ValueError(f"--against expects rows ({'; '.join(entries)}), got {unknown[0]}")
-        results, shares = {}, {}
+        results = {}
         print(
             f"{args.part}s side by side on {machine_name(mode.device)}: {mode}, "
             f"{torch.get_num_threads()} CPU threads, images of {size[0]}x{size[1]} pixels, "
             f"{args.rounds} rounds{', weights frozen in compiled forms' if args.freeze else ''}"
         )
         for batch_size in args.batch_sizes:
-            images = random_images(batch_size, size, mode)
-            batch = images if args.part == "encoder" else random_batch(first, batch_size, size)
+            batch = (
+                random_images(batch_size, size, mode)
+                if args.part == "encoder"
+                else random_batch(first, batch_size, size)
+            )
             seen = tuple(next(iter(entries.values())).images(batch).shape[-2:])
             if seen != size:
                 raise ValueError(
@@ -112,11 +114,12 @@ def main() -> None:
                 )
             with Console(stderr=True).status(f"batch {batch_size}: {len(entries)} models in turn"):
                 result = time_side_by_side(entries, batch, mode, rounds=args.rounds)
-            results[batch_size] = result
+            results[str(batch_size)] = result.as_dict(args.against)
             columns = {f"over {base}": over(result, base) for base in args.against}
             print(f"\nbatch {batch_size}{result.warning}\n{result.table(columns)}", flush=True)
-            shares[batch_size] = profiles(entries, batch, mode) if args.profile else {}
-            for name, found in shares[batch_size].items():
+            shares = profiles(entries, batch, mode) if args.profile else {}
+            results[str(batch_size)]["operators"] = shares
+            for name, found in shares.items():
                 print(f"{name}: {largest(found)}")
     if args.json:
         record = {
@@ -128,15 +131,12 @@ def main() -> None:
             "frozen": args.freeze,
             "part": args.part,
             "img_size": list(size),
-            "batches": {
-                str(b): {**result.as_dict(args.against), "operators": shares[b]}
-                for b, result in results.items()
-            },
+            "batches": results,
         }
         args.json.write_text(json.dumps(record, indent=2) + "\n")
         print(f"\nwritten to {args.json}")
     if args.plot:
-        draw_groups({f"batch {b}": r.as_dict() for b, r in results.items()}, args.plot)
+        draw_groups({f"batch {b}": result for b, result in results.items()}, args.plot)
         print(f"drawn to {args.plot}")
 
 

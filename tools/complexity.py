@@ -6,6 +6,7 @@ from pathlib import Path
 
 from cropr_mm.analysis.methods import method_table
 from cropr_mm.analysis.report import complexity_report, format_complexity
+from cropr_mm.console import check_outputs
 from cropr_mm.runner import load_config, short_errors
 
 
@@ -16,7 +17,9 @@ def main() -> None:
     parser.add_argument(
         "--methods", action="store_true", help="instead: the table of all reduction methods"
     )
-    parser.add_argument("--json", metavar="FILE", help="also write everything to this file")
+    parser.add_argument(
+        "--json", type=Path, metavar="FILE", help="also write everything to this file"
+    )
     parser.add_argument(
         "--img-size",
         nargs=2,
@@ -31,13 +34,12 @@ def main() -> None:
         print(method_table())
         return
     with short_errors(ValueError, TypeError):
-        if args.json and not Path(args.json).absolute().parent.is_dir():
-            raise ValueError(f"--json expects a file in a folder that exists, got {args.json}")
+        check_outputs(json=args.json)
         size = tuple(args.img_size) if args.img_size else None
         report = complexity_report(load_config(args.config), size)
     print(format_complexity(report))
     if args.json:
-        Path(args.json).write_text(json.dumps({"config": args.config, **report}, indent=2) + "\n")
+        args.json.write_text(json.dumps({"config": args.config, **report}, indent=2) + "\n")
         print(f"written to {args.json}")
 
 
