@@ -20,11 +20,16 @@ from cropr_mm.analysis.machine import machine_name, versions
 from cropr_mm.analysis.mode import Mode
 from cropr_mm.console import check_outputs, short_errors
 from cropr_mm.layers.patch_embed import PatchEmbed
+from cropr_mm.ops.restore import restore_tokens
 from cropr_mm.ops.rope import Rope, apply_rope
+from cropr_mm.ops.select import select_topk
+from cropr_mm.structures import Tokens
 
 CHANNELS, HEADS, HIDDEN, PATCH, SIDE = 1024, 16, 2730, 16, 512
+GRID = (SIDE // PATCH, SIDE // PATCH)
 TOKENS = (1024, 624, 224)
-Call = Callable[[], Tensor]
+REMOVED = 40
+Call = Callable[[], Tensor | list[Tensor]]
 
 
 def patches(mode: Mode) -> dict[str, Call]:
@@ -97,18 +102,59 @@ def packed(mode: Mode) -> dict[str, Call]:
         biases = [mode.place(torch.randn(after)) for _, after in widths]
         kernels = [torch.ops.mkldnn._reorder_linear_weight(w, count) for w in weights]
 
-        def stored(x: list = inputs, w: list = weights, b: list = biases) -> Tensor:
-            return [F.linear(*layer) for layer in zip(x, w, b, strict=True)][-1]
+        def stored(x: list = inputs, w: list = weights, b: list = biases) -> list[Tensor]:
+            return [F.linear(*layer) for layer in zip(x, w, b, strict=True)]
 
-        def reordered(x: list = inputs, w: list = kernels, b: list = biases) -> Tensor:
+        def reordered(x: list = inputs, w: list = kernels, b: list = biases) -> list[Tensor]:
             layers = zip(x, w, b, strict=True)
-            return [torch.ops.mkldnn._linear_pointwise(*layer, "none", [], "") for layer in layers][
-                -1
-            ]
+            return [torch.ops.mkldnn._linear_pointwise(*layer, "none", [], "") for layer in layers]
 
         calls[f"{count} tokens, stored"] = stored
         calls[f"{count} tokens, packed"] = reordered
     return calls
+
+
+def choice(mode: Mode) -> dict[str, Call]:
+    """Score of all tokens by one query, and the choice of those that stay."""
+    x = mode.place(torch.randn(1, TOKENS[0], CHANNELS))
+    query = torch.randn(CHANNELS, device=x.device)
+    scores = x.float() @ query
+    num_keep = TOKENS[0] - REMOVED
+
+    def by_sorting() -> list[Tensor]:
+        order = scores.argsort(dim=1, descending=True, stable=True)
+        kept, dropped = order.split([num_keep, REMOVED], dim=1)
+        return [kept.sort(dim=1).values, dropped.sort(dim=1).values]
+
+    return {
+        "choice by two thresholds": lambda: list(select_topk(scores, num_keep)),
+        "choice by sorting": by_sorting,
+        "score by a product": lambda: x.float() @ query,
+        "score by a sum": lambda: (x.float() * query).sum(dim=-1),
+    }
+
+
+def fusion(mode: Mode) -> dict[str, Call]:
+    """All tokens of the grid from those that are left and those of 22 steps."""
+    cells = GRID[0] * GRID[1]
+    index = torch.randperm(cells, device=mode.device)[None]
+    x = mode.place(torch.randn(1, cells, CHANNELS))
+    counts = [cells - 22 * REMOVED, *[REMOVED] * 22]
+    kept, *parked = (
+        Tokens(part, places, GRID)
+        for part, places in zip(x.split(counts, dim=1), index.split(counts, dim=1), strict=True)
+    )
+
+    def each_to_its_place() -> Tensor:
+        full = torch.empty_like(x)
+        for part in (kept, *parked):
+            full[0].index_copy_(0, part.index[0], part.x[0])
+        return full
+
+    return {
+        "joined, then put in order": lambda: restore_tokens(kept, parked, None).x,
+        "each step's to their places": each_to_its_place,
+    }
 
 
 GROUPS: dict[str, Callable[[Mode], dict[str, Call]]] = {
@@ -116,20 +162,24 @@ GROUPS: dict[str, Callable[[Mode], dict[str, Call]]] = {
     "rotation": rotation,
     "attention": attention,
     "packed": packed,
+    "choice": choice,
+    "fusion": fusion,
 }
 
 
 def check_equal(calls: Mapping[str, Call], mode: Mode) -> None:
-    """Raise ValueError if an alternative gives other numbers; a new shape starts a new group."""
+    """Raise ValueError if an alternative gives other numbers; other shapes start a new group."""
     tolerance = 16 * torch.finfo(mode.torch_dtype).eps
-    expected: Tensor | None = None
+    expected: list[Tensor] = []
     for name, call in calls.items():
-        got = call().float()
-        if expected is None or expected.shape != got.shape:
+        result = call()
+        got = [y.float() for y in (result if isinstance(result, list) else [result])]
+        if [y.shape for y in expected] != [y.shape for y in got]:
             expected = got
-        error = float((got - expected).abs().max() / expected.abs().max())
-        if error > tolerance:
-            raise ValueError(f"{name} is off by {error:.1e} of the largest value")
+        for right, y in zip(expected, got, strict=True):
+            error = float((y - right).abs().max() / right.abs().max())
+            if not error <= tolerance:
+                raise ValueError(f"{name} is off by {error:.1e} of the largest value")
 
 
 def main() -> None:
