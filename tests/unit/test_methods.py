@@ -12,6 +12,7 @@ from cropr_mm.ops.gather import inverse_permutation
 from cropr_mm.reducers import (
     ATS,
     DPCKNN,
+    DTPS,
     ETPS,
     EViT,
     KMedoids,
@@ -75,6 +76,33 @@ def test_squeezed_tokens_move_towards_their_guests() -> None:
 def test_a_host_without_guests_stays_as_it_is() -> None:
     kept = torch.tensor([[[1.0, 0.0], [0.0, 3.0]]])
     assert torch.equal(squeeze(kept, torch.tensor([[[2.0, 0.1]]]))[:, 1], kept[:, 1])
+
+
+@pytest.mark.parametrize(
+    ("temperature", "weights"),
+    [
+        # e for itself, exp(cosine / temperature) for the guests of cosine .894426 and 1
+        (0.5, [2.718282, math.exp(0.894426 / 0.5), math.exp(1 / 0.5)]),
+        (None, [1.0, 1.0, 1.0]),
+    ],
+)
+def test_temperature_sharpens_the_guests_and_none_takes_the_mean(
+    temperature: float | None, weights: list[float]
+) -> None:
+    x = tokens_of([(9, 9), (1, 0), (1, 0.5), (0, 1), (2, 0)], num_prefix=1)
+    signals = Signals(cls_row=row(0.4, 0.1, 0.3, 0.1))
+    kept = ETPS(2, temperature=temperature)(x, 2, signals).kept
+    own, first, second = weights
+    expected = torch.tensor([own + first + 2 * second, 0.5 * first]) / sum(weights)
+    torch.testing.assert_close(kept.x[0, 1], expected, atol=2e-6, rtol=0)
+    assert torch.equal(kept.x[0, 2], x.x[0, 3]), "no guests"
+
+
+@pytest.mark.parametrize("kind", [ETPS, DTPS])
+@pytest.mark.parametrize("temperature", [0.0, -1.0, 0.001, float("nan")])
+def test_a_temperature_that_overflows_is_refused(kind: type, temperature: float) -> None:
+    with pytest.raises(ValueError, match=r"temperature >= 0.02 or None, got"):
+        kind(4, temperature=temperature)
 
 
 def test_etps_squeezes_what_the_class_token_looks_at_least() -> None:
@@ -221,6 +249,29 @@ def test_k_medoids_and_the_released_rule(compat: bool, expected: list[int]) -> N
     tokens = tokens_of([[0.0], [1.0], [2.0], [10.0], [11.0], [14.0]])
     weight = row(0.1, 0.3, 0.2, 0.1, 0.2, 0.4)
     kept = KMedoids(1, compat=compat)(tokens, 2, Signals(column_mean=weight)).kept
+    assert kept.index.tolist() == [expected]
+
+
+@pytest.mark.parametrize(
+    ("compat", "count", "iterations", "expected"),
+    [
+        # From token 2 at place 2: the farthest is 5 at 14, then 3 at 10 (4 from the nearest chosen
+        # one), in the released code 0 at 0 (14 from the farthest chosen one).
+        (False, 3, 0, [2, 3, 5]),
+        (True, 3, 0, [0, 2, 5]),
+        # Sums of distances inside {0, 1, 2} and {10, 11, 14}: 3, 2, 3 and 5, 4, 7; to all tokens:
+        # 38, 34, 32 and 32, 34, 46.
+        (False, 2, 3, [1, 4]),
+        (True, 2, 3, [2, 3]),
+    ],
+)
+def test_k_medoids_of_equal_weight_begin_far_from_each_other(
+    compat: bool, count: int, iterations: int, expected: list[int]
+) -> None:
+    tokens = tokens_of([[0.0], [1.0], [2.0], [10.0], [11.0], [14.0]])
+    method = KMedoids(1, iterations, compat, equal_weight=True)
+    assert method.needs == {"noise"}
+    kept = method(tokens, count, Signals(noise=row(0.1, 0.3, 0.9, 0.1, 0.2, 0.4))).kept
     assert kept.index.tolist() == [expected]
 
 
