@@ -22,9 +22,10 @@ from cropr_mm.reducers import (
     SiT,
     ToMe,
 )
+from cropr_mm.reducers.radial import axis
 from cropr_mm.reducers.sinkhorn import transport
 from cropr_mm.reducers.tps import squeeze
-from cropr_mm.schedules import Discs
+from cropr_mm.schedules import Discs, ShrinkingDiscs
 from cropr_mm.structures import Signals, Tokens
 
 
@@ -312,6 +313,50 @@ def test_discs_have_the_published_counts(norm: str, ratio: float, counts: tuple)
     assert tuple(schedule(num_patches=196, **setting).values()) == counts
     with pytest.raises(ValueError, match="expected a square grid, got 195 patches"):
         schedule(num_patches=195, **setting)
+
+
+@pytest.mark.parametrize(
+    ("norm", "ratio", "counts"),
+    [("l1", 0.5, [92, 40, 24]), ("l1", 0.7, [136, 92, 68]), ("l2", 0.7, [140, 96, 68])],
+)
+def test_discs_of_the_released_coordinates(norm: str, ratio: float, counts: list[int]) -> None:
+    setting: dict[str, Any] = dict(num_prefix=1, depth=12, window_size=None, last_site=10)
+    plan = Discs(ratio, (3, 6, 9), norm, compat=True)(num_patches=196, **setting)
+    assert list(plan.values()) == counts
+    tokens = Tokens(torch.zeros(1, 196, 2), torch.arange(196)[None], (14, 14))
+    distance = -RadialPruner(2, norm, compat=True).score(tokens, Signals())[0]
+    ordered = distance.sort().values
+    for count in counts:
+        assert ordered[count - 1] < ordered[count], "whole rings of the pruner"
+
+
+@pytest.mark.parametrize(
+    ("norm", "compat", "counts"),
+    [
+        # radii 9.19 - step * 8.19 / 8 of patches at half numbers from 0.5 to 6.5
+        ("l2", False, [184, 164, 120, 80, 52, 32, 12]),
+        ("l2", True, [184, 164, 120, 80, 52, 32, 12]),
+        ("linf", False, [144, 100, 64, 64, 36, 16, 16]),
+        # radii 11.5, 10, 8.5, 7, 5.5, 4, 2.5 take sums up to 11, 10, 8, 7, 5, 4, 2
+        ("l1", False, [184, 172, 136, 112, 60, 40, 12]),
+        ("l1", True, [184, 156, 136, 84, 60, 24, 12]),
+    ],
+)
+def test_discs_that_shrink_linearly(norm: str, compat: bool, counts: list[int]) -> None:
+    setting: dict[str, Any] = dict(num_prefix=1, depth=12, window_size=None, last_site=10)
+    schedule = ShrinkingDiscs(range(2, 9), norm, compat=compat)
+    assert list(schedule(num_patches=196, **setting).values()) == counts
+    assert set(schedule(num_patches=196, progress=0.0, **setting).values()) == {196}
+    with pytest.raises(ValueError, match="expected a square grid, got 195 patches"):
+        schedule(num_patches=195, **setting)
+
+
+@pytest.mark.parametrize("side", [7, 14, 24, 32])
+def test_released_coordinates_are_steps_in_single_precision(side: int) -> None:
+    coordinates = torch.tensor(axis(side, compat=True))
+    expected = torch.linspace(-side // 2, side // 2, side)
+    torch.testing.assert_close(coordinates, expected, rtol=3e-7, atol=1e-7)
+    assert coordinates.tolist() == axis(side, compat=True), "numbers of single precision"
 
 
 @pytest.mark.parametrize("norm", ["l1", "l2", "linf"])
