@@ -216,7 +216,7 @@ def test_keep_ratios_count_real_tokens() -> None:
 def test_a_share_of_live_tokens_counts_the_fused_one_and_rounds_up() -> None:
     setting: dict[str, Any] = dict(num_prefix=1, depth=12, window_size=None, last_site=10)
     schedule = KeepRatios(0.7, [3, 6, 9], share_of="live")
-    # ceil(137.2), ceil(96.6), ceil(67.9); with a fused token 138 + 1, ceil(97.3) + 1, ceil(69.3) + 1
+    # ceil(137.2), ceil(96.6), ceil(67.9); fused: 138 + 1, ceil(97.3) + 1, ceil(69.3) + 1
     assert schedule(num_patches=196, **setting) == {3: 138, 6: 97, 9: 68}
     assert schedule(num_patches=196, num_fused=1, **setting) == {3: 139, 6: 99, 9: 71}
     assert schedule(num_patches=196, num_fused=1, progress=0.0, **setting) == dict.fromkeys(
