@@ -108,6 +108,7 @@ class Squeezer(TokenRanker):
     Source: Wei et al., arXiv 2304.10716, and its supplement.
     """
 
+    absorbing = True
     temperature: float | None
 
     def reduce(self, tokens: Tokens, num_keep: int, signals: Signals) -> Reduction:

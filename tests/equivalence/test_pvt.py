@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from cropr_mm import CroprPVT
 from cropr_mm.backbones.lookup import auxiliary_reducers, find_backbones, find_vits
+from cropr_mm.backbones.pvt_block import attend, feed
 from cropr_mm.checkpoints import CheckpointError, load_pvt
 from cropr_mm.ops.gather import take_tokens
 from cropr_mm.optim.clip_groups import auxiliary_parameters
@@ -174,6 +175,21 @@ def test_the_loss_of_the_model_reaches_every_predictor(name: str, stage: int) ->
     model(torch.randn(2, 3, *SIZE))[0].pow(2).sum().backward()
     for parameter in model.reducers.parameters():
         assert bool(parameter.grad.abs().sum() > 0)
+
+
+@pytest.mark.parametrize("half", [attend, feed])
+@pytest.mark.parametrize("stage", [2, 3])
+def test_both_halves_of_a_block_have_a_gradient_for_who_is_masked(stage: int, half: Any) -> None:
+    model = pruned(stage)
+    block = model.stages[stage].blocks[0]
+    grid = model.grid
+    policy = (torch.arange(grid[0] * grid[1]) % 3 > 0).float()[None].requires_grad_()
+    index = torch.arange(policy.shape[1])[None]
+    tokens = Tokens(torch.randn(1, policy.shape[1], model.embed_dim), index, grid, policy=policy)
+    result = half(block, tokens)
+    result = result[0] if half is attend else result
+    result.x.pow(2).sum().backward()
+    assert bool((policy.grad.abs() > 1e-4).all())
 
 
 @torch.no_grad()
