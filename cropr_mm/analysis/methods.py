@@ -90,7 +90,7 @@ def _teacher(method: TokenReducer) -> str:
     if method.isolated:
         return "auxiliary task"
     if "auxiliary" in dict(method.named_children()):
-        task = getattr(method.get_submodule("auxiliary"), "task", None)
+        task = getattr(method.get_submodule("auxiliary"), "task", "")
         return _TASKS.get(task, "model's loss, auxiliary task")
     return "model's loss" if any(True for _ in method.parameters()) else "-"
 
