@@ -83,7 +83,7 @@ class Signals(NamedTuple):
     Every tensor is aligned with the live patch tokens.
 
     Attributes:
-        variance: Pixel variance inside each patch, mean over the image channels, shape (B, N),
+        variance: Pixel variance inside each patch by channel of the image, shape (B, N, channels),
             float32.
         cls_row: Attention of the class token on each patch, mean over heads, shape (B, N), float32.
         cls_heads: The same for each head, shape (B, N, heads), float32.

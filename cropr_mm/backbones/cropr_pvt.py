@@ -16,6 +16,7 @@ from cropr_mm.backbones.base import ReducingBackbone
 from cropr_mm.backbones.checks import check_init_cfg, check_reduction, check_sizes
 from cropr_mm.backbones.pvt_block import NOTHING, attend, feed, live_map
 from cropr_mm.checkpoints import load_pvt
+from cropr_mm.ops.gather import gather_tokens
 from cropr_mm.ops.restore import restore_tokens
 from cropr_mm.ops.variance import patch_variance
 from cropr_mm.reducers import TokenReducer
@@ -199,7 +200,7 @@ class CroprPVT(ReducingBackbone):
         reducer = self.reducers[str(block)]
         values = dict(attention)
         for name, value in statistics.items():
-            values[name] = value.gather(1, tokens.index)
+            values[name] = gather_tokens(value, tokens.index)
         if "noise" in reducer.needs:
             values["noise"] = torch.rand(tokens.index.shape, device=tokens.x.device)
         kept, dropped, _ = reducer(tokens, num_keep, Signals(**values))
@@ -207,7 +208,7 @@ class CroprPVT(ReducingBackbone):
         return kept
 
     def _statistics(self, img: Tensor) -> dict[str, Tensor]:
-        """Signals about the cells of the image, by raster id, each of shape (B, N)."""
+        """Signals about the cells of the image, by raster id, each of shape (B, N, channels)."""
         if not any("variance" in reducer.needs for reducer in self.reducers.values()):
             return {}
         if img.shape[2] % self.patch_size or img.shape[3] % self.patch_size:

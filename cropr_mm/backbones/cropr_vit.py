@@ -34,7 +34,7 @@ from cropr_mm.layers.block import Block
 from cropr_mm.layers.patch_embed import make_patch_embed
 from cropr_mm.layers.positions import GridTables, Positions
 from cropr_mm.layers.weights import weigh_tokens
-from cropr_mm.ops.gather import take_tokens
+from cropr_mm.ops.gather import gather_tokens, take_tokens
 from cropr_mm.ops.padding import is_padding
 from cropr_mm.ops.policy import advance
 from cropr_mm.ops.variance import patch_variance
@@ -347,7 +347,7 @@ class CroprViT(ReducingBackbone):
         return weigh_tokens(geometry, tokens, proportional)
 
     def _statistics(self, img: Tensor) -> dict[str, Tensor]:
-        """Signals about the image's patches, by raster id, each of shape (B, N)."""
+        """Signals about the image's patches, by raster id, of shape (B, N) or (B, N, channels)."""
         statistics = {}
         if any("variance" in reducer.needs for reducer in self.reducers.values()):
             statistics["variance"] = patch_variance(img, self.patch_size)
@@ -373,9 +373,11 @@ class CroprViT(ReducingBackbone):
         """One reduction step; what leaves is appended to ``parked``."""
         reducer = self.reducers[str(block)]
         values = {name: signal[:, self.num_prefix :] for name, signal in attention.items()}
+        # A token of no cell takes what the first cell has, which is never padding.
+        cells = tokens.index.clamp(min=0)
         for name, value in statistics.items():
-            # A token of no cell takes what the first cell has, which is never padding.
-            values[name] = value.gather(1, tokens.index.clamp(min=0))
+            flat = value.dim() == 2
+            values[name] = value.gather(1, cells) if flat else gather_tokens(value, cells)
         if "noise" in reducer.needs:
             values["noise"] = torch.rand(tokens.index.shape, device=tokens.x.device)
         kept, dropped, _ = reducer(tokens, plan.num_keep[block], Signals(**values))

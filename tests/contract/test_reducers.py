@@ -81,6 +81,7 @@ OPTIONS: dict[str, list[dict]] = {
     "DPCKNN": [dict(equal_weight=True)],
     "PatchMerger": [dict(scaled=True)],
     "KMedoids": [dict(compat=True), dict(equal_weight=True)],
+    "VariancePruner": [dict(std=(58.4, 57.1, 57.4))],
     "RadialPruner": [dict(norm="l1"), dict(norm="linf", compat=True)],
     "Cropr": [
         dict(num_queries=4),
@@ -121,7 +122,7 @@ def make_tokens(dtype: torch.dtype = torch.float32) -> Tokens:
 
 def make_signals(reducer: TokenReducer, tokens: Tokens, fill: float | None = None) -> Signals:
     """What the method asks for and nothing else: random, or one value."""
-    width = dict(keys=C // 2, values=C, cls_heads=2, column_heads=2)
+    width = dict(variance=3, keys=C // 2, values=C, cls_heads=2, column_heads=2)
     signals = {}
     for name in reducer.needs:
         shape = (*tokens.index.shape, width[name]) if name in width else tokens.index.shape

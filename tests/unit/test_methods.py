@@ -21,6 +21,7 @@ from cropr_mm.reducers import (
     Sinkhorn,
     SiT,
     ToMe,
+    VariancePruner,
 )
 from cropr_mm.reducers.radial import axis
 from cropr_mm.reducers.sinkhorn import transport
@@ -243,6 +244,35 @@ def test_dpc_knn_weighs_by_what_it_learns() -> None:
         torch.testing.assert_close(kept.x[0, slot, 0], expected)
     kept.x.sum().backward()
     assert method.importance.weight.grad.abs() > 0
+
+
+@torch.no_grad()
+def test_raw_variance_is_that_of_the_image_before_it_was_normalised() -> None:
+    torch.manual_seed(0)
+    std = (58.0, 20.0, 3.0)
+    raw = torch.randn(2, 3, 16, 24) * 40
+    seen = []
+    reducer = dict(type="cropr_mm.VariancePruner", std=std)
+    model = CroprViT(
+        dict(embed_dim=8, depth=4, num_heads=2),
+        img_size=(16, 24),
+        patch_size=4,
+        reducer=reducer,
+        schedule=dict(type="cropr_mm.ExplicitTokens", num_keep={0: 9, 1: 4}),
+    )
+    for module in model.reducers.values():
+        module.register_forward_hook(lambda *args: seen.append((args[1], args[2])))
+    model(raw / torch.tensor(std)[:, None, None])
+    for (tokens, num_keep, _), result in seen:
+        for image in range(2):
+            cells = raw[image].unfold(1, 4, 4).unfold(2, 4, 4).flatten(1, 2).flatten(2)
+            mean = cells.var(dim=2, correction=0).mean(dim=0)[tokens.index[image]]
+            best = mean.argsort(descending=True)[:num_keep].sort().values
+            assert torch.equal(result.kept.index[image], tokens.index[image, best])
+    with pytest.raises(ValueError, match=r"std of 3 channels, got \(1.0,\)"):
+        VariancePruner(8, std=[1.0])(tokens, 2, Signals(variance=torch.ones(2, 9, 3)))
+    with pytest.raises(ValueError, match="positive standard deviations"):
+        VariancePruner(8, std=[1.0, 0.0, 1.0])
 
 
 @pytest.mark.parametrize(("compat", "expected"), [(False, [1, 5]), (True, [0, 3])])
