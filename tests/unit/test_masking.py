@@ -278,6 +278,15 @@ def test_the_loss_of_the_model_reaches_every_predictor(name: str, with_cp: bool)
         assert bool(parameter.grad.abs().sum() > 0)
 
 
+def test_predictors_learn_while_the_blocks_are_frozen() -> None:
+    model = encoder("DynamicViT", {0: 30, 2: 20}, frozen_stages=5).train()
+    for reducer in model.reducers.values():
+        reducer.auxiliary.register_forward_hook(lambda _m, _a, _o: None)
+    model(torch.randn(2, 3, 48, 64))[0].pow(2).sum().backward()
+    assert all(parameter.grad is None for parameter in model.blocks.parameters())
+    assert all(bool(p.grad.abs().sum() > 0) for p in model.reducers.parameters())
+
+
 @pytest.mark.parametrize("kind", [DynamicViT, DTPS])
 def test_training_without_a_listener_is_refused(kind: type) -> None:
     tokens = Tokens(torch.randn(1, 6, 8), torch.arange(6)[None], (2, 3))
