@@ -41,9 +41,10 @@ class ATS(AttentionRanker):
 
     Source: Fayyaz et al., ATS (arXiv 2111.15667). Defaults are those of the code of Haurum et al.,
     Which Tokens to Use. The official code is ``heads='joint', points='sorted', num_points=196`` (of
-    197 tokens in the first step), with a schedule that keeps 196 at blocks 3 to 11; it leaves no
-    step fewer than 8 places, which here the schedule sees to. Queries that leave are dropped behind
-    their block's attention instead of before it, which gives the same result.
+    197 tokens in the first step), with a schedule that keeps 196 at blocks 3 to 10 (it also draws
+    in block 11 of 12, which the class token does not see); it leaves no step fewer than 8 places,
+    which here the schedule sees to. Queries that leave are dropped behind their block's attention
+    instead of before it, which gives the same result.
     """
 
     site = "between"
