@@ -31,6 +31,9 @@ class Tokens(NamedTuple):
             (B, h * w), int64, -1 for a cell that left before; None where nothing was merged.
         exit: Class logits with which a token left the model for good and a 1 behind them, zeros for
             tokens that did not, shape (B, N, classes + 1); None means none did.
+        position: Row and column of each patch token, in patches, shape (B, N, 2), float32, where
+            tokens of no cell lie somewhere all the same: in the mean of what they were made of;
+            None where nobody asks for it.
     """
 
     x: Tensor
@@ -41,6 +44,7 @@ class Tokens(NamedTuple):
     policy: Tensor | None = None
     source: Tensor | None = None
     exit: Tensor | None = None
+    position: Tensor | None = None
 
     @property
     def prefix(self) -> Tensor:
@@ -69,6 +73,7 @@ def with_features(tokens: Tokens, x: Tensor) -> Tokens:
         tokens.policy,
         tokens.source,
         tokens.exit,
+        tokens.position,
     )
 
 
@@ -78,7 +83,7 @@ class Signals(NamedTuple):
     Every tensor is aligned with the live patch tokens.
 
     Attributes:
-        variance: Pixel variance inside each patch, mean over the image channels, shape (B, N),
+        variance: Pixel variance inside each patch by channel of the image, shape (B, N, channels),
             float32.
         cls_row: Attention of the class token on each patch, mean over heads, shape (B, N), float32.
         cls_heads: The same for each head, shape (B, N, heads), float32.

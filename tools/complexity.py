@@ -15,7 +15,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("config", nargs="?", help="config file with a cropr_mm.CroprViT backbone")
     parser.add_argument(
-        "--methods", action="store_true", help="instead: the table of all reduction methods"
+        "--methods",
+        action="store_true",
+        help="instead: the table of all reduction methods, with those that the config imports",
     )
     parser.add_argument(
         "--json", type=Path, metavar="FILE", help="also write everything to this file"
@@ -28,10 +30,13 @@ def main() -> None:
         help="image size in pixels (default: img_size of the backbone)",
     )
     args = parser.parse_args()
-    if bool(args.config) == args.methods:
+    if not args.config and not args.methods:
         parser.error("expected a config or --methods")
     if args.methods:
-        print(method_table())
+        with short_errors(ValueError, TypeError):
+            if args.config:
+                load_config(args.config)
+            print(method_table())
         return
     with short_errors(ValueError, TypeError):
         check_outputs(json=args.json)

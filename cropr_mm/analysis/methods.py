@@ -1,18 +1,17 @@
-"""Table of all registered reduction methods and what they can do."""
+"""Table of all registered reduction methods and what they can do.
 
-import cropr_mm.reducers  # noqa: F401 - registers the methods
-from cropr_mm.reducers import (
-    ATS,
-    DToP,
-    KeepDecision,
-    SoftMerger,
-    TokenMerger,
-    TokenPruner,
-    TokenReducer,
-)
+It knows no method by name: whatever is registered has a row, made of what the method declares.
+"""
+
+import inspect
+
+from cropr_mm.reducers import SoftMerger, TokenMerger, TokenReducer
 from cropr_mm.registry import MODELS
 
-_EMBED_DIM, _NUM_SLOTS, _NUM_CLASSES = 384, 137, 150
+_EMBED_DIM = 384
+# What parameters depend on, and how the table says so.
+_GIVEN = {"num_slots": 137, "num_classes": 150}
+_CONDITIONS = {"num_slots": "K = 137", "num_classes": "150 classes"}
 _WORDS = {
     "variance": "pixels",
     "cls_row": "class token's attention",
@@ -22,6 +21,10 @@ _WORDS = {
     "keys": "keys",
     "values": "values",
     "noise": "random numbers",
+}
+_TASKS = {  # of a child ``auxiliary``
+    "keep": "model's loss through masks, share of kept tokens",
+    "exit": "model's loss, labels of its tokens",
 }
 
 
@@ -46,7 +49,12 @@ def method_table() -> str:
     ]
     rows = [head, ["---"] * (len(head) - 1) + ["---:"]]
     for kind in registered_methods():
-        method = _make(kind)
+        given, missing = _arguments(kind)
+        if missing:
+            row = [f"`{kind.__name__}`", f"needs {', '.join(missing)}"]
+            rows.append(row + ["?"] * (len(head) - len(row)))
+            continue
+        method = kind(_EMBED_DIM, **given)
         learns = _teacher(method)
         method.switch_to_deploy()
         count = sum(parameter.numel() for parameter in method.parameters())
@@ -55,37 +63,35 @@ def method_table() -> str:
                 f"`{kind.__name__}`",
                 _kind(method),
                 f"{method.site} {'attention and MLP' if method.site == 'between' else 'a block'}",
-                ", ".join(_WORDS[name] for name in sorted(method.needs)) or "-",
+                ", ".join(_WORDS.get(name, name) for name in sorted(method.needs)) or "-",
                 learns,
                 _way_back(method),
                 "no" if _needs_global_attention(method) else "yes",
                 "no" if method.synthetic else "yes",
-                f"{count:,}".replace(",", " ") + _condition(kind),
+                f"{count:,}".replace(",", " ")
+                + "".join(f" ({_CONDITIONS[name]})" for name in given),
             ]
         )
     return "\n".join("| " + " | ".join(row) + " |" for row in rows)
 
 
-def _make(kind: type[TokenReducer]) -> TokenReducer:
-    given = {"num_slots": _NUM_SLOTS} if kind.sized else {}
-    if kind is DToP:
-        given = {"num_classes": _NUM_CLASSES}
-    return kind(_EMBED_DIM, **given)
-
-
-def _condition(kind: type[TokenReducer]) -> str:
-    if kind is DToP:
-        return f" ({_NUM_CLASSES} classes)"
-    return f" (K = {_NUM_SLOTS})" if kind.sized else ""
+def _arguments(kind: type[TokenReducer]) -> tuple[dict[str, int], list[str]]:
+    """What the table gives a method, and the names of what else it cannot do without."""
+    needed = [
+        parameter.name
+        for parameter in list(inspect.signature(kind).parameters.values())[1:]
+        if parameter.default is parameter.empty
+    ]
+    given = {name: _GIVEN[name] for name in needed if name in _GIVEN}
+    return given, [name for name in needed if name not in _GIVEN]
 
 
 def _teacher(method: TokenReducer) -> str:
-    if isinstance(method, KeepDecision):
-        return "model's loss through masks, share of kept tokens"
-    if isinstance(method, DToP):
-        return "model's loss, labels of its tokens"
     if method.isolated:
         return "auxiliary task"
+    if "auxiliary" in dict(method.named_children()):
+        task = getattr(method.get_submodule("auxiliary"), "task", "")
+        return _TASKS.get(task, "model's loss, auxiliary task")
     return "model's loss" if any(True for _ in method.parameters()) else "-"
 
 
@@ -104,6 +110,6 @@ def _kind(method: TokenReducer) -> str:
         return "all tokens, mixed into K"
     if isinstance(method, TokenMerger):
         return "tokens, into others"
-    if isinstance(method, TokenPruner | ATS | DToP):
-        return "tokens, whole"
-    return "tokens, in part into one" if method.synthetic else "tokens, in part into others"
+    if method.absorbing:
+        return "tokens, in part into others"
+    return "tokens, in part into one" if method.synthetic else "tokens, whole"

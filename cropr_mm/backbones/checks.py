@@ -11,6 +11,7 @@ _CHOICES = {
     "out_type": ("featmap", "raw", "avg_featmap", "avg_all", "cls_token"),
     "survivor_order": ("window", "raster"),
     "window_rope": ("origin", "slot"),
+    "synthetic_rope": ("none", "mean"),
 }
 
 
@@ -31,9 +32,8 @@ def check_sizes(
         raise ValueError(f"img_size must be one or two whole numbers of pixels, got {img_size!r}")
 
 
-def check_choices(out_type: str, survivor_order: str, window_rope: str) -> None:
+def check_choices(**given: str) -> None:
     """Options that are one of a few words."""
-    given = {"out_type": out_type, "survivor_order": survivor_order, "window_rope": window_rope}
     for name, value in given.items():
         if value not in _CHOICES[name]:
             raise ValueError(f"{name} must be one of {', '.join(_CHOICES[name])}; got {value!r}")
@@ -128,6 +128,16 @@ def check_reducer(
         )
     if pad_first:
         raise ValueError(f"{name} merges tokens: pad_first needs a pruner, which drops them")
+
+
+def check_synthetic_rope(synthetic_rope: str, rope: str | None, makes_tokens: bool) -> None:
+    """Tokens of no cell are there to be rotated."""
+    if synthetic_rope == "mean" and (rope is None or not makes_tokens):
+        raise ValueError(
+            "synthetic_rope='mean' rotates tokens that belong to no cell: expected a reducer that "
+            f"makes such tokens and an architecture with RoPE, got rope={rope!r} and "
+            f"{'such' if makes_tokens else 'no such'} reducer"
+        )
 
 
 def check_init_cfg(init_cfg: dict[str, Any] | None) -> None:

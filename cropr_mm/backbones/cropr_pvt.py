@@ -14,16 +14,18 @@ from torch import Tensor, nn
 
 from cropr_mm.backbones.base import ReducingBackbone
 from cropr_mm.backbones.checks import check_init_cfg, check_reduction, check_sizes
-from cropr_mm.backbones.pvt_block import attend, feed
+from cropr_mm.backbones.pvt_block import NOTHING, attend, feed, live_map
 from cropr_mm.checkpoints import load_pvt
-from cropr_mm.ops.restore import restore_tokens, zero_padded_map
+from cropr_mm.ops.gather import gather_tokens
+from cropr_mm.ops.restore import restore_tokens
 from cropr_mm.ops.variance import patch_variance
 from cropr_mm.reducers import TokenReducer
 from cropr_mm.registry import MODELS, TASK_UTILS
-from cropr_mm.structures import Signals, Tokens, with_features
+from cropr_mm.structures import Signals, Tokens
 
 _DIMENSIONS = {"depths", "embed_dims", "num_heads", "sr_ratios", "mlp_ratios", "qkv_bias", "linear"}
 _SIGNALS = {"noise", "variance"}
+_OF_KEYS = {"column_mean", "column_heads", "values"}  # where keys are not reduced
 
 
 @MODELS.register_module()
@@ -46,8 +48,10 @@ class CroprPVT(ReducingBackbone):
         drop_path_rate: Of the last block of all stages, rising linearly from 0.
         stage: Stage (0-based) that drops tokens.
         reducer: Config of a pruner, built once per block of the schedule. It keeps tokens in their
-            cells and reads no attention: Cropr, NonSalient, RandomPruner, VariancePruner,
-            RadialPruner.
+            cells: Cropr, NonSalient, RandomPruner, VariancePruner, RadialPruner, DynamicViT, DTPS,
+            KMedoids of equal weights. A stage whose keys are not reduced (the last one, but for
+            'pvt_v2_b2_li') also serves what reads the attention of all queries: KMedoids; AttnTopK,
+            ETPS and ATS with ``signal='column_mean'``.
         schedule: Config of the schedule, block of the stage -> tokens kept.
         out_indices: Stages (0-based, ascending) whose maps are returned; later ones are not built.
         deploy: Build reducers in their stripped inference form.
@@ -103,7 +107,7 @@ class CroprPVT(ReducingBackbone):
         if reducer is not None:
             self.reducers = self.make_reducers(reducer)
             for built in self.reducers.values():
-                _check(built)
+                self._check(built)
         if deploy:
             self.switch_to_deploy()
 
@@ -168,15 +172,16 @@ class CroprPVT(ReducingBackbone):
         parked: list[Tokens] = []
         for i, block in enumerate(stage.blocks):
             site = self.reducers[str(i)].site if i in plan else None
+            needs = NOTHING if site is None else self.reducers[str(i)].needs & _OF_KEYS
             if site == "before":
-                tokens = self._reduce(i, plan[i], tokens, statistics, parked)
-            tokens = with_features(tokens, attend(block, tokens))
+                tokens = self._reduce(i, plan[i], tokens, {}, statistics, parked)
+            tokens, signals = attend(block, tokens, needs)
             if site == "between":
-                tokens = self._reduce(i, plan[i], tokens, statistics, parked)
-            tokens = with_features(tokens, feed(block, tokens))
+                tokens = self._reduce(i, plan[i], tokens, signals, statistics, parked)
+            tokens = feed(block, tokens)
             if site == "after":
-                tokens = self._reduce(i, plan[i], tokens, statistics, parked)
-        live = zero_padded_map(stage.norm(tokens.x), tokens.index, grid).contiguous()
+                tokens = self._reduce(i, plan[i], tokens, signals, statistics, parked)
+        live = live_map(stage.norm(tokens.x), tokens).contiguous()
         if self.stage not in self.out_indices:
             return live, live
         whole = stage.norm(restore_tokens(tokens, parked, None).x)
@@ -187,12 +192,15 @@ class CroprPVT(ReducingBackbone):
         block: int,
         num_keep: int,
         tokens: Tokens,
+        attention: dict[str, Tensor],
         statistics: dict[str, Tensor],
         parked: list[Tokens],
     ) -> Tokens:
         """One reduction step; what leaves is appended to ``parked``."""
         reducer = self.reducers[str(block)]
-        values = {name: value.gather(1, tokens.index) for name, value in statistics.items()}
+        values = dict(attention)
+        for name, value in statistics.items():
+            values[name] = gather_tokens(value, tokens.index)
         if "noise" in reducer.needs:
             values["noise"] = torch.rand(tokens.index.shape, device=tokens.x.device)
         kept, dropped, _ = reducer(tokens, num_keep, Signals(**values))
@@ -200,7 +208,7 @@ class CroprPVT(ReducingBackbone):
         return kept
 
     def _statistics(self, img: Tensor) -> dict[str, Tensor]:
-        """Signals about the cells of the image, by raster id, each of shape (B, N)."""
+        """Signals about the cells of the image, by raster id, each of shape (B, N, channels)."""
         if not any("variance" in reducer.needs for reducer in self.reducers.values()):
             return {}
         if img.shape[2] % self.patch_size or img.shape[3] % self.patch_size:
@@ -210,6 +218,27 @@ class CroprPVT(ReducingBackbone):
                 "preprocessor)"
             )
         return {"variance": patch_variance(img, self.patch_size)}
+
+    def _check(self, reducer: TokenReducer) -> None:
+        """Raise ValueError, with the reasons, for what is no pruner that this host can serve."""
+        reduced = self.stages[self.stage].blocks[0].attn.sr is not None
+        signals = _SIGNALS if reduced else _SIGNALS | _OF_KEYS
+        strange = sorted(reducer.needs - signals)
+        of_keys = f" (keys are reduced in stage {self.stage})" if reduced else ""
+        reasons = [
+            reason
+            for reason, holds in (
+                ("makes tokens of no cell", reducer.synthetic),
+                ("lets tokens leave with their logits", reducer.num_exit_classes > 0),
+                (f"reads {strange}{of_keys}", strange),
+            )
+            if holds
+        ]
+        if reasons:
+            raise ValueError(
+                "CroprPVT expects a pruner that keeps tokens in their cells and reads none but "
+                f"{sorted(signals)}; {type(reducer).__name__} {' and '.join(reasons)}"
+            )
 
 
 def _build(arch: str | dict[str, Any], given: dict[str, Any]) -> PyramidVisionTransformerV2:
@@ -224,22 +253,3 @@ def _build(arch: str | dict[str, Any], given: dict[str, Any]) -> PyramidVisionTr
     if arch.split(".", 1)[0] not in names:
         raise ValueError(f"arch must be one of {', '.join(names)}, or a dict; got {arch!r}")
     return timm.create_model(arch, **given)
-
-
-def _check(reducer: TokenReducer) -> None:
-    """Raise ValueError, with the reasons, for what is no pruner that this host can serve."""
-    reasons = [
-        reason
-        for reason, holds in (
-            ("makes tokens of no cell", reducer.synthetic),
-            ("masks tokens in training", reducer.masking),
-            ("lets tokens leave with their logits", reducer.num_exit_classes > 0),
-            (f"reads {sorted(reducer.needs - _SIGNALS)}", not reducer.needs <= _SIGNALS),
-        )
-        if holds
-    ]
-    if reasons:
-        raise ValueError(
-            "CroprPVT expects a pruner that keeps tokens in their cells and reads none but "
-            f"{sorted(_SIGNALS)}; {type(reducer).__name__} {' and '.join(reasons)}"
-        )

@@ -20,6 +20,7 @@ from cropr_mm.backbones.checks import (
     check_reducer,
     check_reduction,
     check_sizes,
+    check_synthetic_rope,
     check_windows,
     drop_path_rates,
 )
@@ -33,7 +34,7 @@ from cropr_mm.layers.block import Block
 from cropr_mm.layers.patch_embed import make_patch_embed
 from cropr_mm.layers.positions import GridTables, Positions
 from cropr_mm.layers.weights import weigh_tokens
-from cropr_mm.ops.gather import take_tokens
+from cropr_mm.ops.gather import gather_tokens, take_tokens
 from cropr_mm.ops.padding import is_padding
 from cropr_mm.ops.policy import advance
 from cropr_mm.ops.variance import patch_variance
@@ -66,6 +67,8 @@ class CroprViT(ReducingBackbone):
         survivor_order: How survivors form windows: 'window' keeps window-major order, 'raster' lays
             ascending raster ids out as the smaller rectangle nearest the grid's aspect.
         window_rope: Coordinates in windows: 'origin' (the tokens' own) or 'slot' (their places).
+        synthetic_rope: Rotation of tokens that a reducer made and that belong to no cell: 'none',
+            or 'mean', that of the weighted mean position of what they were made of.
         use_rel_pos: Decomposed relative position bias (ViTDet); in windows it needs 'slot'.
         reducer: Config of the reducer, built once per block of the schedule.
         schedule: Config of the schedule, block -> patch tokens kept.
@@ -98,6 +101,7 @@ class CroprViT(ReducingBackbone):
         global_block_indexes: Sequence[int] = (),
         survivor_order: str = "window",
         window_rope: str = "origin",
+        synthetic_rope: str = "none",
         use_rel_pos: bool = False,
         reducer: dict[str, Any] | None = None,
         schedule: dict[str, Any] | None = None,
@@ -125,6 +129,7 @@ class CroprViT(ReducingBackbone):
         self.window_size = window_size
         self.global_block_indexes = frozenset(global_block_indexes)
         self.survivor_order = survivor_order
+        self.synthetic_rope = synthetic_rope
         taps = (out_indices,) if isinstance(out_indices, int) else tuple(out_indices)
         self.out_indices = tuple(i + self.depth if i < 0 else i for i in taps)
         self.out_type = out_type
@@ -134,7 +139,12 @@ class CroprViT(ReducingBackbone):
         self.progress = 1.0
         check_sizes(self.img_size, self.patch_size, in_channels, window_size)
         rates = drop_path_rates(drop_path_rate, self.depth, pruned=reducer is not None)
-        check_choices(out_type, survivor_order, window_rope)
+        check_choices(
+            out_type=out_type,
+            survivor_order=survivor_order,
+            window_rope=window_rope,
+            synthetic_rope=synthetic_rope,
+        )
         check_blocks(self.depth, self.out_indices, global_block_indexes, frozen_stages)
         check_windows(
             window_size, self.num_prefix, bool(global_block_indexes), use_rel_pos, window_rope
@@ -171,6 +181,8 @@ class CroprViT(ReducingBackbone):
         self.num_exit_classes = self.num_fused = 0
         if reducer is not None:
             self._build_reducers(reducer)
+        makes_tokens = any(made.synthetic for made in self.reducers.values())
+        check_synthetic_rope(synthetic_rope, self.arch.rope, makes_tokens)
         if deploy:
             self.switch_to_deploy()
         self._freeze()
@@ -319,7 +331,12 @@ class CroprViT(ReducingBackbone):
         if self.window_size is not None:
             x = x.index_select(1, tables.order)
         x = torch.cat([t.expand(x.shape[0], -1, -1).to(x.dtype) for t in prefix] + [x], dim=1)
-        return Tokens(x, tables.order.expand(x.shape[0], -1), grid, self.num_prefix)
+        position = None
+        if self.synthetic_rope == "mean":
+            places = torch.stack([tables.order // grid[1], tables.order % grid[1]], dim=1)
+            position = places.float().expand(x.shape[0], -1, -1)  # (B, N, 2)
+        index = tables.order.expand(x.shape[0], -1)
+        return Tokens(x, index, grid, self.num_prefix, position=position)
 
     def _geometry(self, tokens: Tokens, tables: GridTables, windowed: bool) -> Geometry:
         """Where the tokens lie and how much each one counts in attention."""
@@ -330,7 +347,7 @@ class CroprViT(ReducingBackbone):
         return weigh_tokens(geometry, tokens, proportional)
 
     def _statistics(self, img: Tensor) -> dict[str, Tensor]:
-        """Signals about the image's patches, by raster id, each of shape (B, N)."""
+        """Signals about the image's patches, by raster id, of shape (B, N) or (B, N, channels)."""
         statistics = {}
         if any("variance" in reducer.needs for reducer in self.reducers.values()):
             statistics["variance"] = patch_variance(img, self.patch_size)
@@ -356,9 +373,11 @@ class CroprViT(ReducingBackbone):
         """One reduction step; what leaves is appended to ``parked``."""
         reducer = self.reducers[str(block)]
         values = {name: signal[:, self.num_prefix :] for name, signal in attention.items()}
+        # A token of no cell takes what the first cell has, which is never padding.
+        cells = tokens.index.clamp(min=0)
         for name, value in statistics.items():
-            # A token of no cell takes what the first cell has, which is never padding.
-            values[name] = value.gather(1, tokens.index.clamp(min=0))
+            flat = value.dim() == 2
+            values[name] = value.gather(1, cells) if flat else gather_tokens(value, cells)
         if "noise" in reducer.needs:
             values["noise"] = torch.rand(tokens.index.shape, device=tokens.x.device)
         kept, dropped, _ = reducer(tokens, plan.num_keep[block], Signals(**values))

@@ -1,52 +1,106 @@
 """Blocks of PVT v2 on a part of the tokens; what is spatial sees zero where others were.
 
-B batch, K live tokens of an h x w grid, C channels. Blocks are timm's, used as they are while every
-token is alive.
+B batch, K tokens of an h x w grid, H heads, C channels. Blocks are timm's, used as they are while
+every token is alive. Tokens that are there but masked (``Tokens.policy``) are zero as well, and no
+keys where keys are not reduced.
 """
 
+import torch
 import torch.nn.functional as F
 from timm.models.pvt_v2 import Attention, Block, MlpWithDepthwiseConv
 from torch import Tensor
 
+from cropr_mm.ops.attention import column_mean, masked_attention
 from cropr_mm.ops.gather import gather_tokens
+from cropr_mm.ops.policy import advance, is_soft
 from cropr_mm.ops.restore import zero_padded_map
 from cropr_mm.structures import Tokens
 
+NOTHING: frozenset[str] = frozenset()
 
-def attend(block: Block, tokens: Tokens) -> Tensor:
-    """Attention half of a block: tokens to features (B, K, C)."""
+
+def attend(
+    block: Block, tokens: Tokens, needs: frozenset[str] = NOTHING
+) -> tuple[Tokens, dict[str, Tensor]]:
+    """Attention half of a block: the tokens behind it and the signals that ``needs`` names.
+
+    Signals about single keys, ``column_mean``, ``column_heads`` and ``values``, are there only
+    where keys are not reduced.
+    """
     y = block.norm1(tokens.x)
-    y = block.attn(y, tokens.grid) if _complete(tokens) else _attention(block.attn, y, tokens)
-    return tokens.x + block.drop_path1(y)
+    signals: dict[str, Tensor] = {}
+    if _complete(tokens) and not needs:
+        y = block.attn(y, tokens.grid)
+    elif block.attn.sr is not None:
+        y = _reduced_attention(block.attn, y, tokens)
+    else:
+        y, signals = _plain_attention(block.attn, y, tokens, needs)
+    return advance(tokens, tokens.x + block.drop_path1(y)), signals
 
 
-def feed(block: Block, tokens: Tokens) -> Tensor:
-    """MLP half of a block: tokens to features (B, K, C)."""
+def feed(block: Block, tokens: Tokens) -> Tokens:
+    """MLP half of a block: the tokens behind it."""
     y = block.norm2(tokens.x)
     y = block.mlp(y, tokens.grid) if _complete(tokens) else _mlp(block.mlp, y, tokens)
-    return tokens.x + block.drop_path2(y)
+    return advance(tokens, tokens.x + block.drop_path2(y))
+
+
+def live_map(x: Tensor, tokens: Tokens) -> Tensor:
+    """Features (B, K, C) of tokens in their cells, (B, C, h, w); zero in all others."""
+    if tokens.policy is not None:
+        x = x * tokens.policy.to(x.dtype).unsqueeze(-1)
+    return zero_padded_map(x, tokens.index, tokens.grid)
 
 
 def _complete(tokens: Tokens) -> bool:
-    return tokens.index.shape[1] == tokens.grid[0] * tokens.grid[1]
+    return tokens.policy is None and tokens.index.shape[1] == tokens.grid[0] * tokens.grid[1]
 
 
-def _attention(attn: Attention, y: Tensor, tokens: Tokens) -> Tensor:
-    """Live tokens (B, K, C) look at the reduced grid; without reduction, at each other."""
-    source = y
-    if attn.sr is not None:
-        cells = zero_padded_map(y, tokens.index, tokens.grid)
-        cells = cells if attn.pool is None else attn.pool(cells)
-        source = attn.norm(attn.sr(cells).flatten(2).transpose(1, 2))
-        source = source if attn.act is None else attn.act(source)
-    q = attn.q(y).unflatten(-1, (attn.num_heads, -1)).transpose(1, 2)  # (B, H, K, d)
-    kv = attn.kv(source).unflatten(-1, (2, attn.num_heads, -1))  # (B, M, 2, H, d)
-    k, v = kv[:, :, 0].transpose(1, 2), kv[:, :, 1].transpose(1, 2)
+def _reduced_attention(attn: Attention, y: Tensor, tokens: Tokens) -> Tensor:
+    """Tokens (B, K, C) look at the reduced grid."""
+    cells = live_map(y, tokens)
+    cells = cells if attn.pool is None else attn.pool(cells)
+    source = attn.norm(attn.sr(cells).flatten(2).transpose(1, 2))
+    q, k, v = _project(attn, y, source if attn.act is None else attn.act(source))
     return attn.proj(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
 
 
+def _plain_attention(
+    attn: Attention, y: Tensor, tokens: Tokens, needs: frozenset[str]
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """Tokens (B, K, C) look at each other."""
+    q, k, v = _project(attn, y, y)
+    live = None if tokens.policy is None else tokens.policy > 0  # (B, K)
+    mask = None if live is None else live[:, None, None]
+    signals = {}
+    if "values" in needs:
+        signals["values"] = v.transpose(1, 2).flatten(2)
+    if "column_mean" in needs or "column_heads" in needs:
+        with torch.no_grad():
+            bias = None
+            if mask is not None:
+                bias = torch.zeros_like(mask, dtype=torch.float32).masked_fill(~mask, -torch.inf)
+                bias = bias.expand(-1, -1, y.shape[1], -1)
+            heads = column_mean(q, k, bias, live)  # (B, H, K)
+        if "column_mean" in needs:
+            signals["column_mean"] = heads.mean(dim=1)
+        if "column_heads" in needs:
+            signals["column_heads"] = heads.transpose(1, 2)
+    if is_soft(tokens):
+        out = masked_attention(q, k, v, tokens.policy, None)
+    else:
+        out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+    return attn.proj(out.transpose(1, 2).flatten(2)), signals
+
+
+def _project(attn: Attention, y: Tensor, source: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Queries (B, H, K, d) of the tokens, keys and values (B, H, M, d) of what they look at."""
+    q = attn.q(y).unflatten(-1, (attn.num_heads, -1)).transpose(1, 2)
+    kv = attn.kv(source).unflatten(-1, (2, attn.num_heads, -1))  # (B, M, 2, H, d)
+    return q, kv[:, :, 0].transpose(1, 2), kv[:, :, 1].transpose(1, 2)
+
+
 def _mlp(mlp: MlpWithDepthwiseConv, y: Tensor, tokens: Tokens) -> Tensor:
-    """Linear layers on live tokens (B, K, C), the convolution between them on the whole grid."""
-    hidden = mlp.relu(mlp.fc1(y))
-    cells = mlp.dwconv(zero_padded_map(hidden, tokens.index, tokens.grid))
+    """Linear layers on the tokens (B, K, C), the convolution between them on the whole grid."""
+    cells = mlp.dwconv(live_map(mlp.relu(mlp.fc1(y)), tokens))
     return mlp.fc2(mlp.act(gather_tokens(cells.flatten(2).transpose(1, 2), tokens.index)))

@@ -104,12 +104,26 @@ class Positions(nn.Module):
             return self._window_geometry(tokens, tables, self.window_size, pruned)
         ids = tokens.index if pruned else tables.order[None]
         rope = relative = None
-        if tables.rope is not None:
+        if pruned and tokens.position is not None and self.spec is not None:
+            rope = self._turned(tokens.position, tokens.grid, self.spec)
+        elif tables.rope is not None:
             rope = _rows(tables.rope, F.pad(ids, (self.num_prefix, 0), value=-1))
         if self.rel_pos:
             columns = tokens.grid[1]
             relative = Relative((ids // columns, ids % columns), tokens.grid)
         return Geometry(rope=rope, relative=relative)
+
+    def _turned(self, position: Tensor, grid: tuple[int, int], spec: RopeSpec) -> Rope:
+        """Rotation in global blocks of tokens at rows and columns (B, N, 2), behind the prefix."""
+        y, x = position.flatten(0, 1).unbind(dim=1)  # (B * N,)
+        span = (float(grid[0]), float(grid[1]))
+        flat = rope_table(y, x, span, self.head_dim, spec)
+        shape, front = (position.shape[0], position.shape[1], -1), (0, 0, self.num_prefix, 0)
+        cos = F.pad(flat.cos.view(shape), front, value=1.0)
+        return Rope(
+            cos.to(self.rope_cos.dtype),
+            F.pad(flat.sin.view(shape), front).to(self.rope_cos.dtype),
+        )
 
     def _window_geometry(
         self, tokens: Tokens, tables: GridTables, side: int, pruned: bool

@@ -64,6 +64,7 @@ def take_tokens(tokens: Tokens, positions: Tensor, with_prefix: bool) -> Tokens:
         size=None if tokens.size is None else tokens.size.gather(1, positions),
         policy=None if tokens.policy is None else tokens.policy.gather(1, positions),
         exit=None if tokens.exit is None else gather_tokens(tokens.exit, positions),
+        position=None if tokens.position is None else gather_tokens(tokens.position, positions),
     )
 
 

@@ -25,7 +25,7 @@ def merge_tokens(
     Returns:
         P + K tokens. ``size`` (B, K) float32 counts the cells behind each one; ``index`` keeps the
         raster id of a slot with a single token and is -1 where several were merged (or none);
-        ``source`` says where every cell went.
+        ``source`` says where every cell went; ``position`` is averaged as the features are.
 
     Raises:
         ValueError: If ``assignment`` does not match the patch tokens, or a policy mask is set.
@@ -37,10 +37,9 @@ def merge_tokens(
         )
     if tokens.policy is not None:
         raise ValueError("expected tokens without a policy mask: masked tokens cannot be merged")
-    batch, _, channels = tokens.x.shape
     prefix, patches = tokens.x.split([tokens.num_prefix, assignment.shape[1]], dim=1)
     size = torch.ones_like(assignment, dtype=torch.float32) if tokens.size is None else tokens.size
-    empty = size.new_zeros(batch, num_slots)
+    empty = size.new_zeros(size.shape[0], num_slots)
     new_size = empty.scatter_add(1, assignment, size)  # (B, K)
     share = size
     if log_weight is not None:
@@ -51,12 +50,11 @@ def merge_tokens(
         share = (log_weight - largest.gather(1, assignment)).exp()
     whole = empty.scatter_add(1, assignment, share)
     whole = whole.masked_fill(whole == 0, 1.0)  # an empty slot stays zero
-    # Sums in float32: half precision loses tokens when many meet in one slot.
-    rows = assignment.unsqueeze(-1).expand(-1, -1, channels)
-    total = size.new_zeros(batch, num_slots, channels).scatter_add(
-        1, rows, patches.float() * share.unsqueeze(-1)
-    )
-    mean = total / whole.unsqueeze(-1)  # (B, K, C)
+    mean = _sum(patches, assignment, share, num_slots) / whole.unsqueeze(-1)  # (B, K, C)
+    position = None
+    if tokens.position is not None:
+        position = _sum(tokens.position, assignment, share, num_slots) / whole.unsqueeze(-1)
+        position = position.detach()
 
     count = torch.zeros_like(assignment[:, :1]).expand(-1, num_slots)
     count = count.scatter_add(1, assignment, torch.ones_like(assignment))
@@ -68,7 +66,16 @@ def merge_tokens(
         num_prefix=tokens.num_prefix,
         size=new_size,
         source=merged_source(tokens, assignment),
+        position=position,
     )
+
+
+def _sum(x: Tensor, assignment: Tensor, share: Tensor, num_slots: int) -> Tensor:
+    """Sum by slot of values (B, N, D) times shares (B, N), shape (B, K, D)."""
+    # In float32: half precision loses tokens when many meet in one slot.
+    rows = assignment.unsqueeze(-1).expand_as(x)
+    empty = share.new_zeros(x.shape[0], num_slots, x.shape[2])
+    return empty.scatter_add(1, rows, x.float() * share.unsqueeze(-1))
 
 
 def merged_source(tokens: Tokens, assignment: Tensor) -> Tensor:

@@ -49,7 +49,7 @@ def rope_table(
     """Rotation table for tokens at the given coordinates.
 
     Args:
-        y: Row of each token, shape (N,), in patches.
+        y: Row of each token, shape (N,), in patches, whole or between rows.
         x: Column of each token, shape (N,), in patches.
         span: Extent (height, width) that is mapped onto the reference, in patches: the grid for
             global attention, the window for window attention.
@@ -62,12 +62,11 @@ def rope_table(
     quarter = head_dim // 4
     exponent = torch.arange(quarter, device=y.device, dtype=torch.float32) / quarter
     if spec.kind == "eva":
-        scale = [spec.ref_grid / s for s in span]
         bands = spec.temperature**-exponent
-        axes = [c.float() * s for c, s in zip((y, x), scale, strict=True)]
+        axes = [y.float() * (spec.ref_grid / span[0]), x.float() * (spec.ref_grid / span[1])]
     else:
         bands = 2 * math.pi * spec.temperature**-exponent
-        axes = [(c.float() + 0.5) * (2 / s) - 1 for c, s in zip((y, x), span, strict=True)]
+        axes = [(y.float() + 0.5) * (2 / span[0]) - 1, (x.float() + 0.5) * (2 / span[1]) - 1]
     angles = torch.cat([axis[:, None] * bands for axis in axes], dim=1)  # (N, d / 2)
     cos, sin = angles.cos(), angles.sin()
     join = _beside if spec.kind == "eva" else _behind

@@ -33,14 +33,18 @@ class ATS(AttentionRanker):
             stretched to [0, 1], from the smallest positive value to 1.
         signal: Whose attention, see :class:`AttentionRanker`, here by head; 'column_mean', of all
             live queries, is not published.
+        num_points: Points in every step, whatever K is; None for K. Of more than K drawn tokens
+            those of highest score stay, and a step that could keep all tokens draws too.
 
     Raises:
         ValueError: If an argument is none of the above, or needs a class token that is not there.
 
     Source: Fayyaz et al., ATS (arXiv 2111.15667). Defaults are those of the code of Haurum et al.,
-    Which Tokens to Use; 'joint' and 'sorted' those of the official code, whose smallest count of 8
-    tokens is left out, and whose points are K here, not those of the first step. Queries that leave
-    are dropped behind their block's attention instead of before it, which gives the same result.
+    Which Tokens to Use. The official code is ``heads='joint', points='sorted', num_points=196`` (of
+    197 tokens in the first step), with a schedule that keeps 196 at blocks 3 to 10 (it also draws
+    in block 11 of 12, which the class token does not see); it leaves no step fewer than 8 places,
+    which here the schedule sees to. Queries that leave are dropped behind their block's attention
+    instead of before it, which gives the same result.
     """
 
     site = "between"
@@ -52,6 +56,7 @@ class ATS(AttentionRanker):
         heads: str = "each",
         points: str = "inner",
         signal: Literal["cls_row", "column_mean"] = "cls_row",
+        num_points: int | None = None,
     ) -> None:
         super().__init__(embed_dim, signal)
         for name, value, known in (
@@ -60,10 +65,20 @@ class ATS(AttentionRanker):
         ):
             if value not in known:
                 raise ValueError(f"expected {name} {' or '.join(map(repr, known))}, got {value!r}")
+        if num_points is not None and num_points < 1:
+            raise ValueError(f"expected num_points >= 1 or None, got {num_points}")
+        self.num_points = num_points
         self.heads = heads
         self.points = points
         self.by_head = "cls_heads" if signal == "cls_row" else "column_heads"
         self.needs = frozenset({self.by_head, "values"})
+
+    def forward(self, tokens: Tokens, num_keep: int, signals: Signals) -> Reduction:
+        if self.num_points is None:
+            return super().forward(tokens, num_keep, signals)
+        num_keep = min(num_keep, tokens.index.shape[1])
+        self.check_arguments(tokens, num_keep, signals)
+        return self.reduce(tokens, num_keep, signals)
 
     def score(self, tokens: Tokens, signals: Signals) -> Tensor:
         assert signals.values is not None, "needs names it"
@@ -80,7 +95,7 @@ class ATS(AttentionRanker):
     def reduce(self, tokens: Tokens, num_keep: int, signals: Signals) -> Reduction:
         with torch.no_grad():
             score = self.score(tokens, signals)
-            drawn = draw(score, num_keep, self.points)
+            drawn = draw(score, self.num_points or num_keep, self.points)
             rank = exclude(score + 2 * drawn.float(), tokens, signals)
             places, rest = select_topk(rank, num_keep)
         kept = take_tokens(tokens, places, with_prefix=True)

@@ -28,6 +28,7 @@ class TokenReducer(nn.Module):
             in ``num_keep``.
         sized: Whether its parameters depend on how many tokens it leaves; it is then built with
             ``num_slots``.
+        absorbing: Whether kept tokens take in what the others were.
         masking: Whether it marks tokens by ``policy``, always or in training.
         num_exit_classes: Logits that a dropped token leaves with (``Tokens.exit``); 0 for none.
         isolated: Whether its parameters learn from its auxiliary loss alone, which never reaches
@@ -42,6 +43,7 @@ class TokenReducer(nn.Module):
     synthetic = False
     num_fused = 0
     sized = False
+    absorbing = False
     masking = False
     num_exit_classes = 0
     isolated = False

@@ -39,10 +39,17 @@ class EViT(AttentionRanker):
         dropped = take_tokens(tokens, rest, with_prefix=False)
         weight = self.score(tokens, signals).gather(1, rest)  # (B, N - num_keep + 1)
         fused = (dropped.x * weight.unsqueeze(-1)).sum(dim=1, keepdim=True)  # (B, 1, C)
+        position = None
+        if kept.position is not None:
+            assert dropped.position is not None, "both come from the same tokens"
+            share = (weight / weight.sum(dim=1, keepdim=True)).detach().unsqueeze(-1)
+            middle = (dropped.position * share).sum(dim=1, keepdim=True)  # (B, 1, 2)
+            position = torch.cat([kept.position, middle], dim=1)
         whole = Tokens(
             torch.cat([kept.x, fused.to(kept.x.dtype)], dim=1),
             F.pad(kept.index, (0, 1), value=-1),
             kept.grid,
             kept.num_prefix,
+            position=position,
         )
         return Reduction(whole, dropped)

@@ -19,8 +19,14 @@ class KMedoids(TokenPruner):
     Args:
         embed_dim: C, given by the backbone.
         iterations: Of assignment and update.
-        compat: Cost of a candidate as in the released code: its own weight times its distances to
-            all tokens, instead of the weighted distances inside its cluster.
+        compat: Both rules of the released code. Cost of a candidate: its own weight times its
+            distances to all tokens, instead of the weighted distances inside its cluster. The
+            farthest token, with equal weights: by its largest distance to those chosen before
+            instead of its smallest.
+        equal_weight: All weigh alike, and no attention is read. The first medoids are then a random
+            token and, one after another, the one that is farthest from those chosen before;
+            otherwise the tokens of largest weight. The random token is another one in each image;
+            in the released code all images of a batch have the same.
 
     Source: Haurum et al., Which Tokens to Use?, ICCV 2023 workshops, after Marin et al., Token
     Pooling, arXiv 2110.03860. The attention is that of the block before, so a published step before
@@ -30,22 +36,38 @@ class KMedoids(TokenPruner):
 
     needs = frozenset({"column_mean"})
 
-    def __init__(self, embed_dim: int, iterations: int = 3, compat: bool = False) -> None:
+    def __init__(
+        self,
+        embed_dim: int,
+        iterations: int = 3,
+        compat: bool = False,
+        equal_weight: bool = False,
+    ) -> None:
         super().__init__(embed_dim)
         if iterations < 0:
             raise ValueError(f"expected iterations >= 0, got {iterations}")
         self.iterations = iterations
         self.compat = compat
+        self.equal_weight = equal_weight
+        if equal_weight:
+            self.needs = frozenset({"noise"})
 
     @torch.no_grad()
     def split(self, tokens: Tokens, num_keep: int, signals: Signals) -> tuple[Tensor, Tensor]:
-        assert signals.column_mean is not None, "needs names it"
-        weight = signals.column_mean.float()
+        signal = signals.noise if self.equal_weight else signals.column_mean
+        assert signal is not None, "needs names it"
+        weight = torch.ones_like(signal) if self.equal_weight else signal.float()
         x = tokens.x[:, tokens.num_prefix :].float()
         strange = weight.isnan() | ~x.isfinite().all(dim=2)
         weight = weight.masked_fill(strange, float("nan"))  # ranks lowest
         x = x.masked_fill(strange.unsqueeze(2), 0.0)
-        medoids = self.cluster(torch.cdist(x, x), weight, num_keep)
+        distance = torch.cdist(x, x)
+        if self.equal_weight:
+            start = exclude(signal.masked_fill(strange, float("nan")), tokens, signals)
+            medoids = self.spread(distance, start, num_keep)
+        else:
+            medoids, _ = select_topk(weight, num_keep)
+        medoids = self.cluster(distance, weight, medoids)
         scores = weight.scatter(1, medoids, float("inf")).masked_fill(strange, float("nan"))
         return select_topk(exclude(scores, tokens, signals), num_keep)
 
@@ -57,21 +79,40 @@ class KMedoids(TokenPruner):
         # By differences: a medoid has to be its own nearest one.
         return torch.cdist(x, y, compute_mode="donot_use_mm_for_euclid_dist").argmin(dim=2)
 
-    def cluster(self, distance: Tensor, weight: Tensor, num_keep: int) -> Tensor:
+    def spread(self, distance: Tensor, start: Tensor, num_keep: int) -> Tensor:
+        """Tokens far from each other, shape (B, K), int64.
+
+        Args:
+            distance: Between tokens, shape (B, N, N).
+            start: The token of largest value is the first one; NaN is never chosen before all
+                others are. Shape (B, N).
+            num_keep: K.
+        """
+        newest, _ = select_topk(start, 1)  # (B, 1)
+        chosen, never, far = [newest], start.isnan(), None
+        join = torch.maximum if self.compat else torch.minimum
+        for _ in range(num_keep - 1):
+            row = distance.gather(1, newest.unsqueeze(2).expand(-1, -1, start.shape[1])).squeeze(1)
+            far = row if far is None else join(far, row)  # (B, N)
+            never = never.scatter(1, newest, True)
+            newest = far.masked_fill(never, -1.0).argmax(dim=1, keepdim=True)
+            chosen.append(newest)
+        return torch.cat(chosen, dim=1)
+
+    def cluster(self, distance: Tensor, weight: Tensor, medoids: Tensor) -> Tensor:
         """Medoids of tokens.
 
         Args:
             distance: Between tokens, shape (B, N, N).
             weight: Of each token, shape (B, N).
-            num_keep: K.
+            medoids: Positions to begin with, shape (B, K), int64.
 
         Returns:
             Positions, shape (B, K), int64.
         """
         num_tokens = weight.shape[1]
-        medoids, _ = select_topk(weight, num_keep)
         weight = weight.nan_to_num(nan=0.0)
-        number = torch.arange(num_keep, device=weight.device)[:, None]
+        number = torch.arange(medoids.shape[1], device=weight.device)[:, None]
         for _ in range(self.iterations):
             to_medoids = distance.gather(2, medoids[:, None].expand(-1, num_tokens, -1))
             cluster = to_medoids.argmin(dim=2)  # (B, N)

@@ -54,11 +54,16 @@ class SoftMerger(TokenReducer):
         with torch.no_grad():
             assignment = weights.argmax(dim=1)  # (B, N)
             index = torch.full_like(assignment[:, :1], -1).expand(-1, num_keep)
+            position = None
+            if tokens.position is not None:
+                share = weights.float() / weights.float().sum(dim=2, keepdim=True)
+                position = share @ tokens.position
         merged = Tokens(
             torch.cat([prefix, slots], dim=1),
             index,
             tokens.grid,
             tokens.num_prefix,
             source=merged_source(tokens, assignment),
+            position=position,
         )
         return Reduction(merged, assignment=assignment)

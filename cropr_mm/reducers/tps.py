@@ -4,6 +4,7 @@ B batch, P prefix tokens, N live patch tokens, K kept tokens, C channels.
 """
 
 import math
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -16,29 +17,34 @@ from cropr_mm.registry import MODELS
 from cropr_mm.structures import Reduction, Signals, Tokens, with_features
 
 EPS = 1e-6
+COLDEST = 0.02  # where exp(1 / temperature) is far from the end of float32
 NEVER = -100.0  # a cosine that no host has, finite so that its exponential is 0 and not NaN
 
 
-def squeeze(kept: Tensor, pruned: Tensor) -> Tensor:
+def squeeze(kept: Tensor, pruned: Tensor, temperature: float | None = 1.0) -> Tensor:
     """Mix every pruned token into its host, the kept token of largest cosine.
 
-    A host with guests becomes the mean of itself, with weight e, and its guests, with weight
-    exp(cosine); without guests it stays as it is.
+    A host with guests becomes the mean of itself, with weight e at any temperature, and its guests,
+    with weight exp(cosine / temperature); without guests it stays as it is.
 
     Args:
         kept: Shape (B, K, C).
         pruned: Shape (B, M, C).
+        temperature: Of the weights; None gives host and guests equal ones.
 
     Returns:
         Kept tokens, shape (B, K, C), dtype of ``kept``.
 
-    Source: Wei et al., arXiv 2304.10716, equations 5 to 7, at temperature 1. Of equal cosines the
-    first host is taken; the released code takes all of them.
+    Source: Wei et al., arXiv 2304.10716, equations 5 to 7; equal weights are an ablation of its
+    supplement. Of equal cosines the first host is taken; the released code takes all of them.
     """
-    return _mix(kept, pruned, _cosine(pruned, kept), pruned.new_ones(pruned.shape[:2]))
+    everyone = pruned.new_ones(pruned.shape[:2])
+    return _mix(kept, pruned, _cosine(pruned, kept), everyone, temperature)
 
 
-def squeeze_masked(x: Tensor, decision: Tensor, leaving: Tensor) -> Tensor:
+def squeeze_masked(
+    x: Tensor, decision: Tensor, leaving: Tensor, temperature: float | None = 1.0
+) -> Tensor:
     """:class:`squeeze` of tokens that are masked instead of pruned.
 
     Args:
@@ -46,6 +52,7 @@ def squeeze_masked(x: Tensor, decision: Tensor, leaving: Tensor) -> Tensor:
         decision: 1 for the tokens that are kept, else 0, shape (B, N), float32.
         leaving: 1 for those that this step masks, shape (B, N), float32; the gradient of the
             decision passes through it.
+        temperature: See :func:`squeeze`.
 
     Returns:
         All tokens, shape (B, N, C); only kept ones changed.
@@ -53,19 +60,30 @@ def squeeze_masked(x: Tensor, decision: Tensor, leaving: Tensor) -> Tensor:
     kept = decision.detach() > 0.5
     itself = torch.eye(x.shape[1], dtype=torch.bool, device=x.device)
     cosine = _cosine(x, x).masked_fill(itself | ~kept.unsqueeze(1), NEVER)
-    return torch.where(kept.unsqueeze(-1), _mix(x, x, cosine, leaving), x)
+    return torch.where(kept.unsqueeze(-1), _mix(x, x, cosine, leaving, temperature), x)
 
 
-def _mix(hosts: Tensor, guests: Tensor, cosine: Tensor, weight: Tensor) -> Tensor:
+def _mix(
+    hosts: Tensor, guests: Tensor, cosine: Tensor, weight: Tensor, temperature: float | None
+) -> Tensor:
     """Add guests (B, M, C) of some weight (B, M) to the hosts (B, K, C) of largest cosine."""
     best = cosine.max(dim=2)
-    weight = weight.float() * best.values.exp()  # (B, M)
-    total = torch.full_like(hosts[..., 0], math.e, dtype=torch.float32)
+    weight = weight.float()  # (B, M)
+    own = 1.0
+    if temperature is not None:
+        own, weight = math.e, weight * (best.values / temperature).exp()
+    total = torch.full_like(hosts[..., 0], own, dtype=torch.float32)
     total = total.scatter_add(1, best.indices, weight)
     share = weight / total.gather(1, best.indices)
     rows = best.indices.unsqueeze(-1).expand_as(guests)
-    mixed = hosts.float() * (math.e / total).unsqueeze(-1)
+    mixed = hosts.float() * (own / total).unsqueeze(-1)
     return mixed.scatter_add(1, rows, guests.float() * share.unsqueeze(-1)).to(hosts.dtype)
+
+
+def _checked(temperature: float | None) -> float | None:
+    if temperature is not None and not temperature >= COLDEST:
+        raise ValueError(f"expected temperature >= {COLDEST} or None, got {temperature}")
+    return temperature
 
 
 def _cosine(guests: Tensor, hosts: Tensor) -> Tensor:
@@ -84,15 +102,21 @@ class Squeezer(TokenRanker):
     Dropped tokens leave with their own features, so that with fusion their content comes back
     twice: as themselves and inside their hosts.
 
+    Attributes:
+        temperature: Of the weights of guests, see :func:`squeeze`; None weighs all alike.
+
     Source: Wei et al., arXiv 2304.10716, and its supplement.
     """
+
+    absorbing = True
+    temperature: float | None
 
     def reduce(self, tokens: Tokens, num_keep: int, signals: Signals) -> Reduction:
         places, rest = self.split(tokens, num_keep, signals)
         kept = take_tokens(tokens, places, with_prefix=True)
         dropped = take_tokens(tokens, rest, with_prefix=False)
         prefix, hosts = kept.x[:, : kept.num_prefix], kept.x[:, kept.num_prefix :]
-        x = torch.cat([prefix, squeeze(hosts, dropped.x)], dim=1)
+        x = torch.cat([prefix, squeeze(hosts, dropped.x, self.temperature)], dim=1)
         return Reduction(with_features(kept, x), dropped)
 
 
@@ -102,9 +126,26 @@ class ETPS(AttentionRanker, Squeezer):
 
     Without a class token, ``signal='column_mean'`` takes the mean attention of all queries for it,
     which is not published.
+
+    Args:
+        embed_dim: C, given by the backbone.
+        signal: Whose attention, see :class:`AttentionRanker`.
+        temperature: Of the weights of squeezed tokens, at least 0.02; None for plain means.
+
+    Raises:
+        ValueError: If ``temperature`` is smaller.
     """
 
     site = "between"
+
+    def __init__(
+        self,
+        embed_dim: int,
+        signal: Literal["cls_row", "column_mean"] = "cls_row",
+        temperature: float | None = 1.0,
+    ) -> None:
+        super().__init__(embed_dim, signal)
+        self.temperature = _checked(temperature)
 
 
 @MODELS.register_module()
@@ -113,8 +154,22 @@ class DTPS(KeepDecision, Squeezer):
 
     In training, tokens that a step masks are squeezed into those that it keeps; what was masked
     before is neither guest nor host.
+
+    Args:
+        embed_dim: C, given by the backbone, a multiple of 4.
+        deploy: Build the form for inference, without ``auxiliary``.
+        temperature: Of the weights of squeezed tokens, at least 0.02; None for plain means.
+
+    Raises:
+        ValueError: If C is no multiple of 4, or ``temperature`` is smaller.
     """
 
+    def __init__(
+        self, embed_dim: int, deploy: bool = False, temperature: float | None = 1.0
+    ) -> None:
+        super().__init__(embed_dim, deploy)
+        self.temperature = _checked(temperature)
+
     def mask(self, x: Tensor, num_prefix: int, decision: Tensor, leaving: Tensor) -> Tensor:
-        patches = squeeze_masked(x[:, num_prefix:], decision, leaving)
+        patches = squeeze_masked(x[:, num_prefix:], decision, leaving, self.temperature)
         return torch.cat([x[:, :num_prefix], patches], dim=1)

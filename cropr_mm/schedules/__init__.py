@@ -2,7 +2,7 @@
 
 from cropr_mm.schedules.base import Schedule
 from cropr_mm.schedules.constant_rate import ConstantRate
-from cropr_mm.schedules.discs import Discs
+from cropr_mm.schedules.discs import Discs, ShrinkingDiscs
 from cropr_mm.schedules.explicit_tokens import ExplicitTokens
 from cropr_mm.schedules.inflected_rate import InflectedRate
 from cropr_mm.schedules.keep_ratios import KeepRatios
@@ -16,6 +16,7 @@ __all__ = [
     "InflectedRate",
     "KeepRatios",
     "Schedule",
+    "ShrinkingDiscs",
     "Stages",
     "WindowStages",
 ]

@@ -19,17 +19,27 @@ class KeepRatios(Schedule):
     Attributes:
         ratio: Share kept per stage, in (0, 1].
         blocks: 0-based blocks of the stages.
+        share_of: 'image', or 'live': ``ceil(ratio * n)`` of the n tokens that are left, the fused
+            one of the stage before included, as in the released code of EViT.
+
+    Raises:
+        ValueError: If an argument is none of these.
     """
 
     ratio: float
     blocks: Sequence[int]
+    share_of: str = "image"
 
     def __post_init__(self) -> None:
         if not 0.0 < self.ratio <= 1.0:
             raise ValueError(f"expected ratio in (0, 1], got {self.ratio}")
+        if self.share_of not in ("image", "live"):
+            raise ValueError(f"expected share_of 'image' or 'live', got {self.share_of!r}")
         object.__setattr__(self, "blocks", check_blocks(self.blocks))
 
     def plan(self, setting: Setting) -> dict[int, int]:
+        if self.share_of == "live":
+            return live_counts(setting, self.ratio, self.blocks)
         return stage_counts(setting, self.ratio, self.blocks)
 
 
@@ -41,4 +51,15 @@ def stage_counts(setting: Setting, ratio: float, blocks: Sequence[int]) -> dict[
     for stage, block in enumerate(blocks):
         real = math.floor(total * ratio ** (stage + 1) + 1e-9)
         counts[block] = min(total, real + setting.num_fused) if real else 0
+    return counts
+
+
+def live_counts(setting: Setting, ratio: float, blocks: Sequence[int]) -> dict[int, int]:
+    """The same as a share of the tokens that each stage finds."""
+    ratio = 1 - setting.progress * (1 - ratio)
+    left = setting.num_patches
+    counts = {}
+    for block in blocks:
+        real = math.ceil(left * ratio - 1e-9)
+        counts[block] = left = min(left, real + setting.num_fused)
     return counts

@@ -1,6 +1,7 @@
 """CroprPVT against timm's PVT v2 and against a stage that keeps and masks every token."""
 
 import copy
+import itertools
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,8 +15,12 @@ from torch import Tensor, nn
 
 from cropr_mm import CroprPVT
 from cropr_mm.backbones.lookup import auxiliary_reducers, find_backbones, find_vits
+from cropr_mm.backbones.pvt_block import attend, feed
 from cropr_mm.checkpoints import CheckpointError, load_pvt
+from cropr_mm.ops.gather import take_tokens
 from cropr_mm.optim.clip_groups import auxiliary_parameters
+from cropr_mm.reducers import KeepDecision
+from cropr_mm.structures import Reduction, Tokens
 
 SIZE = (96, 128)
 DIMENSIONS: dict[str, Any] = dict(
@@ -115,7 +120,9 @@ def test_dropped_tokens_are_zero_for_the_next_stage_and_whole_in_the_output(stag
     torch.testing.assert_close(entered[0], whole * alive.unsqueeze(1))
 
 
-@pytest.mark.parametrize("name", ["Cropr", "NonSalient", "RandomPruner", "VariancePruner"])
+@pytest.mark.parametrize(
+    "name", ["Cropr", "NonSalient", "RandomPruner", "VariancePruner", "RadialPruner"]
+)
 def test_pruners_run_at_any_size(name: str) -> None:
     reducer = CROPR if name in ("Cropr", "NonSalient") else {}
     ratios = dict(type="cropr_mm.KeepRatios", ratio=0.5, blocks=[0, 2])
@@ -128,6 +135,117 @@ def test_pruners_run_at_any_size(name: str) -> None:
             model(odd)
     else:
         assert [tuple(m.shape[2:]) for m in model(odd)] == [(23, 19), (12, 10), (6, 5), (3, 3)]
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("linear", [False, True])
+@pytest.mark.parametrize("stage", [2, 3])
+@pytest.mark.parametrize("name", ["DynamicViT", "DTPS"])
+def test_masking_in_training_is_dropping_in_evaluation(
+    name: str, stage: int, linear: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def certain(odds: Tensor, noise: Tensor) -> Tensor:
+        return (odds > odds.quantile(0.3)).float()
+
+    monkeypatch.setattr(KeepDecision, "decide", staticmethod(certain))
+    reducer = dict(type=f"cropr_mm.{name}")
+    training = pruned(stage, linear, reducer=reducer).train()
+    counts: list[int] = []
+    for module in training.reducers.values():
+        module.auxiliary.register_forward_hook(lambda _m, _a, _o: None)
+        module.register_forward_hook(lambda _m, _a, out: counts.append(int(out.kept.policy.sum())))
+    img = torch.randn(1, 3, *SIZE)
+    expected = training(img)
+    assert counts[0] > counts[-1] > 0
+    schedule = dict(
+        type="cropr_mm.ExplicitTokens", num_keep=dict(zip(KEEP[stage], counts, strict=True))
+    )
+    evaluation = pruned(stage, linear, reducer=reducer, schedule=schedule)
+    evaluation.load_state_dict(training.state_dict())
+    for a, b in zip(evaluation(img), expected, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("stage", [2, 3])
+@pytest.mark.parametrize("name", ["DynamicViT", "DTPS"])
+def test_the_loss_of_the_model_reaches_every_predictor(name: str, stage: int) -> None:
+    model = pruned(stage, reducer=dict(type=f"cropr_mm.{name}"), out_indices=(3,)).train()
+    for module in model.reducers.values():
+        module.auxiliary.register_forward_hook(lambda _m, _a, _o: None)
+    model(torch.randn(2, 3, *SIZE))[0].pow(2).sum().backward()
+    for parameter in model.reducers.parameters():
+        assert bool(parameter.grad.abs().sum() > 0)
+
+
+@pytest.mark.parametrize("half", [attend, feed])
+@pytest.mark.parametrize("stage", [2, 3])
+def test_both_halves_of_a_block_have_a_gradient_for_who_is_masked(stage: int, half: Any) -> None:
+    model = pruned(stage)
+    block = model.stages[stage].blocks[0]
+    grid = model.grid
+    policy = (torch.arange(grid[0] * grid[1]) % 3 > 0).float()[None].requires_grad_()
+    index = torch.arange(policy.shape[1])[None]
+    tokens = Tokens(torch.randn(1, policy.shape[1], model.embed_dim), index, grid, policy=policy)
+    result = half(block, tokens)
+    result = result[0] if half is attend else result
+    result.x.pow(2).sum().backward()
+    assert bool((policy.grad.abs() > 1e-4).all())
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("name", ["AttnTopK", "ETPS", "ATS"])
+def test_attention_is_read_where_keys_are_not_reduced(name: str) -> None:
+    """Softmax of each query and head in a loop."""
+    model = pruned(3, reducer=dict(type=f"cropr_mm.{name}", signal="column_mean"))
+    block, steps, inputs = model.stages[3].blocks[0], [], []
+    block.norm1.register_forward_hook(lambda _m, _a, out: inputs.append(out))
+    model.reducers["0"].register_forward_hook(lambda _m, args, _o: steps.append(args))
+    model(torch.randn(2, 3, *SIZE))
+    ((_, _, signals),) = steps
+    q = block.attn.q(inputs[0]).view(2, 12, 4, 8)
+    k, v = block.attn.kv(inputs[0]).view(2, 12, 2, 4, 8).unbind(2)
+    received = torch.zeros(2, 12, 4)
+    for image, query, head in itertools.product(range(2), range(12), range(4)):
+        logits = k[image, :, head] @ q[image, query, head] / 8**0.5
+        received[image, :, head] += logits.softmax(dim=0) / 12
+    if name == "ATS":
+        torch.testing.assert_close(signals.column_heads, received)
+        torch.testing.assert_close(signals.values, v.flatten(2))
+    else:
+        torch.testing.assert_close(signals.column_mean, received.mean(dim=2))
+
+
+@torch.no_grad()
+def test_dead_places_are_as_if_they_had_left() -> None:
+    schedule = dict(type="cropr_mm.ExplicitTokens", num_keep={0: 11, 1: 5})
+    reducer = dict(type="cropr_mm.ATS", signal="column_mean")
+    model = pruned(3, reducer=reducer, schedule=schedule)
+    for j, factor in ((0, 15), (1, 60)):  # else attention is too even to leave a place dead
+        model.stages[3].blocks[j].attn.q.weight.mul_(factor)
+    img = torch.randn(1, 3, *SIZE)
+    expected, counts = model(img), []
+
+    def without_dead(_module: nn.Module, _args: Any, result: Reduction) -> Reduction:
+        live = result.kept.policy[0]
+        counts.append(int(live.sum()))
+        kept, dead = (
+            take_tokens(result.kept, where.nonzero().T, with_prefix=False)
+            for where in (live, ~live)
+        )
+        left = [dead, result.dropped]
+        dropped = Tokens(
+            torch.cat([part.x for part in left], dim=1),
+            torch.cat([part.index for part in left], dim=1),
+            dead.grid,
+        )
+        return Reduction(kept._replace(policy=None), dropped)
+
+    for reducer in model.reducers.values():
+        reducer.register_forward_hook(without_dead)
+    for a, b in zip(model(img), expected, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
+    assert counts[0] < 11, "some places are dead"
+    assert counts[0] > 5 > counts[1] > 0, "and later too"
 
 
 def test_hooks_and_optimizers_find_its_reducers() -> None:
@@ -191,9 +309,16 @@ def test_checkpoints_load_strictly(tmp_path: Path) -> None:
         (dict(reducer=dict(type="cropr_mm.ToMe")), "ToMe makes tokens of no cell and reads"),
         (dict(reducer=dict(type="cropr_mm.SiT")), "SiT makes tokens of no cell"),
         (dict(reducer=dict(type="cropr_mm.EViT")), r"EViT makes tokens of no cell and reads"),
-        (dict(reducer=dict(type="cropr_mm.DynamicViT")), "DynamicViT masks tokens in training"),
         (dict(reducer=dict(type="cropr_mm.AttnTopK")), r"AttnTopK reads \['cls_row'\]"),
-        (dict(reducer=dict(type="cropr_mm.KMedoids")), r"KMedoids reads \['column_mean'\]"),
+        (dict(stage=3, reducer=dict(type="cropr_mm.AttnTopK")), r"AttnTopK reads \['cls_row'\]$"),
+        (
+            dict(reducer=dict(type="cropr_mm.KMedoids")),
+            r"KMedoids reads \['column_mean'\] \(keys are reduced in stage 2\)",
+        ),
+        (
+            dict(stage=3, linear=True, reducer=dict(type="cropr_mm.KMedoids")),
+            r"KMedoids reads \['column_mean'\] \(keys are reduced in stage 3\)",
+        ),
         (dict(reducer=dict(type="cropr_mm.DToP", num_classes=3)), "leave with their logits"),
     ],
 )

@@ -281,7 +281,7 @@ def test_initial_values_are_the_published_ones() -> None:
 
 
 def test_variance_drops_flat_patches_first() -> None:
-    variance = torch.tensor([[3.0, 0.0, 2.0, 1.0]])
+    variance = torch.tensor([[[3.0], [0.0], [2.0], [1.0]]])
     tokens = Tokens(X, torch.arange(4).unsqueeze(0), (2, 2))
     result = VariancePruner(2)(tokens, 2, Signals(variance=variance))
     assert result.kept.index.tolist() == [[0, 2]]

@@ -93,6 +93,24 @@ def test_ats_keeps_fewer_tokens_where_one_has_all_attention() -> None:
     assert torch.equal(everyone, tokens.index), "dead places hold tokens that fusion brings back"
 
 
+def test_a_fixed_number_of_points_is_drawn_in_every_step() -> None:
+    """The points of the worked example, .0526 and 1 and three between them."""
+    tokens = Tokens(torch.randn(1, 6, 4), torch.arange(5)[None], (1, 5), 1)
+    signals = Signals(cls_heads=SHARES.unsqueeze(2), values=torch.ones(1, 5, 4))
+    method = ATS(4, points="sorted", num_points=5)
+    # Ascending: .0526, .2895, .5263, .7632, 1 are nearest to tokens 2, 4, 3, 3 and 1.
+    for num_keep in (5, 9):
+        kept, dropped, _ = method(tokens, num_keep, signals)
+        assert kept.index.tolist() == [[0, 1, 2, 3, 4]]
+        assert kept.policy.tolist() == [[False, True, True, True, True]]
+        assert dropped.index.shape == (1, 0)
+    kept = method(tokens, 3, signals).kept  # four are drawn
+    assert kept.index.tolist() == [[1, 3, 4]]
+    assert bool(kept.policy.all())
+    with pytest.raises(ValueError, match="num_points >= 1 or None, got 0"):
+        ATS(4, num_points=0)
+
+
 @torch.no_grad()
 @pytest.mark.parametrize(("signal", "second"), [("cls_row", 9), ("column_mean", 20)])
 def test_an_image_is_encoded_as_if_dead_tokens_were_not_there(signal: str, second: int) -> None:
@@ -139,15 +157,16 @@ def test_masked_attention_has_a_gradient_where_a_token_is_masked() -> None:
     assert bool((policy.grad.abs() > 1e-3).all())
 
 
-def test_masked_squeezing_is_squeezing() -> None:
+@pytest.mark.parametrize("temperature", [1.0, 0.1, None])
+def test_masked_squeezing_is_squeezing(temperature: float | None) -> None:
     x = torch.randn(1, 7, 6)
     kept, leaving, gone = [0, 3, 4], [1, 6], [2, 5]
     decision = torch.zeros(1, 7)
     decision[:, kept] = 1
     masked = torch.zeros(1, 7)
     masked[:, leaving] = 1
-    result = squeeze_masked(x, decision, masked)
-    torch.testing.assert_close(result[:, kept], squeeze(x[:, kept], x[:, leaving]))
+    result = squeeze_masked(x, decision, masked, temperature)
+    torch.testing.assert_close(result[:, kept], squeeze(x[:, kept], x[:, leaving], temperature))
     assert torch.equal(result[:, leaving + gone], x[:, leaving + gone])
 
 
@@ -257,6 +276,15 @@ def test_the_loss_of_the_model_reaches_every_predictor(name: str, with_cp: bool)
     model(torch.randn(2, 3, 48, 64))[0].pow(2).sum().backward()
     for parameter in model.reducers.parameters():
         assert bool(parameter.grad.abs().sum() > 0)
+
+
+def test_predictors_learn_while_the_blocks_are_frozen() -> None:
+    model = encoder("DynamicViT", {0: 30, 2: 20}, frozen_stages=5).train()
+    for reducer in model.reducers.values():
+        reducer.auxiliary.register_forward_hook(lambda _m, _a, _o: None)
+    model(torch.randn(2, 3, 48, 64))[0].pow(2).sum().backward()
+    assert all(parameter.grad is None for parameter in model.blocks.parameters())
+    assert all(bool(p.grad.abs().sum() > 0) for p in model.reducers.parameters())
 
 
 @pytest.mark.parametrize("kind", [DynamicViT, DTPS])

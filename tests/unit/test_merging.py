@@ -9,6 +9,7 @@ from cropr_mm import CroprViT
 from cropr_mm.layers.attention import Attention, Geometry
 from cropr_mm.ops.merge import merge_tokens
 from cropr_mm.ops.restore import restore_tokens
+from cropr_mm.ops.rope import rope_table
 from cropr_mm.schedules import ExplicitTokens
 from cropr_mm.structures import Tokens
 
@@ -144,6 +145,66 @@ def test_a_token_without_a_cell_is_not_rotated() -> None:
         assert bool((rope.sin[0, row] == 0).all())
 
 
+@torch.no_grad()
+@pytest.mark.parametrize("rope", ["eva", "dinov3"])
+def test_a_fused_token_lies_in_the_mean_of_what_it_was_made_of(rope: str) -> None:
+    """Weighted by attention, step after step, and rotated as a token there; others as ever."""
+    arch = ARCH | dict(rope=rope)
+    model = encoder(**EVIT | dict(arch=arch, synthetic_rope="mean"))
+    steps, geometries = [], []
+    for reducer in model.reducers.values():
+        reducer.register_forward_hook(lambda _m, args, out: steps.append((*args, out)))
+    model.blocks[3].register_forward_pre_hook(lambda _m, args: geometries.append(args[1]))
+    model(torch.randn(2, 3, 48, 64))
+    where = torch.stack([torch.arange(48) // 8, torch.arange(48) % 8], dim=1).float()
+    place = dict.fromkeys(range(2), where)
+    for tokens, _, signals, result in steps:
+        for image in range(2):
+            ids = [tuple(row) for row in tokens.position[image].tolist()]
+            kept = {tuple(row) for row in result.kept.position[image, :-1].tolist()}
+            out = torch.tensor([place not in kept for place in ids])
+            weight = signals.cls_row[image][out]
+            expected = (place[image][out] * weight[:, None]).sum(0) / weight.sum()
+            torch.testing.assert_close(result.kept.position[image, -1], expected)
+            place[image] = result.kept.position[image]
+    plain = encoder(**EVIT | dict(arch=arch)).positions
+    tables = plain.tables((6, 8), torch.device("cpu"))
+    kept, geometry = steps[-1][-1].kept, geometries[0]
+    real = kept.index[:, :-1]
+    torch.testing.assert_close(geometry.rope.cos[:, 1:-1], tables.rope.cos[real])
+    torch.testing.assert_close(geometry.rope.sin[:, 1:-1], tables.rope.sin[real])
+    assert bool((geometry.rope.cos[:, 0] == 1).all()), "the class token is not rotated"
+    y, x = kept.position[:, -1].unbind(dim=1)
+    made = rope_table(y, x, (6.0, 8.0), 16, model.positions.spec)
+    torch.testing.assert_close(geometry.rope.cos[:, -1], made.cos)
+    torch.testing.assert_close(geometry.rope.sin[:, -1], made.sin)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("name", ["ToMe", "DPCKNN", "SiT", "PatchMerger", "Sinkhorn"])
+def test_merged_tokens_can_lie_in_the_mean_of_their_cells(name: str) -> None:
+    schedule = dict(type="cropr_mm.ExplicitTokens", num_keep={0: 28, 2: 16})
+    options = dict(reducer=dict(type=f"cropr_mm.{name}"), schedule=schedule)
+    model, plain = encoder(**options, synthetic_rope="mean"), encoder(**options)
+    kept = []
+    model.reducers["2"].register_forward_hook(lambda _m, _args, result: kept.append(result.kept))
+    images = torch.randn(2, 3, 48, 64)
+    torch.manual_seed(1)
+    (features,) = model(images)
+    torch.manual_seed(1)
+    assert not torch.equal(features, plain(images)[0])
+    position = kept[0].position
+    assert position.shape == (2, 16, 2)
+    if name == "ToMe":  # by size, hence plain means of the cells
+        cells = torch.stack([torch.arange(48) // 8, torch.arange(48) % 8], dim=1).float()
+        for image in range(2):
+            for slot in range(16):
+                mine = cells[kept[0].source[image] == slot]
+                torch.testing.assert_close(position[image, slot], mine.mean(0))
+    assert bool((position >= 0).all())
+    assert bool((position <= torch.tensor([5.0, 7.0])).all())
+
+
 def test_merging_again_follows_the_first_cells() -> None:
     tokens = Tokens(torch.arange(4.0)[None, :, None], torch.tensor([[3, 1, 0, 2]]), (2, 2))
     once = merge_tokens(tokens, torch.tensor([[0, 1, 1, 2]]), 3)
@@ -165,6 +226,18 @@ def test_merging_again_follows_the_first_cells() -> None:
     ("options", "message"),
     [
         ({**TOME, "fusion": dict(type="cropr_mm.LastLayerFusion")}, "ToMe merges .* fusion=None"),
+        (
+            {**TOME, "synthetic_rope": "slot"},
+            "synthetic_rope must be one of none, mean; got 'slot'",
+        ),
+        (
+            {**TOME, "synthetic_rope": "mean", "arch": ARCH | dict(rope=None)},
+            "expected a reducer .* with RoPE, got rope=None and such reducer",
+        ),
+        (
+            {**TOME, "synthetic_rope": "mean", "reducer": dict(type="cropr_mm.RandomPruner")},
+            "got rope='eva' and no such reducer",
+        ),
         ({**TOME, "use_rel_pos": True}, "ToMe makes tokens that belong to no cell"),
         ({**EVIT, "use_rel_pos": True}, "EViT makes tokens that belong to no cell"),
         (

@@ -1,21 +1,94 @@
-"""The table of methods is complete and the one in the documents."""
+"""The table of methods is complete, the one in the documents, and open to new ones."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
+import pytest
+import torch
+from torch import Tensor
+
+from cropr_mm import CroprViT
 from cropr_mm.analysis.methods import method_table, registered_methods
 from cropr_mm.reducers import SoftMerger, TokenMerger, TokenPruner, TokenRanker, TokenReducer
+from cropr_mm.registry import MODELS
+from cropr_mm.structures import Signals, Tokens
 
 DOC = Path(__file__).parents[2] / "docs/methods.md"
 
 
+@pytest.fixture
+def registry() -> Iterator[None]:
+    """Forgets what a test registers."""
+    before = dict(MODELS.module_dict)
+    yield
+    MODELS.module_dict.clear()
+    MODELS.module_dict.update(before)
+
+
+def rows() -> dict[str, list[str]]:
+    """Cells behind the name of each method."""
+    lines = [line.strip("| ").split(" | ") for line in method_table().splitlines()[2:]]
+    return {line[0].strip("`"): line[1:] for line in lines}
+
+
 def test_every_method_has_a_row() -> None:
     bases = {SoftMerger, TokenMerger, TokenPruner, TokenRanker, TokenReducer}
-    rows = method_table().splitlines()[2:]
-    names = [row.split("`")[1] for row in rows]
-    assert names == [method.__name__ for method in registered_methods()]
-    assert len(names) >= 14
+    assert list(rows()) == [method.__name__ for method in registered_methods()]
+    assert len(rows()) >= 14
     assert not bases & set(registered_methods())
 
 
 def test_the_documents_show_the_table_as_it_is_made() -> None:
     assert method_table() in DOC.read_text()
+
+
+@torch.no_grad()
+@pytest.mark.usefixtures("registry")
+def test_a_new_method_has_a_row_and_runs_as_soon_as_it_is_registered() -> None:
+    @MODELS.register_module()
+    class LoudPixels(TokenPruner):
+        needs = frozenset({"noise", "keys"})
+        site = "between"
+
+        def __init__(self, embed_dim: int, num_classes: int, power: float = 2.0) -> None:
+            super().__init__(embed_dim)
+            self.power = power
+            self.head = torch.nn.Linear(embed_dim, num_classes)
+
+        def score(self, tokens: Tokens, signals: Signals) -> Tensor:
+            return tokens.patches.float().abs().pow(self.power).sum(dim=-1)
+
+    assert rows()["LoudPixels"] == [
+        "tokens, whole",
+        "between attention and MLP",
+        "keys, random numbers",
+        "model's loss",
+        "fusion, or as left",
+        "yes",
+        "yes",
+        f"{384 * 150 + 150:,} (150 classes)".replace(",", " "),
+    ]
+    model = CroprViT(
+        dict(embed_dim=8, depth=4, num_heads=2),
+        img_size=32,
+        patch_size=8,
+        reducer=dict(type="cropr_mm.LoudPixels", num_classes=3),
+        schedule=dict(type="cropr_mm.ExplicitTokens", num_keep={0: 9, 1: 5}),
+        fusion=dict(type="cropr_mm.LastLayerFusion"),
+    ).eval()
+    (features,) = model(torch.randn(2, 3, 32, 32))
+    assert features.shape == (2, 8, 4, 4)
+    assert model.tokens_per_block() == [17, 10, 6, 17]
+
+
+@pytest.mark.usefixtures("registry")
+def test_a_method_that_the_table_cannot_build_does_not_hide_the_others() -> None:
+    count = len(rows())
+
+    @MODELS.register_module()
+    class Demanding(TokenMerger):
+        def __init__(self, embed_dim: int, taste: str) -> None:
+            super().__init__(embed_dim)
+
+    assert rows()["Demanding"] == ["needs taste", *["?"] * 7]
+    assert len(rows()) == count + 1

@@ -12,6 +12,7 @@ from cropr_mm.ops.gather import inverse_permutation
 from cropr_mm.reducers import (
     ATS,
     DPCKNN,
+    DTPS,
     ETPS,
     EViT,
     KMedoids,
@@ -20,10 +21,12 @@ from cropr_mm.reducers import (
     Sinkhorn,
     SiT,
     ToMe,
+    VariancePruner,
 )
+from cropr_mm.reducers.radial import axis
 from cropr_mm.reducers.sinkhorn import transport
 from cropr_mm.reducers.tps import squeeze
-from cropr_mm.schedules import Discs
+from cropr_mm.schedules import Discs, ShrinkingDiscs
 from cropr_mm.structures import Signals, Tokens
 
 
@@ -75,6 +78,33 @@ def test_squeezed_tokens_move_towards_their_guests() -> None:
 def test_a_host_without_guests_stays_as_it_is() -> None:
     kept = torch.tensor([[[1.0, 0.0], [0.0, 3.0]]])
     assert torch.equal(squeeze(kept, torch.tensor([[[2.0, 0.1]]]))[:, 1], kept[:, 1])
+
+
+@pytest.mark.parametrize(
+    ("temperature", "weights"),
+    [
+        # e for itself, exp(cosine / temperature) for the guests of cosine .894426 and 1
+        (0.5, [2.718282, math.exp(0.894426 / 0.5), math.exp(1 / 0.5)]),
+        (None, [1.0, 1.0, 1.0]),
+    ],
+)
+def test_temperature_sharpens_the_guests_and_none_takes_the_mean(
+    temperature: float | None, weights: list[float]
+) -> None:
+    x = tokens_of([(9, 9), (1, 0), (1, 0.5), (0, 1), (2, 0)], num_prefix=1)
+    signals = Signals(cls_row=row(0.4, 0.1, 0.3, 0.1))
+    kept = ETPS(2, temperature=temperature)(x, 2, signals).kept
+    own, first, second = weights
+    expected = torch.tensor([own + first + 2 * second, 0.5 * first]) / sum(weights)
+    torch.testing.assert_close(kept.x[0, 1], expected, atol=2e-6, rtol=0)
+    assert torch.equal(kept.x[0, 2], x.x[0, 3]), "no guests"
+
+
+@pytest.mark.parametrize("kind", [ETPS, DTPS])
+@pytest.mark.parametrize("temperature", [0.0, -1.0, 0.001, float("nan")])
+def test_a_temperature_that_overflows_is_refused(kind: type, temperature: float) -> None:
+    with pytest.raises(ValueError, match=r"temperature >= 0.02 or None, got"):
+        kind(4, temperature=temperature)
 
 
 def test_etps_squeezes_what_the_class_token_looks_at_least() -> None:
@@ -216,11 +246,63 @@ def test_dpc_knn_weighs_by_what_it_learns() -> None:
     assert method.importance.weight.grad.abs() > 0
 
 
+@torch.no_grad()
+def test_raw_variance_is_that_of_the_image_before_it_was_normalised() -> None:
+    torch.manual_seed(0)
+    std = (58.0, 20.0, 3.0)
+    raw = torch.randn(2, 3, 16, 24) * 40
+    seen = []
+    reducer = dict(type="cropr_mm.VariancePruner", std=std)
+    model = CroprViT(
+        dict(embed_dim=8, depth=4, num_heads=2),
+        img_size=(16, 24),
+        patch_size=4,
+        reducer=reducer,
+        schedule=dict(type="cropr_mm.ExplicitTokens", num_keep={0: 9, 1: 4}),
+    )
+    for module in model.reducers.values():
+        module.register_forward_hook(lambda *args: seen.append((args[1], args[2])))
+    model(raw / torch.tensor(std)[:, None, None])
+    for (tokens, num_keep, _), result in seen:
+        for image in range(2):
+            cells = raw[image].unfold(1, 4, 4).unfold(2, 4, 4).flatten(1, 2).flatten(2)
+            mean = cells.var(dim=2, correction=0).mean(dim=0)[tokens.index[image]]
+            best = mean.argsort(descending=True)[:num_keep].sort().values
+            assert torch.equal(result.kept.index[image], tokens.index[image, best])
+    with pytest.raises(ValueError, match=r"std of 3 channels, got \(1.0,\)"):
+        VariancePruner(8, std=[1.0])(tokens, 2, Signals(variance=torch.ones(2, 9, 3)))
+    with pytest.raises(ValueError, match="positive standard deviations"):
+        VariancePruner(8, std=[1.0, 0.0, 1.0])
+
+
 @pytest.mark.parametrize(("compat", "expected"), [(False, [1, 5]), (True, [0, 3])])
 def test_k_medoids_and_the_released_rule(compat: bool, expected: list[int]) -> None:
     tokens = tokens_of([[0.0], [1.0], [2.0], [10.0], [11.0], [14.0]])
     weight = row(0.1, 0.3, 0.2, 0.1, 0.2, 0.4)
     kept = KMedoids(1, compat=compat)(tokens, 2, Signals(column_mean=weight)).kept
+    assert kept.index.tolist() == [expected]
+
+
+@pytest.mark.parametrize(
+    ("compat", "count", "iterations", "expected"),
+    [
+        # From token 2 at place 2: the farthest is 5 at 14, then 3 at 10 (4 from the nearest chosen
+        # one), in the released code 0 at 0 (14 from the farthest chosen one).
+        (False, 3, 0, [2, 3, 5]),
+        (True, 3, 0, [0, 2, 5]),
+        # Sums of distances inside {0, 1, 2} and {10, 11, 14}: 3, 2, 3 and 5, 4, 7; to all tokens:
+        # 38, 34, 32 and 32, 34, 46.
+        (False, 2, 3, [1, 4]),
+        (True, 2, 3, [2, 3]),
+    ],
+)
+def test_k_medoids_of_equal_weight_begin_far_from_each_other(
+    compat: bool, count: int, iterations: int, expected: list[int]
+) -> None:
+    tokens = tokens_of([[0.0], [1.0], [2.0], [10.0], [11.0], [14.0]])
+    method = KMedoids(1, iterations, compat, equal_weight=True)
+    assert method.needs == {"noise"}
+    kept = method(tokens, count, Signals(noise=row(0.1, 0.3, 0.9, 0.1, 0.2, 0.4))).kept
     assert kept.index.tolist() == [expected]
 
 
@@ -261,6 +343,50 @@ def test_discs_have_the_published_counts(norm: str, ratio: float, counts: tuple)
     assert tuple(schedule(num_patches=196, **setting).values()) == counts
     with pytest.raises(ValueError, match="expected a square grid, got 195 patches"):
         schedule(num_patches=195, **setting)
+
+
+@pytest.mark.parametrize(
+    ("norm", "ratio", "counts"),
+    [("l1", 0.5, [92, 40, 24]), ("l1", 0.7, [136, 92, 68]), ("l2", 0.7, [140, 96, 68])],
+)
+def test_discs_of_the_released_coordinates(norm: str, ratio: float, counts: list[int]) -> None:
+    setting: dict[str, Any] = dict(num_prefix=1, depth=12, window_size=None, last_site=10)
+    plan = Discs(ratio, (3, 6, 9), norm, compat=True)(num_patches=196, **setting)
+    assert list(plan.values()) == counts
+    tokens = Tokens(torch.zeros(1, 196, 2), torch.arange(196)[None], (14, 14))
+    distance = -RadialPruner(2, norm, compat=True).score(tokens, Signals())[0]
+    ordered = distance.sort().values
+    for count in counts:
+        assert ordered[count - 1] < ordered[count], "whole rings of the pruner"
+
+
+@pytest.mark.parametrize(
+    ("norm", "compat", "counts"),
+    [
+        # radii 9.19 - step * 8.19 / 8 of patches at half numbers from 0.5 to 6.5
+        ("l2", False, [184, 164, 120, 80, 52, 32, 12]),
+        ("l2", True, [184, 164, 120, 80, 52, 32, 12]),
+        ("linf", False, [144, 100, 64, 64, 36, 16, 16]),
+        # radii 11.5, 10, 8.5, 7, 5.5, 4, 2.5 take sums up to 11, 10, 8, 7, 5, 4, 2
+        ("l1", False, [184, 172, 136, 112, 60, 40, 12]),
+        ("l1", True, [184, 156, 136, 84, 60, 24, 12]),
+    ],
+)
+def test_discs_that_shrink_linearly(norm: str, compat: bool, counts: list[int]) -> None:
+    setting: dict[str, Any] = dict(num_prefix=1, depth=12, window_size=None, last_site=10)
+    schedule = ShrinkingDiscs(range(2, 9), norm, compat=compat)
+    assert list(schedule(num_patches=196, **setting).values()) == counts
+    assert set(schedule(num_patches=196, progress=0.0, **setting).values()) == {196}
+    with pytest.raises(ValueError, match="expected a square grid, got 195 patches"):
+        schedule(num_patches=195, **setting)
+
+
+@pytest.mark.parametrize("side", [7, 14, 24, 32])
+def test_released_coordinates_are_steps_in_single_precision(side: int) -> None:
+    coordinates = torch.tensor(axis(side, compat=True))
+    expected = torch.linspace(-side // 2, side // 2, side)
+    torch.testing.assert_close(coordinates, expected, rtol=3e-7, atol=1e-7)
+    assert coordinates.tolist() == axis(side, compat=True), "numbers of single precision"
 
 
 @pytest.mark.parametrize("norm", ["l1", "l2", "linf"])

@@ -12,7 +12,7 @@ from mmengine.model import BaseModel
 from mmengine.structures import BaseDataElement, PixelData
 from torch import Tensor, nn
 
-from cropr_mm import CroprViT
+from cropr_mm import CroprPVT, CroprViT
 from cropr_mm.checkpoints.errors import CheckpointError
 from cropr_mm.hooks import CroprAuxLossHook
 from cropr_mm.optim.clip_groups import auxiliary_parameters
@@ -91,6 +91,27 @@ def test_the_share_of_kept_tokens_learns_to_be_the_schedules(name: str) -> None:
     losses["loss_keep_b02"].backward()
     predictor = model.backbone.reducers["2"].predictor
     assert predictor.fc3.weight.grad.abs().sum() > 0
+
+
+@pytest.mark.parametrize("name", ["DynamicViT", "DTPS"])
+def test_masks_learn_on_a_pyramid_too(name: str) -> None:
+    model = model_of(name)
+    model.backbone = CroprPVT(
+        dict(depths=(1, 1, 2, 2), embed_dims=(8, 8, 8, 8), num_heads=(1, 1, 2, 2)),
+        img_size=32,
+        stage=2,
+        out_indices=(2, 3),
+        reducer=dict(type=f"cropr_mm.{name}"),
+        schedule=dict(type="cropr_mm.ExplicitTokens", num_keep={0: 3}),
+    )
+    listen(model, target=KEEP)
+    steps = record(model)
+    losses = run(model)
+    share = steps[0].kept.policy.mean(1) - 3 / 4
+    torch.testing.assert_close(losses["loss_keep_b00"], 2 * share.square().mean())
+    sum(losses.values()).backward()
+    for parameter in model.backbone.reducers.parameters():
+        assert bool(parameter.grad.abs().sum() > 0)
 
 
 def test_their_parameters_are_clipped_with_the_model() -> None:

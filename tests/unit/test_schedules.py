@@ -17,13 +17,14 @@ from cropr_mm.schedules import (
     InflectedRate,
     KeepRatios,
     Schedule,
+    ShrinkingDiscs,
     Stages,
     WindowStages,
 )
 
 SCHEDULES = [
     *(ConstantRate, Discs, ExplicitTokens, InflectedRate),
-    *(KeepRatios, Stages, WindowStages),
+    *(KeepRatios, ShrinkingDiscs, Stages, WindowStages),
 ]
 
 
@@ -212,6 +213,20 @@ def test_keep_ratios_count_real_tokens() -> None:
         KeepRatios(0.001, [3])(num_patches=196, **setting)
 
 
+def test_a_share_of_live_tokens_counts_the_fused_one_and_rounds_up() -> None:
+    setting: dict[str, Any] = dict(num_prefix=1, depth=12, window_size=None, last_site=10)
+    schedule = KeepRatios(0.7, [3, 6, 9], share_of="live")
+    # ceil(137.2), ceil(96.6), ceil(67.9); fused: 138 + 1, ceil(97.3) + 1, ceil(69.3) + 1
+    assert schedule(num_patches=196, **setting) == {3: 138, 6: 97, 9: 68}
+    assert schedule(num_patches=196, num_fused=1, **setting) == {3: 139, 6: 99, 9: 71}
+    assert schedule(num_patches=196, num_fused=1, progress=0.0, **setting) == dict.fromkeys(
+        [3, 6, 9], 196
+    )
+    assert ask(KeepRatios(0.3, [3], share_of="live"), 10) == {3: 3}, "3.0000000000000004 or not"
+    with pytest.raises(ValueError, match="share_of 'image' or 'live', got 'all'"):
+        KeepRatios(0.7, [3], share_of="all")
+
+
 def test_keep_ratios_are_exact_where_floats_are_not() -> None:
     assert 0.29 * 100 < 29
     assert ask(KeepRatios(0.29, [3]), 100) == {3: 29}
@@ -329,6 +344,9 @@ def test_a_model_without_room_for_a_step_is_named() -> None:
         (lambda: InflectedRate([8], 0.5), "inflection=0 with a list"),
         (lambda: KeepRatios(1.5, [1]), r"\(0, 1\], got 1.5"),
         (lambda: ExplicitTokens({}), r"got \[\]"),
+        (lambda: ShrinkingDiscs([3, 2]), r"ascending 0-based blocks, got \[3, 2\]"),
+        (lambda: ShrinkingDiscs([2], "l3"), "'linf', got 'l3'"),
+        (lambda: ShrinkingDiscs([2], min_radius=0), "min_radius > 0, got 0"),
     ],
 )
 def test_bad_arguments_fail_at_once(build, message: str) -> None:
@@ -352,6 +370,10 @@ def test_schedules_are_registered_and_refuse_unknown_arguments(kind: type[Schedu
         KeepRatios(0.7, [2, 4]),
         ExplicitTokens({2: 50}),
         Discs(0.7, [2, 4]),
+        Discs(0.7, [2, 4], compat=True),
+        ShrinkingDiscs([2, 3, 4]),
+        ShrinkingDiscs([2, 3, 4], "l1", compat=True),
+        KeepRatios(0.7, [2, 4], share_of="live"),
         InflectedRate(8, 0.5),
     ],
     ids=lambda schedule: type(schedule).__name__,

@@ -53,19 +53,19 @@ def test_no_rectangle_is_an_error(num_tokens: int) -> None:
         window_rectangle(num_tokens, 2, (8, 8))
 
 
-def test_patch_variance_is_the_mean_over_channels_of_the_biased_variance() -> None:
+def test_patch_variance_is_the_biased_variance_of_each_channel() -> None:
     img = torch.zeros(1, 2, 2, 4)
     img[0, 0, :, :2] = torch.tensor([[0.0, 2.0], [0.0, 2.0]])  # variance 1
     img[0, 1, :, :2] = torch.tensor([[0.0, 0.0], [0.0, 4.0]])  # variance 3
     img[0, 0, :, 2:] = 5.0
-    assert patch_variance(img, 2).tolist() == [[2.0, 0.0]]
+    assert patch_variance(img, 2).tolist() == [[[1.0, 3.0], [0.0, 0.0]]]
 
 
 def test_patch_variance_follows_raster_order() -> None:
     img = torch.randn(2, 3, 8, 12)
     expected = [
         [
-            img[b, :, 4 * y : 4 * y + 4, 4 * x : 4 * x + 4].flatten(1).var(1, correction=0).mean()
+            img[b, :, 4 * y : 4 * y + 4, 4 * x : 4 * x + 4].flatten(1).var(1, correction=0).tolist()
             for y in range(2)
             for x in range(3)
         ]
