@@ -7,13 +7,14 @@ rounds; absolute times of two separate runs do not compare.
 
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 MAX_LOAD = 0.3
 """Busy cores by other processes above which a timing does not count."""
@@ -23,7 +24,7 @@ MIN_ROUNDS = 5
 
 
 class Ratio(NamedTuple):
-    """How many times faster one function is than another, with its 95 % interval."""
+    """Ratio of two medians of one run, with its 95 % interval."""
 
     value: float
     low: float
@@ -31,6 +32,33 @@ class Ratio(NamedTuple):
 
     def __str__(self) -> str:
         return f"{self.value:.2f}x ({self.low:.2f}-{self.high:.2f})"
+
+    def text(self, rounds: int, unit: str = "x") -> str:
+        """For a table; without the interval where it comes from too few rounds."""
+        interval = f"{self.low:.2f}-{self.high:.2f}" if rounds >= MIN_ROUNDS else "-"
+        return f"{self.value:.2f}{unit} ({interval})"
+
+
+def resampled_medians(times: Sequence[float], samples: int = 2000) -> NDArray[np.float64]:
+    """Medians of bootstrap samples of rounds.
+
+    Args:
+        times: Times of one function, in order of rounds.
+        samples: Bootstrap samples. All functions of one run get the same rounds in each.
+
+    Returns:
+        Medians in the unit of the times, shape (samples,).
+    """
+    rounds = np.random.default_rng(0).integers(len(times), size=(samples, len(times)))
+    return np.median(np.asarray(times)[rounds], axis=-1)
+
+
+def ratio(
+    value: float, resampled_above: NDArray[np.float64], resampled_below: NDArray[np.float64]
+) -> Ratio:
+    """A ratio and its interval from bootstrap samples of both parts, shape (samples,) each."""
+    low, high = np.quantile(resampled_above / resampled_below, [0.025, 0.975])
+    return Ratio(value, float(low), float(high))
 
 
 @dataclass(frozen=True)
@@ -77,11 +105,8 @@ class Latencies:
             base: Function that it is compared with.
             samples: Bootstrap samples of rounds; both functions use the same rounds of a sample.
         """
-        pair = np.array([self.times[base], self.times[name]])
-        rounds = np.random.default_rng(0).integers(pair.shape[1], size=(samples, pair.shape[1]))
-        medians = np.median(pair[:, rounds], axis=-1)  # (2, samples)
-        low, high = np.quantile(medians[0] / medians[1], [0.025, 0.975])
-        return Ratio(self.median(base) / self.median(name), float(low), float(high))
+        above, below = (resampled_medians(self.times[n], samples) for n in (base, name))
+        return ratio(self.median(base) / self.median(name), above, below)
 
     def table(
         self, base: str | None = None, columns: Mapping[str, Mapping[str, str]] | None = None
@@ -98,13 +123,9 @@ class Latencies:
         for name in self.times:
             spread = f"{self.quantile(name, 0.1):.1f}-{self.quantile(name, 0.9):.1f}"
             row = [name, f"{self.throughput(name):.2f}", f"{self.median(name):.1f}", spread]
-            row += [self._speedup_text(name, base)] if base else []
+            row += [self.speedup(name, base).text(len(self.times[name]))] if base else []
             rows.append([*row, *(texts[name] for texts in columns.values())])
         return format_table(rows)
-
-    def _speedup_text(self, name: str, base: str) -> str:
-        ratio = self.speedup(name, base)
-        return str(ratio) if len(self.times[name]) >= MIN_ROUNDS else f"{ratio.value:.2f}x (-)"
 
     def as_dict(self, base: str | None = None) -> dict[str, Any]:
         """Everything in plain types for JSON; with ``base``, speed-ups against that function."""
@@ -136,6 +157,7 @@ def measure(
     rounds: int = 10,
     warmup: int = 2,
     items: int = 1,
+    before: Mapping[str, Callable[[], object]] | None = None,
     device: str | torch.device = "cpu",
 ) -> Latencies:
     """Time functions in turn.
@@ -145,6 +167,7 @@ def measure(
         rounds: Timed calls of each function.
         warmup: Calls of each function before that, in the same order.
         items: Images that one call processes.
+        before: What runs untimed right before each timed call of a function, by its name.
         device: Device that the functions compute on; CUDA is synchronised around each call.
 
     Raises:
@@ -164,6 +187,8 @@ def measure(
     times: dict[str, list[float]] = {name: [] for name in functions}
     for _ in range(rounds):
         for name, function in functions.items():
+            if before and name in before:
+                before[name]()
             times[name].append(_milliseconds(function, device))
     return Latencies(
         times={name: tuple(values) for name, values in times.items()},

@@ -10,8 +10,8 @@ import torch
 import torch._dynamo
 from torch import Tensor, nn
 
-from cropr_mm.analysis.floor import Floor, measure_floor
-from cropr_mm.analysis.latency import MAX_LOAD, Latencies, Ratio, measure
+from cropr_mm.analysis.floor import Floor, measure_with_floors
+from cropr_mm.analysis.latency import Latencies, Ratio
 from cropr_mm.analysis.machine import peak_memory
 from cropr_mm.analysis.mode import Mode
 from cropr_mm.analysis.products import record_products
@@ -48,19 +48,9 @@ class SideBySide:
     floors: Mapping[str, Floor]
     memory: Mapping[str, int | None]
 
-    @property
-    def load(self) -> float:
-        """Cores that other processes kept busy, in the worst of the runs."""
-        return max(self.latencies.load, *(floor.load for floor in self.floors.values()))
-
-    @property
-    def is_idle(self) -> bool:
-        """Whether the machine was idle enough for the times to count."""
-        return self.load <= MAX_LOAD
-
-    def times_floor(self, name: str) -> float:
+    def times_floor(self, name: str) -> Ratio:
         """Median time in multiples of the floor of its encoder."""
-        return self.latencies.median(name) / self.floors[name].ms
+        return self.floors[name].multiple(self.latencies.times[name])
 
     def against(self, base: str) -> dict[str, Ratio]:
         """How many times faster than another entry each one is, by name."""
@@ -73,14 +63,16 @@ class SideBySide:
         for name, function in record["functions"].items():
             function["speedup_over"] = {base: over[base][name]._asdict() for base in bases}
             function["floor"] = self.floors[name].as_dict()
-            function["times_floor"] = self.times_floor(name)
+            function["times_floor"], *interval = self.times_floor(name)
+            function["times_floor_interval"] = interval
             function["peak_memory_bytes"] = self.memory[name]
-        return {**record, "load": self.load, "idle": self.is_idle}
+        return record
 
     @property
     def warning(self) -> str:
         """What to say behind a title where the times do not count; else empty."""
-        return "" if self.is_idle else f"; NOT IDLE, load {self.load:.2f}: does not count"
+        load = self.latencies.load
+        return "" if self.latencies.is_idle else f"; NOT IDLE, load {load:.2f}: does not count"
 
     def table(self, columns: Mapping[str, Mapping[str, str]] | None = None) -> str:
         """Aligned text.
@@ -88,10 +80,9 @@ class SideBySide:
         Args:
             columns: Further columns by title: text by name.
         """
-        columns = {
-            "x of encoder floor": {name: f"{self.times_floor(name):.2f}" for name in self.floors},
-            **(columns or {}),
-        }
+        rounds = {name: len(times) for name, times in self.latencies.times.items()}
+        multiples = {name: self.times_floor(name).text(rounds[name], "") for name in self.floors}
+        columns = {"x of encoder floor": multiples, **(columns or {})}
         if any(self.memory.values()):
             columns["peak GiB"] = {n: f"{(m or 0) / 2**30:.2f}" for n, m in self.memory.items()}
         return self.latencies.table(self._base, columns)
@@ -150,20 +141,27 @@ def time_side_by_side(
     Raises:
         ValueError: If there is nothing to time, or a count is too small.
     """
-    timing: dict[str, Any] = dict(rounds=rounds, warmup=warmup, device=mode.device)
-    calls = {name: partial(entry.call, batch) for name, entry in entries.items()}
+    calls = {name: partial(_run, mode, entry.call, batch) for name, entry in entries.items()}
     encoders = {id(entry.encoder): entry.encoder for entry in entries.values()}
     images = next(iter(entries.values())).images(batch)
-    with mode.running():
-        latencies = measure(calls, items=len(images), **timing)
-        products = {
-            str(key): record_products(partial(encoder, images)) for key, encoder in encoders.items()
-        }
-        floors = measure_floor(products, **timing)
-        memory = {name: peak_memory(call, mode.device) for name, call in calls.items()}
-    return SideBySide(
-        latencies, {name: floors[str(id(entry.encoder))] for name, entry in entries.items()}, memory
+    products = {
+        str(key): record_products(partial(_run, mode, encoder, images))
+        for key, encoder in encoders.items()
+    }
+    latencies, floors = measure_with_floors(
+        calls, products, items=len(images), rounds=rounds, warmup=warmup, device=mode.device
     )
+    return SideBySide(
+        latencies,
+        {name: floors[str(id(entry.encoder))] for name, entry in entries.items()},
+        {name: peak_memory(call, mode.device) for name, call in calls.items()},
+    )
+
+
+def _run(mode: Mode, call: Callable[[Any], object], batch: Any) -> object:
+    """One call; autocast casts weights anew in each, as in a test loop."""
+    with mode.running():
+        return call(batch)
 
 
 def _compiled(module: nn.Module) -> Callable:

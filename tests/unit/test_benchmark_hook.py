@@ -96,6 +96,8 @@ def test_record_holds_counts_floors_and_parts(tmp_path: Path) -> None:
         assert floor["macs_linear"] == 2 * cost.linear, "of the batch"
         median = record["encoder"]["functions"][name]["median_ms"]
         assert floor["encoder_times_floor"] == pytest.approx(median / floor["ms"])
+        one_round = [floor["encoder_times_floor"]] * 2
+        assert floor["encoder_times_floor_interval"] == pytest.approx(one_round)
         parts = record["parts"][name]
         assert set(parts) == {*record["parts"]["contain"], "sum"}
         assert parts["encoder"]["median_ms"] > 0

@@ -24,6 +24,15 @@ def test_functions_take_turns_after_their_warm_up() -> None:
     assert [len(times) for times in result.times.values()] == [3, 3]
 
 
+def test_what_runs_before_a_call_is_not_in_its_time() -> None:
+    calls: list[str] = []
+    nap = dict(b=lambda: (calls.append("-"), time.sleep(0.02)))
+    functions = {name: lambda name=name: calls.append(name) for name in "ab"}
+    result = measure(functions, rounds=2, warmup=1, before=nap)
+    assert "".join(calls) == "ab" + "a-ba-b"
+    assert result.median("b") < 10
+
+
 def test_times_are_milliseconds_of_wall_time() -> None:
     result = measure({"nap": lambda: time.sleep(0.02)}, rounds=3, warmup=0)
     assert all(20 <= t < 200 for t in result.times["nap"])

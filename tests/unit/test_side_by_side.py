@@ -67,12 +67,15 @@ def test_a_run_says_times_speed_ups_and_floors(tmp_path: Path) -> None:
     for name, entry in record["functions"].items():
         assert entry["times_floor"] == pytest.approx(entry["median_ms"] / entry["floor"]["ms"])
         assert len(entry["times_ms"]) == 5, name
+        low, high = entry["times_floor_interval"]
+        assert low <= entry["times_floor"] <= high
     assert record["functions"]["dense"]["speedup"]["value"] == 1.0
     assert record["images_per_call"] == 2
     head, *rows = result.table().splitlines()
     assert head.split("  ")[-1].strip() == "x of encoder floor"
     assert [row.split()[0] for row in rows] == ["dense", "mine", "random"]
-    assert rows[0].split()[-1] == f"{result.times_floor('dense'):.2f}"
+    value, low, high = result.times_floor("dense")
+    assert rows[0].endswith(f"  {value:.2f} ({low:.2f}-{high:.2f})")
     draw_groups({"batch 2": record}, tmp_path / "speed.png")
     pixels = np.array(Image.open(tmp_path / "speed.png").convert("RGB")).reshape(-1, 3)
     for colour in ((0x1F, 0x77, 0xB4), (0xFF, 0x7F, 0x0E), (0x2C, 0xA0, 0x2C)):
