@@ -55,8 +55,9 @@ def make_entries(
         encoder.switch_to_deploy()
     modules: dict[str, nn.Module] = {**encoders, **made}
     stands_for = {**encoders, **dict.fromkeys(made, encoders[first])}
-    for name in {"dense", "timm"} & set(made):
-        stands_for[name] = encoders[first].unpruned()
+    stands_for |= {name: made[name] for name in OF_OURS if name in made}
+    if "timm" in made:
+        stands_for["timm"] = made["dense"] if "dense" in made else encoders[first].unpruned()
     order = dict.fromkeys([*(["dense"] if "dense" in made else []), *encoders, *made])
     entries = {}
     for name in order:
