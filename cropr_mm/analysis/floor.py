@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from cropr_mm.analysis.latency import Latencies, Ratio, measure, ratio, resampled_medians
+from cropr_mm.analysis.packing import pack, packed_linear
 from cropr_mm.analysis.products import Gemm, Product, Products, Sdpa, is_linear, macs
 
 _MIN_MS = (
@@ -114,8 +115,9 @@ def measure_with_floors(
     """Time functions, and in turn with them the products of encoders.
 
     Each distinct shape is measured once a round, on random numbers in the layout of the encoder,
-    without gradient, right after an untimed call. Operands share memory, so no more of it is needed
-    than the largest take; they stay in the cache where they fit, which makes this a floor.
+    without gradient, right after an untimed call, which also packs weights. Operands share memory,
+    so no more of it is needed than the largest take; they stay in the cache where they fit, which
+    makes this a floor.
 
     Args:
         functions: What is compared with the floors, see :func:`measure`; may be none. Names do not
@@ -170,6 +172,7 @@ class _Operands:
     def __init__(self, device: torch.device) -> None:
         self.device = device
         self._pools: dict[tuple[int, torch.dtype], Tensor] = {}
+        self._packed: tuple[Gemm, Tensor] | None = None  # of the last product alone: they are large
 
     def call(self, product: Product) -> Callable[[], Tensor]:
         """The product as a function without arguments."""
@@ -181,6 +184,11 @@ class _Operands:
         a, b = (gemm.rows, gemm.inner), (gemm.columns, gemm.inner)
         if gemm.batch is None and gemm.columns == 1:
             return torch.mv(self._take(0, a, gemm.dtype), self._take(1, b[1:], gemm.dtype))
+        if gemm.packed:
+            x, weight = self._take(0, a, gemm.dtype), self._take(1, b, gemm.dtype)
+            if self._packed is None or self._packed[0] != gemm:
+                self._packed = gemm, pack(weight, gemm.rows)
+            return packed_linear(x, weight, self._packed[1])
         if gemm.batch is None:
             return F.linear(self._take(0, a, gemm.dtype), self._take(1, b, gemm.dtype))
         left = self._take(0, (gemm.batch, *a), gemm.dtype)

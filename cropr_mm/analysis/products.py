@@ -6,7 +6,7 @@ of activations with each other are those of attention.
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeGuard
 
 import torch
 import torch.nn.functional as F
@@ -25,6 +25,7 @@ class Gemm(NamedTuple):
         columns: 1 for a vector.
         batch: None for a product with weights; for activations, how many products one call runs.
         dtype: Of the result, so that autocast is seen.
+        packed: Whether its weights are packed, see :mod:`cropr_mm.analysis.packing`.
     """
 
     rows: int
@@ -32,6 +33,7 @@ class Gemm(NamedTuple):
     columns: int
     batch: int | None
     dtype: torch.dtype
+    packed: bool = False
 
     @property
     def macs(self) -> int:
@@ -69,7 +71,7 @@ Products = Mapping[Product, int]
 """How often each product occurs."""
 
 
-def is_linear(product: Product) -> bool:
+def is_linear(product: Product) -> TypeGuard[Gemm]:
     """Whether this is a product with weights."""
     return isinstance(product, Gemm) and product.batch is None
 

@@ -53,6 +53,7 @@ def test_compiled_beside_eager(tool: Tool, tmp_path: Path, form: tuple[str, ...]
     rows = [line.split("  ")[0] for line in out.splitlines() if "x (" in line]
     assert rows == ["cropr_small", "cropr_small, compiled"]
     assert ("weights frozen" in out) == ("--freeze" in form)
+    assert ("x of packed floor" in out) == ("--freeze" in form and torch._C.has_mkl)
 
 
 def test_a_whole_detector_against_its_dense_twin(tool: Tool, tmp_path: Path) -> None:

@@ -9,9 +9,10 @@ import torch
 from torch import nn
 
 from cropr_mm import CroprViT
-from cropr_mm.analysis import floor
+from cropr_mm.analysis import floor, packing
 from cropr_mm.analysis.complexity import encoder_cost, meta_twin
 from cropr_mm.analysis.floor import Floor, measure_with_floors
+from cropr_mm.analysis.packing import packed_products
 from cropr_mm.analysis.products import Gemm, Sdpa, macs, record_products
 
 F32 = torch.float32
@@ -166,6 +167,38 @@ def test_every_kind_of_product_can_be_measured(dtype: torch.dtype) -> None:
         assert out.dtype == dtype
     _, floors = measure_with_floors({}, {"all": products}, rounds=1, warmup=0)
     assert all(ms > 0 for (ms,) in floors["all"].times.values())
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_packed_weights_give_the_same_numbers(
+    dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    layer, other = Gemm(8, 64, 48, None, dtype), Gemm(16, 64, 32, None, dtype)
+    found = packed_products({layer: 3, other: 1})
+    if found is None:
+        pytest.skip(f"this CPU packs no weights in {dtype}")
+    assert found == {layer._replace(packed=True): 3, other._replace(packed=True): 1}
+    packings = []
+    real = floor.pack
+    monkeypatch.setattr(floor, "pack", lambda *args: (packings.append(args[1]), real(*args))[1])
+    operands = floor._Operands(torch.device("cpu"))
+    for product in (layer, layer, other, layer):
+        expected = operands.call(product)()
+        got = operands.call(product._replace(packed=True))()
+        error = (got.float() - expected.float()).abs().max()
+        assert error <= 8 * torch.finfo(dtype).eps * expected.float().abs().max()
+    assert packings == [8, 16, 8], "the last one stays"
+
+
+def test_only_layers_are_packed_and_only_where_the_cpu_can(monkeypatch: pytest.MonkeyPatch) -> None:
+    layer, vector = Gemm(8, 4, 6, None, F32), Gemm(8, 4, 1, None, F32)
+    rows, attention = Gemm(8, 4, 6, 3, F32), Sdpa(2, 2, 8, 6, 4, False, F32)
+    products = {layer: 1, vector: 2, rows: 3, attention: 4}
+    monkeypatch.setattr(packing, "_is_packed", lambda dtype: True)
+    others = {vector: 2, rows: 3, attention: 4}
+    assert packed_products(products) == {layer._replace(packed=True): 1} | others
+    monkeypatch.setattr(packing, "_is_packed", lambda dtype: False)
+    assert packed_products(products) is None
 
 
 def test_no_product_is_named() -> None:
