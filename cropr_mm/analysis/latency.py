@@ -16,6 +16,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from cropr_mm.analysis.machine import synchronize
+
 MAX_LOAD = 0.3
 """Busy cores by other processes above which a timing does not count."""
 
@@ -168,7 +170,7 @@ def measure(
         warmup: Calls of each function before that, in the same order.
         items: Images that one call processes.
         before: What runs untimed right before each timed call of a function, by its name.
-        device: Device that the functions compute on; CUDA is synchronised around each call.
+        device: Device that the functions compute on; it is synchronised around each call.
 
     Raises:
         ValueError: If there is nothing to time, or a count is too small.
@@ -211,12 +213,10 @@ def format_table(rows: list[list[str]]) -> str:
 
 def _milliseconds(function: Callable[[], object], device: torch.device) -> float:
     """Wall time of one call, the device's queue empty before and after."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
+    synchronize(device)
     start = time.perf_counter()
     function()
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
+    synchronize(device)
     return 1e3 * (time.perf_counter() - start)
 
 

@@ -31,6 +31,14 @@ def versions() -> dict[str, str | None]:
     return {"python": platform.python_version(), **found, "cuda": torch.version.cuda}
 
 
+def synchronize(device: torch.device) -> None:
+    """Wait until a device has done all that was given to it; a CPU does it at once."""
+    if device.type in ("cuda", "xpu"):
+        getattr(torch, device.type).synchronize(device)
+    elif device.type == "mps":
+        torch.mps.synchronize()
+
+
 def peak_memory(function: Callable[[], object], device: str | torch.device) -> int | None:
     """Most memory that tensors occupied while a function ran, in bytes; None without CUDA.
 

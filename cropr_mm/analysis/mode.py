@@ -41,8 +41,11 @@ class Mode:
             raise ValueError(f"expected sdpa auto, flash or math, got {self.sdpa}")
         if self.sdpa != "auto" and not hasattr(_ATTENTION, "sdpa_kernel"):
             raise ValueError(f"sdpa={self.sdpa} needs torch 2.3 or newer, got {torch.__version__}")
-        if torch.device(self.device).type == "cuda" and not torch.cuda.is_available():
-            raise ValueError(f"expected a device that is there, got {self.device} without CUDA")
+        there = available_devices()
+        if self.device not in (*there, "meta"):
+            raise ValueError(
+                f"expected a device that is there ({', '.join(there)}), got {self.device}"
+            )
 
     @property
     def torch_dtype(self) -> torch.dtype:
@@ -68,6 +71,16 @@ class Mode:
 
     def __str__(self) -> str:
         return f"{self.dtype}, attention kernel {self.sdpa}, {self.device}"
+
+
+def available_devices() -> list[str]:
+    """Names of the devices that torch can use here; a kind alone stands for its current one."""
+    found = ["cpu"]
+    for kind in ("cuda", "xpu"):
+        module = getattr(torch, kind, None)  # torch 2.1 has no xpu
+        if module is not None and module.is_available():
+            found += [kind, *(f"{kind}:{i}" for i in range(module.device_count()))]
+    return [*found, "mps"] if torch.backends.mps.is_available() else found
 
 
 def freeze_weights(freeze: bool, compile: bool) -> None:

@@ -1,5 +1,6 @@
 """Timing several encoders or models in turn: what is timed, and what the tables say."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,9 @@ from mmengine.config import Config
 from PIL import Image
 
 from cropr_mm.analysis.entries import make_entries, native_size, random_batch, with_image_size
-from cropr_mm.analysis.mode import Mode
+from cropr_mm.analysis.mode import Mode, available_devices
+from cropr_mm.analysis.packing import packed_products
+from cropr_mm.analysis.products import Gemm, is_linear
 from cropr_mm.analysis.side_by_side import time_side_by_side
 from cropr_mm.analysis.speed_plot import draw_groups
 from cropr_mm.runner import load_config
@@ -60,9 +63,10 @@ def test_a_run_says_times_speed_ups_and_floors(tmp_path: Path) -> None:
     result = time_side_by_side(entries, images, CPU, rounds=5, warmup=1)
 
     assert set(result.latencies.times) == {"dense", "mine", "random"}
-    assert result.floors["mine"] is result.floors["random"]
-    dense, mine = result.floors["dense"], result.floors["mine"]
-    assert sum(dense.products.values()) == sum(mine.products.values()) - 1  # its scorer
+    dense, mine, random = (result.floors[name].products for name in ("dense", "mine", "random"))
+    assert sum(dense.values()) == sum(mine.values()) - 1  # its scorer
+    scores = Gemm(2 * 17, 192, 1, None, torch.float32)
+    assert {p: n for p, n in mine.items() if p != scores} == random, "it has no scores"
     record = result.as_dict()
     for name, entry in record["functions"].items():
         assert entry["times_floor"] == pytest.approx(entry["median_ms"] / entry["floor"]["ms"])
@@ -80,6 +84,29 @@ def test_a_run_says_times_speed_ups_and_floors(tmp_path: Path) -> None:
     pixels = np.array(Image.open(tmp_path / "speed.png").convert("RGB")).reshape(-1, 3)
     for colour in ((0x1F, 0x77, 0xB4), (0xFF, 0x7F, 0x0E), (0x2C, 0xA0, 0x2C)):
         assert (pixels == colour).all(axis=1).sum() > 20, "one colour a model"
+
+
+def test_frozen_rows_are_also_compared_with_packed_products() -> None:
+    entries = make_entries({"mine": tiny()}, CPU, yardsticks=["dense"])
+    if not packed_products({Gemm(8, 8, 8, None, torch.float32): 1}):
+        pytest.skip("this CPU packs no weights in float32")
+    entries["frozen"] = replace(entries["mine"], frozen=True)
+    result = time_side_by_side(entries, torch.randn(2, 3, 64, 64), CPU, rounds=5, warmup=0)
+    plain, packed = result.floors["frozen"].products, result.packed_floors["frozen"].products
+    assert list(result.packed_floors) == ["frozen"]
+    assert {p for p in packed if is_linear(p) and not p.packed} == {
+        Gemm(2 * 17, 192, 1, None, torch.float32)
+    }
+    assert [p.macs for p in packed] == [p.macs for p in plain]
+    functions = result.as_dict()["functions"]
+    frozen = functions["frozen"]
+    multiple = frozen["median_ms"] / frozen["packed_floor"]["ms"]
+    assert frozen["times_packed_floor"] == pytest.approx(multiple)
+    assert "packed_floor" not in functions["mine"]
+    head, *rows = result.table().splitlines()
+    assert head.endswith("x of packed floor")
+    assert [row.endswith("  -") for row in rows] == [True, True, False]
+    assert f"{multiple:.2f} (" in rows[2]
 
 
 @pytest.mark.parametrize(
@@ -136,10 +163,14 @@ def test_another_backbone_is_refused() -> None:
     [
         (dict(dtype="int8"), "expected dtype fp32, bf16, fp16 or amp, got int8"),
         (dict(sdpa="fast"), "expected sdpa auto, flash or math, got fast"),
-        pytest.param(
-            dict(device="cuda"),
-            "got cuda without CUDA",
-            marks=pytest.mark.skipif(torch.cuda.is_available(), reason="CUDA is there"),
+        (dict(device="gpu"), r"a device that is there \(cpu.*\), got gpu"),
+        *(
+            pytest.param(
+                dict(device=name),
+                rf"a device that is there \(cpu.*\), got {name}",
+                marks=pytest.mark.skipif(name in available_devices(), reason="it is there"),
+            )
+            for name in ("cuda", "cuda:7", "xpu", "mps")
         ),
     ],
 )
