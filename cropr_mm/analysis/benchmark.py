@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from cropr_mm.analysis.complexity import EncoderCost, encoder_cost, meta_twin, model_cost
 from cropr_mm.analysis.floor import Floor, measure_with_floors
 from cropr_mm.analysis.latency import MAX_LOAD, Latencies, Ratio, format_table, measure
-from cropr_mm.analysis.machine import machine_name, peak_memory, versions
+from cropr_mm.analysis.machine import git_commit, machine_name, peak_memory, versions
 from cropr_mm.analysis.parts import PARTS, measure_parts
 from cropr_mm.analysis.products import record_products
 from cropr_mm.backbones.cropr_vit import CroprViT
@@ -325,6 +325,7 @@ def _about(
     dtype = str(next(backbone.parameters()).dtype).removeprefix("torch.")
     return {
         "machine": machine_name(images.device),
+        "commit": git_commit(),
         "versions": versions(),
         "dtype": f"{dtype}, autocast" if fp16 else dtype,
         "batch_size": len(images),

@@ -1,7 +1,8 @@
 """Interleaved timing of several functions in one process.
 
-One round calls every function once, A B C A B C ..., so that a change of clock, temperature or load
-meets all of them alike. What is compared is the ratio of medians, with a bootstrap interval over
+One round calls every function once, in an order that is drawn anew (A B C, C A B, ...): a change of
+clock, temperature or load meets all of them alike, and none always finds the caches as the same
+other one has left them. What is compared is the ratio of medians, with a bootstrap interval over
 rounds; absolute times of two separate runs do not compare.
 """
 
@@ -162,12 +163,12 @@ def measure(
     before: Mapping[str, Callable[[], object]] | None = None,
     device: str | torch.device = "cpu",
 ) -> Latencies:
-    """Time functions in turn.
+    """Time functions in turn, in an order drawn anew for each round from a fixed seed.
 
     Args:
         functions: Calls without arguments, by name.
         rounds: Timed calls of each function.
-        warmup: Calls of each function before that, in the same order.
+        warmup: Calls of each function before that, in the order given.
         items: Images that one call processes.
         before: What runs untimed right before each timed call of a function, by its name.
         device: Device that the functions compute on; it is synchronised around each call.
@@ -187,11 +188,12 @@ def measure(
             _milliseconds(function, device)
     load = _LoadMeter()
     times: dict[str, list[float]] = {name: [] for name in functions}
+    names, turns = list(functions), np.random.default_rng(0)
     for _ in range(rounds):
-        for name, function in functions.items():
-            if before and name in before:
-                before[name]()
-            times[name].append(_milliseconds(function, device))
+        for i in turns.permutation(len(names)):
+            if before and names[i] in before:
+                before[names[i]]()
+            times[names[i]].append(_milliseconds(functions[names[i]], device))
     return Latencies(
         times={name: tuple(values) for name, values in times.items()},
         items=items,
