@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from cropr_mm.analysis.latency import Latencies, Ratio, measure, ratio, resampled_medians
+from cropr_mm.analysis.mode import attention_kernel
 from cropr_mm.analysis.packing import pack, packed_linear
 from cropr_mm.analysis.products import Gemm, Product, Products, Sdpa, is_linear, macs
 
@@ -143,16 +144,17 @@ def measure_with_floors(
     device = torch.device(device)
     with torch.no_grad():
         operands = _Operands(device)
-        calls = {f"/{i}": operands.call(product) for i, product in enumerate(distinct)}
-        first = measure(calls, rounds=1, warmup=1, device=device)
+        calls = {f"/{i}": partial(_sample, p, operands.call(p)) for i, p in enumerate(distinct)}
+        once = {name: partial(call, 1) for name, call in calls.items()}
+        first = measure(once, rounds=1, warmup=0, before=once, device=device)
         repeats = {name: math.ceil(_MIN_MS / first.median(name)) for name in calls}
-        samples = {name: partial(_repeat, calls[name], repeats[name]) for name in calls}
+        samples = {name: partial(call, repeats[name]) for name, call in calls.items()}
         latencies = measure(
             {**functions, **samples},
             rounds=rounds,
             warmup=warmup,
             items=items,
-            before=calls,
+            before=once,
             device=device,
         )
     times = {
@@ -215,6 +217,8 @@ class _Operands:
         return pool[:size].view(shape)
 
 
-def _repeat(function: Callable[[], object], times: int) -> None:
-    for _ in range(times):
-        function()
+def _sample(product: Product, call: Callable[[], object], times: int) -> None:
+    kernel = product.kernel if isinstance(product, Sdpa) else "auto"
+    with attention_kernel(kernel):
+        for _ in range(times):
+            call()

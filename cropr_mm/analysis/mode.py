@@ -1,7 +1,7 @@
 """In what precision, with which attention kernels and where a module runs."""
 
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -64,13 +64,18 @@ class Mode:
             stack.enter_context(torch.set_grad_enabled(gradient))
             if self.dtype == "amp":
                 stack.enter_context(torch.autocast(torch.device(self.device).type))
-            if self.sdpa != "auto":
-                backend = getattr(_ATTENTION.SDPBackend, KERNELS[self.sdpa])
-                stack.enter_context(_ATTENTION.sdpa_kernel(backend))
+            stack.enter_context(attention_kernel(self.sdpa))
             yield
 
     def __str__(self) -> str:
         return f"{self.dtype}, attention kernel {self.sdpa}, {self.device}"
+
+
+def attention_kernel(sdpa: str) -> AbstractContextManager:
+    """Restriction of attention to one kernel, see :class:`Mode`."""
+    if sdpa == "auto":
+        return nullcontext()
+    return _ATTENTION.sdpa_kernel(getattr(_ATTENTION.SDPBackend, KERNELS[sdpa]))
 
 
 def available_devices() -> list[str]:
@@ -87,8 +92,7 @@ def freeze_weights(freeze: bool, compile: bool) -> None:
     """Whether what is compiled from now on, without gradient, has its weights as constants.
 
     They are then packed once for the CPU's kernels, at the price of a second copy; later changes of
-    the weights are not seen. It is a setting of the process: torch shares compiled code between
-    models of one class, which forbids frozen and other forms side by side.
+    the weights are not seen. It is a setting of the process.
 
     Args:
         freeze: Whether to.

@@ -51,6 +51,7 @@ class Sdpa(NamedTuple):
         head_dim: Channels of a head.
         biased: Whether a bias is added to the logits, which rules out some kernels.
         dtype: Of the result.
+        kernel: Kernel that is allowed, see :class:`cropr_mm.analysis.mode.Mode`.
     """
 
     batch: int
@@ -60,6 +61,7 @@ class Sdpa(NamedTuple):
     head_dim: int
     biased: bool
     dtype: torch.dtype
+    kernel: str = "auto"
 
     @property
     def macs(self) -> int:
@@ -81,17 +83,21 @@ def macs(products: Products, linear: bool) -> int:
     return sum(n * p.macs for p, n in products.items() if is_linear(p) == linear)
 
 
-def record_products(function: Callable[[], object]) -> Products:
+def record_products(function: Callable[[], object], kernel: str = "auto") -> Products:
     """Run a function once and note its products.
 
     Args:
         function: Call without arguments; on the meta device it costs nothing. Products inside
             functions of ``torch.nn.functional`` that are compositions themselves, such as
             ``multi_head_attention_forward``, are not seen.
+        kernel: The kernel of attention that it allows itself.
     """
     with _Recorder() as recorder:
         function()
-    return recorder.products
+    return {
+        p._replace(kernel=kernel) if isinstance(p, Sdpa) else p: n
+        for p, n in recorder.products.items()
+    }
 
 
 class _Recorder(TorchFunctionMode):

@@ -13,12 +13,13 @@ from torch import Tensor, nn
 
 from cropr_mm.analysis.floor import Floor, measure_with_floors
 from cropr_mm.analysis.latency import Latencies, Ratio
-from cropr_mm.analysis.machine import peak_memory
+from cropr_mm.analysis.limits import attempt
+from cropr_mm.analysis.machine import peak_memory, synchronize
 from cropr_mm.analysis.mode import Mode
 from cropr_mm.analysis.packing import packed_products
-from cropr_mm.analysis.products import record_products
+from cropr_mm.analysis.products import Products, record_products
 
-_COMPILED_FORMS = 64  # of one function; torch keeps 8 by default, one per model and shape
+_COMPILED_FORMS = 64  # of one function; torch keeps 8 by default, one per shape
 
 
 @dataclass(frozen=True)
@@ -29,30 +30,46 @@ class Entry:
         call: What is timed, called with a batch.
         encoder: Encoder of ours whose floor the times are compared with.
         images: What encoders see of a batch, shape (B, 3, H, W).
+        mode: Precision, kernels and place that it runs in; modules are already there.
         frozen: Whether the encoder is compiled with its weights as constants.
     """
 
     call: Callable[[Any], object]
     encoder: nn.Module
     images: Callable[[Any], Tensor]
+    mode: Mode
     frozen: bool = False
+
+    def run(self, batch: Any) -> object:
+        """What is timed: one call in its mode; autocast casts weights anew, as in a test loop."""
+        with self.mode.running():
+            return self.call(batch)
+
+    def products(self, batch: Any) -> Products:
+        """Products of its encoder."""
+        with self.mode.running():
+            images = self.images(batch)
+            return record_products(partial(self.encoder, images), self.mode.sdpa)
 
 
 @dataclass(frozen=True)
 class SideBySide:
-    """Times of all entries on one batch; the first entry is the base of speed-ups.
+    """Times of all entries on one batch; the first one that ran is the base of speed-ups.
 
     Attributes:
         latencies: Times by name.
         floors: Floor of the encoder by name.
         packed_floors: The same with packed weights, of frozen entries where the device packs them.
         memory: Peak memory in bytes by name, weights of all entries included; None without CUDA.
+        errors: By name why an entry did not run, see :func:`cropr_mm.analysis.limits.attempt`; such
+            entries are nowhere else.
     """
 
     latencies: Latencies
     floors: Mapping[str, Floor]
     packed_floors: Mapping[str, Floor]
     memory: Mapping[str, int | None]
+    errors: Mapping[str, str]
 
     def times_floor(self, name: str) -> Ratio:
         """Median time in multiples of the floor of its encoder."""
@@ -82,7 +99,7 @@ class SideBySide:
                 function["times_packed_floor"], *interval = packed
                 function["times_packed_floor_interval"] = interval
             function["peak_memory_bytes"] = self.memory[name]
-        return record
+        return {**record, "errors": dict(self.errors)}
 
     @property
     def warning(self) -> str:
@@ -91,7 +108,7 @@ class SideBySide:
         return "" if self.latencies.is_idle else f"; NOT IDLE, load {load:.2f}: does not count"
 
     def table(self, columns: Mapping[str, Mapping[str, str]] | None = None) -> str:
-        """Aligned text.
+        """Aligned text, and below it what did not run.
 
         Args:
             columns: Further columns by title: text by name.
@@ -107,7 +124,8 @@ class SideBySide:
         columns = {**texts, **(columns or {})}
         if any(self.memory.values()):
             columns["peak GiB"] = {n: f"{(m or 0) / 2**30:.2f}" for n, m in self.memory.items()}
-        return self.latencies.table(self._base, columns)
+        lines = [f"{name} did not run: {reason}" for name, reason in self.errors.items()]
+        return "\n".join([self.latencies.table(self._base, columns), *lines])
 
     def _text(self, name: str, multiple: Ratio | None) -> str:
         return multiple.text(len(self.latencies.times[name]), "") if multiple else "-"
@@ -117,85 +135,96 @@ class SideBySide:
         return next(iter(self.floors))
 
 
-def encoder_entry(module: nn.Module, encoder: nn.Module, compile: bool = False) -> Entry:
+def encoder_entry(
+    module: nn.Module, encoder: nn.Module, mode: Mode, compile: bool = False
+) -> Entry:
     """Time a module on images.
 
     Args:
         module: Takes images (B, 3, H, W).
         encoder: See :class:`Entry`.
+        mode: See :class:`Entry`.
         compile: Whether to run it under ``torch.compile``, whole and for static shapes.
     """
-    call = _compiled(module) if compile else module
-    return Entry(call, encoder, lambda images: images, compile and _freezes())
+    call = _Compiled(module) if compile else module
+    return Entry(call, encoder, lambda images: images, mode, compile and _freezes())
 
 
-def model_entry(model: nn.Module, encoder: nn.Module, compile: bool = False) -> Entry:
+def model_entry(model: nn.Module, encoder: nn.Module, mode: Mode, compile: bool = False) -> Entry:
     """Time the test step of a model with another encoder in place of its own.
 
     Args:
         model: Model of a host library; not changed, all other parts are shared.
         encoder: The encoder.
+        mode: See :class:`Entry`.
         compile: Whether to compile the encoder; heads stay eager.
     """
     twin = copy.copy(model)
     twin._modules = dict(model._modules)
-    twin.backbone = _compiled(encoder) if compile else encoder
+    twin.backbone = _Compiled(encoder) if compile else encoder
 
     def images(batch: Any) -> Tensor:
         return model.data_preprocessor(batch)["inputs"]
 
-    return Entry(twin.test_step, encoder, images, compile and _freezes())
+    return Entry(twin.test_step, encoder, images, mode, compile and _freezes())
 
 
 def time_side_by_side(
-    entries: Mapping[str, Entry],
-    batch: Any,
-    mode: Mode,
-    *,
-    rounds: int = 10,
-    warmup: int = 3,
+    entries: Mapping[str, Entry], batch: Any, *, rounds: int = 10, warmup: int = 3
 ) -> SideBySide:
-    """Time all entries on one batch.
+    """Time all entries on one batch, in turn with the products of their encoders.
+
+    Each entry is called once before; what the machine is too small for, or has no kernel for, is
+    left out.
 
     Args:
-        entries: By name, already in the mode's precision and place; the first one is the base.
+        entries: By name, all on one device; the first one is the base. Entries of one encoder and
+            mode share a floor.
         batch: What the entries are called with.
-        mode: How to run.
         rounds: Timed calls of each.
-        warmup: Calls of each before that; the first compiles.
+        warmup: Calls of each before that.
 
     Raises:
-        ValueError: If there is nothing to time, or a count is too small.
+        ValueError: If there is nothing to time, a count is too small, or devices differ.
+        RuntimeError: If no entry runs, with the reason of the first.
     """
-    calls = {name: partial(_run, mode, entry.call, batch) for name, entry in entries.items()}
-    encoders = {id(entry.encoder): entry.encoder for entry in entries.values()}
-    images = next(iter(entries.values())).images(batch)
-    products = {
-        str(key): record_products(partial(_run, mode, encoder, images))
-        for key, encoder in encoders.items()
-    }
-    packed = {}
-    if torch.device(mode.device).type == "cpu":
-        frozen = {str(id(entry.encoder)) for entry in entries.values() if entry.frozen}
-        packed = {f"{key}, packed": packed_products(products[key]) for key in frozen}
-    products |= {key: found for key, found in packed.items() if found}
+    devices = {entry.mode.device for entry in entries.values()}
+    if len(devices) != 1:
+        raise ValueError(f"expected entries on one device, got {sorted(devices)}")
+    tried = {name: attempt(partial(_try, e, batch))[1] for name, e in entries.items()}
+    errors = {name: reason for name, reason in tried.items() if reason}
+    entries = {name: entry for name, entry in entries.items() if name not in errors}
+    if not entries:
+        raise RuntimeError(next(iter(errors.values())))
+    (device,) = devices
+    keys = {name: f"{id(entry.encoder)}, {entry.mode}" for name, entry in entries.items()}
+    one_of = {key: entries[name] for name, key in keys.items()}
+    products = {key: entry.products(batch) for key, entry in one_of.items()}
+    packed_keys = {n: f"{key}, packed" for n, key in keys.items() if entries[n].frozen}
+    if torch.device(device).type == "cpu":
+        packed = {packed_keys[name]: packed_products(products[keys[name]]) for name in packed_keys}
+        products |= {key: found for key, found in packed.items() if found}
+    calls = {name: partial(entry.run, batch) for name, entry in entries.items()}
     latencies, floors = measure_with_floors(
-        calls, products, items=len(images), rounds=rounds, warmup=warmup, device=mode.device
+        calls,
+        products,
+        items=len(next(iter(entries.values())).images(batch)),
+        rounds=rounds,
+        warmup=warmup,
+        device=device,
     )
-    keys = {name: str(id(entry.encoder)) for name, entry in entries.items()}
-    frozen_keys = {n: f"{key}, packed" for n, key in keys.items() if entries[n].frozen}
     return SideBySide(
         latencies,
-        {name: floors[key] for name, key in keys.items()},
-        {name: floors[key] for name, key in frozen_keys.items() if key in floors},
-        {name: peak_memory(call, mode.device) for name, call in calls.items()},
+        floors={name: floors[key] for name, key in keys.items()},
+        packed_floors={name: floors[key] for name, key in packed_keys.items() if key in floors},
+        memory={name: peak_memory(call, device) for name, call in calls.items()},
+        errors=errors,
     )
 
 
-def _run(mode: Mode, call: Callable[[Any], object], batch: Any) -> object:
-    """One call; autocast casts weights anew in each, as in a test loop."""
-    with mode.running():
-        return call(batch)
+def _try(entry: Entry, batch: Any) -> None:
+    entry.run(batch)
+    synchronize(torch.device(entry.mode.device))
 
 
 def _freezes() -> bool:
@@ -203,11 +232,27 @@ def _freezes() -> bool:
     return torch._inductor.config.freezing
 
 
-def _compiled(module: nn.Module) -> Callable:
-    """Models of one class share the compiled forms of its methods, so there must be room."""
-    settings = torch._dynamo.config
-    for limit in ("recompile_limit", "cache_size_limit"):  # the second before torch 2.6
-        if hasattr(settings, limit):
-            setattr(settings, limit, max(_COMPILED_FORMS, getattr(settings, limit)))
-    # On a GPU the mode replays CUDA graphs, so that small batches do not wait for launches.
-    return torch.compile(module, fullgraph=True, dynamic=False, mode="reduce-overhead")
+class _Compiled(nn.Module):
+    """A module under ``torch.compile`` that shares no compiled forms with others.
+
+    torch keeps them by code object and looks neither at the kernel of attention nor at what is
+    frozen, so models of one class would get each other's.
+    """
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        self.module = module
+
+        def forward(*args: Any) -> Any:
+            return module(*args)
+
+        forward.__code__ = forward.__code__.replace(co_name=f"forward_{id(self)}")
+        settings = torch._dynamo.config
+        for limit in ("recompile_limit", "cache_size_limit"):  # the second before torch 2.6
+            if hasattr(settings, limit):
+                setattr(settings, limit, max(_COMPILED_FORMS, getattr(settings, limit)))
+        # On a GPU the mode replays CUDA graphs, so that small batches do not wait for launches.
+        self.run = torch.compile(forward, fullgraph=True, dynamic=False, mode="reduce-overhead")
+
+    def forward(self, *args: Any) -> Any:
+        return self.run(*args)

@@ -1,20 +1,23 @@
 """Timing several encoders or models in turn: what is timed, and what the tables say."""
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from mmengine.config import Config
 from PIL import Image
 
 from cropr_mm.analysis.entries import make_entries, native_size, random_batch, with_image_size
 from cropr_mm.analysis.mode import Mode, available_devices
+from cropr_mm.analysis.operators import operator_shares
 from cropr_mm.analysis.packing import packed_products
 from cropr_mm.analysis.products import Gemm, is_linear
-from cropr_mm.analysis.side_by_side import time_side_by_side
+from cropr_mm.analysis.side_by_side import encoder_entry, time_side_by_side
 from cropr_mm.analysis.speed_plot import draw_groups
 from cropr_mm.runner import load_config
 
@@ -60,7 +63,7 @@ def test_configs_are_stripped_for_inference_but_the_published_step_keeps_its_que
 def test_a_run_says_times_speed_ups_and_floors(tmp_path: Path) -> None:
     entries = make_entries({"mine": tiny()}, CPU, yardsticks=["dense", "random"])
     images = torch.randn(2, 3, 64, 64)
-    result = time_side_by_side(entries, images, CPU, rounds=5, warmup=1)
+    result = time_side_by_side(entries, images, rounds=5, warmup=1)
 
     assert set(result.latencies.times) == {"dense", "mine", "random"}
     dense, mine, random = (result.floors[name].products for name in ("dense", "mine", "random"))
@@ -86,12 +89,88 @@ def test_a_run_says_times_speed_ups_and_floors(tmp_path: Path) -> None:
         assert (pixels == colour).all(axis=1).sum() > 20, "one colour a model"
 
 
+class Attention(torch.nn.Module):
+    """The smallest encoder there is, of images (B, 3, H, W)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = torch.nn.Linear(8, 8)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        x = self.layer(images.to(self.layer.weight.dtype))
+        return F.scaled_dot_product_attention(x, x, x)
+
+
+def test_precisions_and_kernels_take_turns_in_one_run() -> None:
+    entries = {}
+    for dtype in ("fp32", "amp", "bf16"):
+        mode = Mode(dtype)
+        module = mode.place(Attention())
+        entries[dtype] = encoder_entry(module, module, mode)
+    result = time_side_by_side(entries, torch.randn(2, 3, 8, 8), rounds=2)
+    assert list(result.latencies.times) == ["fp32", "amp", "bf16"]
+    full, half = Gemm(48, 8, 8, None, torch.float32), Gemm(48, 8, 8, None, torch.bfloat16)
+    layers = [[p for p in floor.products if is_linear(p)] for floor in result.floors.values()]
+    assert layers == [[full], [half], [half]]
+
+
+@pytest.mark.skipif(not hasattr(torch.nn, "attention"), reason="torch 2.1 cannot restrict kernels")
+@pytest.mark.parametrize("compile", [False, True])
+def test_each_row_runs_its_own_kernel(compile: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    quick = partial(torch.compile, backend="aot_eager")
+    monkeypatch.setattr(torch, "compile", lambda function, mode, **options: quick(function))
+    images = torch.randn(2, 3, 8, 8)
+    entries = {}
+    for name in ("flash", "math"):  # models of one class, of which torch shares compiled forms
+        module = Attention().eval()
+        entries[name] = encoder_entry(module, module, Mode(sdpa=name), compile)
+    result = time_side_by_side(entries, images, rounds=1)
+    assert [
+        [p.kernel for p in floor.products if not is_linear(p)] for floor in result.floors.values()
+    ] == [["flash"], ["math"]]
+    fused = "aten::_scaled_dot_product_flash_attention_for_cpu"
+    ran = [fused in operator_shares(partial(entry.run, images)) for entry in entries.values()]
+    assert ran == [True, False]
+
+
+def test_what_the_machine_is_too_small_for_is_left_out_and_named() -> None:
+    def refuse(_: Any) -> None:
+        raise RuntimeError(
+            "backend='x' raised:\nCUDA out of memory. Tried to allocate 64 GiB\nmore"
+        )
+
+    def fail(_: Any) -> None:
+        raise RuntimeError("a defect")
+
+    encoder = Attention().eval()
+    small, images = encoder_entry(encoder, encoder, CPU), torch.randn(1, 3, 8, 8)
+    large, wrong = replace(small, call=refuse), replace(small, call=fail)
+    result = time_side_by_side({"large": large, "small": small}, images, rounds=1)
+    reason = "CUDA out of memory. Tried to allocate 64 GiB"
+    record = result.as_dict()
+    assert (record["errors"], record["base"]) == ({"large": reason}, "small")
+    assert list(record["functions"]) == ["small"]
+    assert result.table().splitlines()[-1] == f"large did not run: {reason}"
+    with pytest.raises(RuntimeError, match="out of memory"):
+        time_side_by_side({"large": large}, images)
+    with pytest.raises(RuntimeError, match="a defect"):
+        time_side_by_side({"small": small, "wrong": wrong}, images)
+
+
+def test_entries_of_two_devices_are_refused() -> None:
+    encoder = Attention().eval()
+    here = encoder_entry(encoder, encoder, CPU)
+    there = replace(here, mode=Mode(device="meta"))
+    with pytest.raises(ValueError, match=r"one device, got \['cpu', 'meta'\]"):
+        time_side_by_side({"here": here, "there": there}, torch.randn(1, 3, 8, 8))
+
+
 def test_frozen_rows_are_also_compared_with_packed_products() -> None:
     entries = make_entries({"mine": tiny()}, CPU, yardsticks=["dense"])
     if not packed_products({Gemm(8, 8, 8, None, torch.float32): 1}):
         pytest.skip("this CPU packs no weights in float32")
     entries["frozen"] = replace(entries["mine"], frozen=True)
-    result = time_side_by_side(entries, torch.randn(2, 3, 64, 64), CPU, rounds=5, warmup=0)
+    result = time_side_by_side(entries, torch.randn(2, 3, 64, 64), rounds=5, warmup=0)
     plain, packed = result.floors["frozen"].products, result.packed_floors["frozen"].products
     assert list(result.packed_floors) == ["frozen"]
     assert {p for p in packed if is_linear(p) and not p.packed} == {
