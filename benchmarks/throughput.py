@@ -27,7 +27,7 @@ from cropr_mm.analysis.memory import EncoderMemory, encoder_memory, measured_mem
 from cropr_mm.analysis.mode import FREEZE_HELP, Mode, freeze_weights
 from cropr_mm.analysis.products import macs
 from cropr_mm.analysis.side_by_side import Entry, SideBySide, encoder_entry, time_side_by_side
-from cropr_mm.analysis.speed_plot import draw_groups
+from cropr_mm.analysis.speed_plot import draw_groups, draw_sizes
 from cropr_mm.analysis.studies import STUDIES, Group
 from cropr_mm.backbones.cropr_vit import CroprViT
 from cropr_mm.console import check_outputs, short_errors
@@ -65,7 +65,13 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         "--json", type=Path, metavar="FILE", help="write all times after each group"
     )
-    parser.add_argument("--plot", type=Path, metavar="FILE", help="draw images per second (PNG)")
+    parser.add_argument(
+        "--plot",
+        type=Path,
+        metavar="FILE",
+        help="draw images per second (PNG); of curve also time and memory over image size, into "
+        "FILE with _sizes at the end of its stem",
+    )
     return parser.parse_args()
 
 
@@ -149,10 +155,14 @@ def main() -> None:
         if args.json:
             print(f"\nwritten to {args.json}")
         if args.plot:
-            draw_groups(
-                {key: found for key, found in done.items() if "error" not in found}, args.plot
-            )
+            ran = {key: found for key, found in done.items() if "error" not in found}
+            draw_groups(ran, args.plot)
             print(f"drawn to {args.plot}")
+            if study.over_sizes:
+                whole = {key: found for key, found in ran.items() if not found.get("errors")}
+                sizes = args.plot.with_stem(f"{args.plot.stem}_sizes")
+                draw_sizes(whole, sizes)
+                print(f"drawn to {sizes}")
 
 
 def read_done(file: Path, about: Mapping[str, Any]) -> dict[str, Any]:

@@ -52,6 +52,7 @@ class Study:
         modes_together: Whether modes are compared, so that all take turns in one group; otherwise
             each has groups of its own.
         with_memory: Whether memory is part of the question.
+        over_sizes: Whether groups differ in nothing but the image size.
     """
 
     groups: Callable[[str | None, Sides], list[Group]]
@@ -59,6 +60,7 @@ class Study:
     kernels: tuple[str, ...] = ("auto",)
     modes_together: bool = False
     with_memory: bool = False
+    over_sizes: bool = False
 
 
 def rates(arch: str | None, sides: Sides) -> list[Group]:
@@ -144,7 +146,7 @@ STUDIES: dict[str, Study] = {
     "length": Study(length),
     "scale": Study(scale),
     "detection": Study(detection, with_memory=True),
-    "curve": Study(curve, with_memory=True),
+    "curve": Study(curve, with_memory=True, over_sizes=True),
 }
 
 

@@ -73,6 +73,7 @@ def test_every_study_prints_and_writes_its_groups(
             assert len(function["tokens_per_block"]) in (4, 12)
             assert ("memory_estimated" in function) == (study in ("detection", "curve"))
     assert plot.read_bytes().startswith(b"\x89PNG")
+    assert (tmp_path / "a_sizes.png").exists() == (study == "curve")
 
 
 def test_a_run_goes_on_where_it_stopped(throughput: Callable[..., str], tmp_path: Path) -> None:

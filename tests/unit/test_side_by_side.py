@@ -12,13 +12,14 @@ import torch.nn.functional as F
 from mmengine.config import Config
 from PIL import Image
 
+from cropr_mm.analysis import speed_plot
 from cropr_mm.analysis.entries import make_entries, native_size, random_batch, with_image_size
 from cropr_mm.analysis.mode import Mode, available_devices
 from cropr_mm.analysis.operators import operator_shares
 from cropr_mm.analysis.packing import packed_products
 from cropr_mm.analysis.products import Gemm, is_linear
 from cropr_mm.analysis.side_by_side import encoder_entry, time_side_by_side
-from cropr_mm.analysis.speed_plot import draw_groups
+from cropr_mm.analysis.speed_plot import draw_groups, draw_sizes
 from cropr_mm.runner import load_config
 
 DEMO = Path(__file__).parents[2] / "configs/demo"
@@ -289,3 +290,54 @@ def test_only_the_named_kernel_of_attention_is_allowed(name: str, flash: bool) -
 def test_restricting_kernels_needs_a_newer_torch() -> None:
     with pytest.raises(ValueError, match=r"sdpa=math needs torch 2\.3"):
         Mode(sdpa="math")
+
+
+def curve_group(side: int, ms: float, macs: int, idle: bool = True) -> dict[str, Any]:
+    """Record of a dense and a pruned encoder; the pruned one takes and needs half."""
+    functions = {}
+    for name, part in (("dense", 2), (f"R={side}", 1)):
+        memory = {"weights_deployed": 2**30, "weights": 2**31, "test": 0, "training": part * 2**30}
+        functions[name] = {
+            "settings": {"img_size": [side, side]},
+            "tokens_per_block": [16, 8 * part],
+            **dict.fromkeys(("median_ms", "p10_ms", "p90_ms"), part * ms),
+            "floor": {"macs_linear": part * macs, "macs_attention": 0},
+            "memory_estimated": memory,
+            "memory_measured": memory,
+        }
+    return {"functions": functions, "idle": idle}
+
+
+def test_lines_over_image_size_are_counted_and_points_are_measured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    figures = []
+    real = speed_plot.Figure
+    monkeypatch.setattr(
+        speed_plot, "Figure", lambda **options: (figures.append(real(**options)), figures[-1])[1]
+    )
+    groups = {
+        "vit, 64 px, bf16": curve_group(64, ms=20, macs=400, idle=False),
+        "vit, 32 px, bf16": curve_group(32, ms=10, macs=100),
+        "vit, 32 px, fp32": curve_group(32, ms=30, macs=100),
+    }
+    draw_sizes(groups, tmp_path / "a.png")
+    assert (tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")
+    (figure,) = figures
+    assert len(figure.axes) == 2 * 3
+    time, test, training = figure.axes[:3]
+    assert time.get_title(loc="left") == "vit, bf16: NOT IDLE"
+    assert [text.get_text() for text in time.get_legend().get_texts()] == ["dense", "50 % pruned"]
+    points, lines = [], {}
+    for line in time.lines:
+        if line.get_label() in ("dense", "50 % pruned"):
+            lines[line.get_label()] = line.get_xydata().tolist()
+        elif line.get_marker() == "o":
+            points.append(line.get_xydata().tolist())
+    assert points == [[[32, 20], [64, 40]], [[32, 10], [64, 20]]]
+    assert lines == {"dense": [[32, 20], [64, 80]], "50 % pruned": [[32, 10], [64, 40]]}
+    needs = [line.get_xydata().tolist() for line in training.lines]
+    assert needs == [[[32, 4], [64, 4]]] * 2 + [[[32, 3], [64, 3]]] * 2
+    assert {line.get_linestyle() for line in test.lines} == {"-", "None"}
+    with pytest.raises(ValueError, match="got none to draw"):
+        draw_sizes({}, tmp_path / "b.png")
