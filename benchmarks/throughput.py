@@ -6,7 +6,6 @@ only what was not measured on an idle machine.
 """
 
 import argparse
-import gc
 import itertools
 import json
 import sys
@@ -14,7 +13,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple
 
 import torch
 import torch._dynamo
@@ -22,19 +21,16 @@ from rich.console import Console
 from torch import Tensor, nn
 
 from cropr_mm.analysis.entries import random_images
-from cropr_mm.analysis.machine import machine_name, versions
+from cropr_mm.analysis.limits import attempt, free_memory
+from cropr_mm.analysis.machine import git_commit, machine_name, settings_hash, versions
 from cropr_mm.analysis.memory import EncoderMemory, encoder_memory, measured_memory
 from cropr_mm.analysis.mode import FREEZE_HELP, Mode, freeze_weights
 from cropr_mm.analysis.products import macs
 from cropr_mm.analysis.side_by_side import Entry, SideBySide, encoder_entry, time_side_by_side
-from cropr_mm.analysis.speed_plot import draw_groups
+from cropr_mm.analysis.speed_plot import draw_groups, draw_sizes
 from cropr_mm.analysis.studies import STUDIES, Group
 from cropr_mm.backbones.cropr_vit import CroprViT
 from cropr_mm.console import check_outputs, short_errors
-
-T = TypeVar("T")
-LIMITS = ("out of memory", "can't allocate memory", "No available kernel", "not implemented for")
-"""What torch says where a kernel or the memory of a machine is at its limits, or a dtype is."""
 
 
 def parse_args() -> argparse.Namespace:
@@ -63,13 +59,19 @@ def parse_args() -> argparse.Namespace:
         help="default: auto; flash and math in the study of precision",
     )
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--compile", action="store_true", help="time the compiled form")
+    parser.add_argument("--compile", action="store_true", help="also time the compiled form of all")
     parser.add_argument("--freeze", action="store_true", help=FREEZE_HELP)
     parser.add_argument("--rounds", type=int, default=20, metavar="N", help="default: %(default)s")
     parser.add_argument(
         "--json", type=Path, metavar="FILE", help="write all times after each group"
     )
-    parser.add_argument("--plot", type=Path, metavar="FILE", help="draw images per second (PNG)")
+    parser.add_argument(
+        "--plot",
+        type=Path,
+        metavar="FILE",
+        help="draw images per second (PNG); of curve also time and memory over image size, into "
+        "FILE with _sizes at the end of its stem",
+    )
     return parser.parse_args()
 
 
@@ -86,6 +88,24 @@ class OnOwnImages(nn.Module):
         return self.encoder(self.images)
 
 
+class Row(NamedTuple):
+    """One encoder in one mode and form.
+
+    Attributes:
+        name: Of the row.
+        label: Of the encoder in its group.
+        kind: Mode and form, as they stand in the name.
+        encoder: The encoder.
+        entry: What is timed.
+    """
+
+    name: str
+    label: str
+    kind: str
+    encoder: CroprViT
+    entry: Entry
+
+
 def main() -> None:
     """Time, print and write, group by group."""
     args = parse_args()
@@ -95,8 +115,12 @@ def main() -> None:
         freeze_weights(args.freeze, args.compile)
         if min(args.batch_sizes) < 1:
             raise ValueError(f"expected batch sizes >= 1, got {args.batch_sizes}")
-        kinds = itertools.product(args.dtype or study.dtypes, args.sdpa or study.kernels)
-        modes = [Mode(dtype, sdpa, args.device) for dtype, sdpa in kinds]
+        dtypes, kernels = args.dtype or study.dtypes, args.sdpa or study.kernels
+        modes = [Mode(*kind, args.device) for kind in itertools.product(dtypes, kernels)]
+        together = {str(mode): [mode] for mode in modes}
+        if study.modes_together:
+            names = f"{' '.join(dtypes)}, attention kernel {' '.join(kernels)}, {args.device}"
+            together = {names: modes}
         groups = study.groups(args.arch, args.img_sizes)
         with torch.device("meta"):  # what cannot be built fails before anything is timed
             for settings in (s for group in groups for s in group.encoders.values()):
@@ -110,15 +134,20 @@ def main() -> None:
             "compile": args.compile,
             "frozen": args.freeze,
         }
+        commit = git_commit()
         done = read_done(args.json, about) if args.json else {}
         print(f"{args.study} on {about['machine']}, {about['threads']} CPU threads")
-        for group, mode, batch_size in itertools.product(groups, modes, args.batch_sizes):
-            key = f"{group.title}, {mode}, batch {batch_size}"
-            if done.get(key, {}).get("idle"):
+        for group, how, batch_size in itertools.product(groups, together, args.batch_sizes):
+            key = f"{group.title}, {how}, batch {batch_size}"
+            digest = settings_hash([group, how, batch_size, args.compile, args.freeze, args.rounds])
+            before = done.get(key, {})
+            # Files of earlier versions have no hash.
+            if before.get("idle") and before.get("settings_hash", digest) == digest:
                 print(f"\n{key}: measured before, in {args.json}")
                 continue
             with Console(stderr=True).status(key):
-                done[key], text = run_group(group, mode, batch_size, args, study.with_memory)
+                found, text = run_group(group, together[how], batch_size, args, study.with_memory)
+            done[key] = {**found, "commit": commit, "settings_hash": digest}
             print(f"\n{key}{text}", flush=True)
             if args.json:
                 record = {**about, "command": " ".join(["python", *sys.argv]), "groups": done}
@@ -126,10 +155,14 @@ def main() -> None:
         if args.json:
             print(f"\nwritten to {args.json}")
         if args.plot:
-            draw_groups(
-                {key: found for key, found in done.items() if "error" not in found}, args.plot
-            )
+            ran = {key: found for key, found in done.items() if "error" not in found}
+            draw_groups(ran, args.plot)
             print(f"drawn to {args.plot}")
+            if study.over_sizes:
+                whole = {key: found for key, found in ran.items() if not found.get("errors")}
+                sizes = args.plot.with_stem(f"{args.plot.stem}_sizes")
+                draw_sizes(whole, sizes)
+                print(f"drawn to {sizes}")
 
 
 def read_done(file: Path, about: Mapping[str, Any]) -> dict[str, Any]:
@@ -151,40 +184,44 @@ def read_done(file: Path, about: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def run_group(
-    group: Group, mode: Mode, batch_size: int, args: argparse.Namespace, with_memory: bool
+    group: Group, modes: list[Mode], batch_size: int, args: argparse.Namespace, with_memory: bool
 ) -> tuple[dict[str, Any], str]:
-    """Time one group, or say why it does not run here: kernels and memory have limits.
+    """Time one group in all modes, or say why it does not run here: memory and kernels have limits.
 
     Returns:
         Record for JSON, and text behind the title.
     """
-    if mode.device.startswith("cuda"):
-        gc.collect()  # what the group before has left
-        torch.cuda.empty_cache()
+    free_memory()  # what the group before has left
+    torch._dynamo.reset()  # compiled forms of other groups
 
-    torch._dynamo.reset()  # compiled forms of other groups, which would be looked through too
-
-    def timed() -> tuple[dict[str, CroprViT], SideBySide]:
-        entries = make_entries(group, mode, batch_size, args.compile)
-        images = next(iter(entries.values())).encoder.images
-        result = time_side_by_side(entries, images, mode, rounds=args.rounds)
-        return {name: entry.encoder.encoder for name, entry in entries.items()}, result
+    def timed() -> tuple[list[Row], SideBySide]:
+        rows = make_rows(group, modes, batch_size, args.compile)
+        images = next(iter(rows)).entry.encoder.images
+        entries = {row.name: row.entry for row in rows}
+        return rows, time_side_by_side(entries, images, rounds=args.rounds)
 
     found, reason = attempt(timed)
     if found is None:
         return {"error": reason, "idle": False}, f"\ndid not run: {reason}"
-    encoders, result = found
+    rows, result = found
+    rows = [row for row in rows if row.name not in result.errors]
     record = result.as_dict()
-    for name, settings in group.encoders.items():
-        extra = {"settings": settings, "tokens_per_block": encoders[name].tokens_per_block()}
-        record["functions"][name] |= extra
-    extra_columns = cost_columns(result, encoders)
+    for row in rows:
+        record["functions"][row.name] |= {
+            "mode": asdict(row.entry.mode),
+            "settings": group.encoders[row.label],
+            "tokens_per_block": row.encoder.tokens_per_block(),
+        }
+    columns = cost_columns(result, rows)
+    if len({row.kind for row in rows}) > 1:
+        columns |= own_speedups(result, rows, record)
     if with_memory:
-        for how, memory in encoders_memory(group, mode, batch_size).items():
-            extra_columns |= memory_columns(memory, how)
-            for name, need in memory.items():
-                record["functions"][name][f"memory_{how}"] = asdict(need) if need else None
-    return record, f"{result.warning}\n{result.table(extra_columns)}"
+        for how, memory in encoders_memory(group, modes[0], batch_size).items():
+            columns |= memory_columns({row.name: memory[row.label] for row in rows}, how)
+            for row in rows:
+                need = memory[row.label]
+                record["functions"][row.name][f"memory_{how}"] = asdict(need) if need else None
+    return record, f"{result.warning}\n{result.table(columns)}"
 
 
 def encoders_memory(
@@ -204,45 +241,58 @@ def encoders_memory(
     }
 
 
-def attempt(function: Callable[[], T]) -> tuple[T | None, str]:
-    """Result of a function, or why the machine is too small for it or has no such kernel."""
-    try:
-        return function(), ""
-    except RuntimeError as error:
-        reason = str(error).splitlines()[0]
-        if not any(limit in reason for limit in LIMITS):
-            raise
-        return None, reason
+def make_rows(group: Group, modes: list[Mode], batch_size: int, compile: bool = False) -> list[Row]:
+    """Encoders of a group with random weights, stripped for inference, each with its images.
+
+    Modes that differ in the kernel of attention, and compiled forms, share one encoder.
+    """
+    images: dict[tuple[tuple[int, int], torch.dtype], Tensor] = {}
+    encoders: dict[tuple[str, torch.dtype], CroprViT] = {}
+    rows = []
+    for mode, (label, settings) in itertools.product(modes, group.encoders.items()):
+        key = label, mode.torch_dtype
+        if key not in encoders:
+            with torch.device(mode.device):
+                encoder = CroprViT(**settings)
+            encoder.switch_to_deploy()
+            encoders[key] = mode.place(encoder)
+        encoder = encoders[key]
+        place = encoder.img_size, mode.torch_dtype
+        if place not in images:
+            images[place] = random_images(batch_size, encoder.img_size, mode)
+        module = OnOwnImages(encoder, images[place])
+        for compiled in (False, True) if compile else (False,):
+            kind = f", {mode.dtype} {mode.sdpa}" if len(modes) > 1 else ""
+            kind += ", compiled" if compiled else ""
+            entry = encoder_entry(module, module, mode, compiled)
+            rows.append(Row(f"{label}{kind}", label, kind, encoder, entry))
+    return rows
 
 
-def make_entries(
-    group: Group, mode: Mode, batch_size: int, compile: bool = False
-) -> dict[str, Entry]:
-    """Encoders of a group with random weights, stripped for inference, each with its images."""
-    images: dict[tuple[int, int], Tensor] = {}
-    entries = {}
-    for name, settings in group.encoders.items():
-        with torch.device(mode.device):
-            encoder = CroprViT(**settings)
-        encoder.switch_to_deploy()
-        size = encoder.img_size
-        if size not in images:
-            images[size] = random_images(batch_size, size, mode)
-        module = OnOwnImages(mode.place(encoder), images[size])
-        entries[name] = encoder_entry(module, module, compile)
-    return entries
+def own_speedups(
+    result: SideBySide, rows: list[Row], record: dict[str, Any]
+) -> dict[str, dict[str, str]]:
+    """Speed-up of each row over the first of its mode and form, into its record and as a column."""
+    bases: dict[str, str] = {}
+    texts = {}
+    for row in rows:
+        base = bases.setdefault(row.kind, row.name)
+        ratio = result.latencies.speedup(row.name, base)
+        record["functions"][row.name]["speedup_over"] = {base: ratio._asdict()}
+        texts[row.name] = ratio.text(len(result.latencies.times[row.name]))
+    return {"in its mode and form": texts}
 
 
-def cost_columns(result: SideBySide, encoders: Mapping[str, CroprViT]) -> dict[str, dict[str, str]]:
+def cost_columns(result: SideBySide, rows: list[Row]) -> dict[str, dict[str, str]]:
     """What pruning removes in all, what is left to compute, and the time that this takes alone."""
     removed, gmacs = {}, {}
-    for name, encoder in encoders.items():
-        patches = encoder.grid[0] * encoder.grid[1]
-        left = min(encoder.num_keep().values(), default=patches)
-        removed[name] = f"{100 * (1 - left / patches):.0f}"
-        products = result.floors[name].products
+    for row in rows:
+        patches = row.encoder.grid[0] * row.encoder.grid[1]
+        left = min(row.encoder.num_keep().values(), default=patches)
+        removed[row.name] = f"{100 * (1 - left / patches):.0f}"
+        products = result.floors[row.name].products
         total = macs(products, linear=True) + macs(products, linear=False)
-        gmacs[name] = f"{total / result.latencies.items / 1e9:.2f}"
+        gmacs[row.name] = f"{total / result.latencies.items / 1e9:.2f}"
     floors = {name: f"{floor.ms:.1f}" for name, floor in result.floors.items()}
     return {"removed %": removed, "GMAC/image": gmacs, "floor ms": floors}
 

@@ -1,6 +1,7 @@
 """Time encoders or whole models side by side, against the measured floor of their products.
 
-Weights and images are random. The first row is what the others are compared with.
+Images are random, and so are weights without --checkpoint. The first row is what the others are
+compared with.
 """
 
 import argparse
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from mmengine.config import Config
 from rich.console import Console
 
 from cropr_mm.analysis.entries import (
@@ -21,7 +23,8 @@ from cropr_mm.analysis.entries import (
     random_images,
     with_image_size,
 )
-from cropr_mm.analysis.machine import machine_name, versions
+from cropr_mm.analysis.limits import attempt
+from cropr_mm.analysis.machine import git_commit, machine_name, settings_hash, versions
 from cropr_mm.analysis.mode import FREEZE_HELP, Mode, freeze_weights
 from cropr_mm.analysis.operators import operator_shares
 from cropr_mm.analysis.side_by_side import Entry, SideBySide, time_side_by_side
@@ -68,14 +71,20 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         "--profile", action="store_true", help="then say which operators each row's time goes to"
     )
+    parser.add_argument(
+        "--checkpoint",
+        metavar="FILE",
+        help="weights of the one config's model, as for tools/test.py (default: random ones, whose "
+        "detections are as random in number, and so is the time that post-processing takes)",
+    )
     parser.add_argument("--rounds", type=int, default=10, metavar="N", help="default: %(default)s")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write all times and settings")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write all after each batch size")
     parser.add_argument("--plot", type=Path, metavar="FILE", help="draw images per second (PNG)")
     return parser.parse_args()
 
 
 def main() -> None:
-    """Time, print and write."""
+    """Time, print and write, batch size by batch size."""
     args = parse_args()
     with short_errors(ValueError, TypeError):
         check_outputs(json=args.json, plot=args.plot)
@@ -89,17 +98,23 @@ def main() -> None:
         configs = {name: with_image_size(cfg, size) for name, cfg in configs.items()}
         torch.manual_seed(0)
         entries = make_entries(
-            configs, mode, part=args.part, yardsticks=args.yardsticks, compile=args.compile
+            configs,
+            mode,
+            part=args.part,
+            yardsticks=args.yardsticks,
+            compile=args.compile,
+            checkpoint=args.checkpoint,
         )
         unknown = [name for name in args.against if name not in entries]
         if unknown:
             raise ValueError(f"--against expects rows ({'; '.join(entries)}), got {unknown[0]}")
-        results = {}
+        record = about(args, mode, size, configs)
         print(
-            f"{args.part}s side by side on {machine_name(mode.device)}: {mode}, "
+            f"{args.part}s side by side on {record['machine']}: {mode}, "
             f"{torch.get_num_threads()} CPU threads, images of {size[0]}x{size[1]} pixels, "
             f"{args.rounds} rounds{', weights frozen in compiled forms' if args.freeze else ''}"
         )
+        results = record["batches"] = {}
         for batch_size in args.batch_sizes:
             batch = (
                 random_images(batch_size, size, mode)
@@ -113,40 +128,85 @@ def main() -> None:
                     f"config's data_preprocessor makes them {seen[0]}x{seen[1]}: change that too"
                 )
             with Console(stderr=True).status(f"batch {batch_size}: {len(entries)} models in turn"):
-                result = time_side_by_side(entries, batch, mode, rounds=args.rounds)
-            results[str(batch_size)] = result.as_dict(args.against)
-            columns = {f"over {base}": over(result, base) for base in args.against}
-            print(f"\nbatch {batch_size}{result.warning}\n{result.table(columns)}", flush=True)
-            shares = profiles(entries, batch, mode) if args.profile else {}
-            results[str(batch_size)]["operators"] = shares
-            for name, found in shares.items():
-                print(f"{name}: {largest(found)}")
-    if args.json:
-        record = {
-            "command": " ".join(["python", "tools/benchmark.py", *sys.argv[1:]]),
-            "machine": machine_name(mode.device),
-            "versions": versions(),
-            "dtype": mode.dtype,
-            "sdpa": mode.sdpa,
-            "frozen": args.freeze,
-            "part": args.part,
-            "img_size": list(size),
-            "batches": results,
-        }
-        args.json.write_text(json.dumps(record, indent=2) + "\n")
-        print(f"\nwritten to {args.json}")
-    if args.plot:
-        draw_groups({f"batch {b}": result for b, result in results.items()}, args.plot)
-        print(f"drawn to {args.plot}")
+                found, reason = attempt(partial(run_batch, entries, batch, args))
+            result, text = found or ({"error": reason, "idle": False}, f"\ndid not run: {reason}")
+            results[str(batch_size)] = result
+            print(f"\nbatch {batch_size}{text}", flush=True)
+            if args.json:
+                args.json.write_text(json.dumps(record, indent=2) + "\n")
+        if args.json:
+            print(f"\nwritten to {args.json}")
+        if args.plot:
+            ran = {f"batch {b}": result for b, result in results.items() if "error" not in result}
+            draw_groups(ran, args.plot)
+            print(f"drawn to {args.plot}")
 
 
-def profiles(entries: Mapping[str, Entry], batch: Any, mode: Mode) -> dict[str, dict[str, float]]:
+def about(
+    args: argparse.Namespace, mode: Mode, size: tuple[int, ...], configs: Mapping[str, Config]
+) -> dict[str, Any]:
+    """What is timed, and where."""
+    settings = {
+        "dtype": mode.dtype,
+        "sdpa": mode.sdpa,
+        "frozen": args.freeze,
+        "part": args.part,
+        "img_size": list(size),
+    }
+    options = {
+        "compile": args.compile,
+        "yardsticks": args.yardsticks,
+        "checkpoint": args.checkpoint,
+        "rounds": args.rounds,
+        "device": mode.device,
+        "models": {name: cfg.model.to_dict() for name, cfg in configs.items()},
+    }
+    return {
+        "command": " ".join(["python", "tools/benchmark.py", *sys.argv[1:]]),
+        "machine": machine_name(mode.device),
+        "versions": versions(),
+        "commit": git_commit(),
+        "settings_hash": settings_hash(settings | options),
+        **settings,
+        "checkpoint": args.checkpoint,
+    }
+
+
+def run_batch(
+    entries: Mapping[str, Entry], batch: Any, args: argparse.Namespace
+) -> tuple[dict[str, Any], str]:
+    """Time all entries on one batch.
+
+    Returns:
+        Record for JSON, and text behind the title.
+    """
+    result = time_side_by_side(entries, batch, rounds=args.rounds)
+    ran = {name: entries[name] for name in result.latencies.times}
+    bases = [name for name in args.against if name in ran]
+    record = result.as_dict(bases)
+    columns = {f"over {base}": over(result, base) for base in bases}
+    found = {name: found_instances(entry.run(batch)) for name, entry in ran.items()}
+    if all(found.values()):
+        for name, counts in found.items():
+            record["functions"][name]["instances"] = counts
+        columns["instances/image"] = {n: f"{sum(c) / len(c):.1f}" for n, c in found.items()}
+    shares = record["operators"] = profiles(ran, batch) if args.profile else {}
+    lines = [f"{name}: {largest(operators)}" for name, operators in shares.items()]
+    return record, "\n".join([f"{result.warning}\n{result.table(columns)}", *lines])
+
+
+def found_instances(output: Any) -> list[int]:
+    """How many instances a detector has found in each image; empty for other models."""
+    samples = output if isinstance(output, list) else []
+    return [len(sample.pred_instances) for sample in samples if "pred_instances" in sample]
+
+
+def profiles(entries: Mapping[str, Entry], batch: Any) -> dict[str, dict[str, float]]:
     """Shares of operators by row."""
-    with mode.running():
-        return {
-            name: operator_shares(partial(entry.call, batch), mode.device)
-            for name, entry in entries.items()
-        }
+    return {
+        name: operator_shares(partial(entry.run, batch), entry.mode.device)
+        for name, entry in entries.items()
+    }
 
 
 def largest(shares: Mapping[str, float], least: float = 0.01) -> str:

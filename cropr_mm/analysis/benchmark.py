@@ -11,9 +11,9 @@ from mmengine.runner import autocast
 from torch import Tensor, nn
 
 from cropr_mm.analysis.complexity import EncoderCost, encoder_cost, meta_twin, model_cost
-from cropr_mm.analysis.floor import Floor, measure_floor
-from cropr_mm.analysis.latency import MAX_LOAD, Latencies, format_table, measure
-from cropr_mm.analysis.machine import machine_name, peak_memory, versions
+from cropr_mm.analysis.floor import Floor, measure_with_floors
+from cropr_mm.analysis.latency import MAX_LOAD, Latencies, Ratio, format_table, measure
+from cropr_mm.analysis.machine import git_commit, machine_name, peak_memory, versions
 from cropr_mm.analysis.parts import PARTS, measure_parts
 from cropr_mm.analysis.products import record_products
 from cropr_mm.backbones.cropr_vit import CroprViT
@@ -52,7 +52,7 @@ class Benchmark:
 
     @property
     def load(self) -> float:
-        """Cores that other processes kept busy in the worst of the runs, the floor's included."""
+        """Cores that other processes kept busy in the worst of the runs."""
         runs: tuple[Latencies | Floor, ...] = (
             *self.latencies.values(),
             *self.parts.values(),
@@ -60,13 +60,14 @@ class Benchmark:
         )
         return max(run.load for run in runs)
 
-    def times_floor(self, encoder: str) -> float:
+    def times_floor(self, encoder: str) -> Ratio:
         """Median time of an encoder in multiples of its floor."""
-        return self.latencies["encoder"].median(encoder) / self.floors[encoder].ms
+        return self.floors[encoder].multiple(self.latencies["encoder"].times[encoder])
 
     def as_dict(self) -> dict[str, Any]:
         """Plain types for JSON."""
         names = list(self.floors)
+        multiples = {name: self.times_floor(name) for name in names}
         return {
             **self.about,
             "tokens_per_block": self.tokens[names[-1]],
@@ -81,7 +82,11 @@ class Benchmark:
                 "model": self.model_macs,
             },
             "floor": {
-                name: {**floor.as_dict(), "encoder_times_floor": self.times_floor(name)}
+                name: {
+                    **floor.as_dict(),
+                    "encoder_times_floor": multiples[name].value,
+                    "encoder_times_floor_interval": list(multiples[name][1:]),
+                }
                 for name, floor in self.floors.items()
             },
             "peak_memory_bytes": self.memory,
@@ -159,16 +164,17 @@ def _measure(
         part: {name: partial(call, encoder) for name, encoder in encoders.items()}
         for part, call in calls.items()
     }
-    latencies = {part: measure(f, items=len(images), **timing) for part, f in bound.items()}
+    products = {name: record_products(run) for name, run in bound["encoder"].items()}
+    times, floors = measure_with_floors(bound["encoder"], products, items=len(images), **timing)
+    latencies = {"encoder": times, "model": measure(bound["model"], items=len(images), **timing)}
     variants = {name: partial(swap, encoder) for name, encoder in encoders.items()}
     parts = measure_parts(model, path, run_step, variants, items=len(images), **timing)
-    products = {name: record_products(run) for name, run in bound["encoder"].items()}
     return Benchmark(
         about=_about(next(iter(encoders.values())), images, fp16, rounds, warmup),
         tokens={n: e.tokens_per_block(e.patch_grid(size)) for n, e in encoders.items()},
         latencies=latencies,
         parts=parts,
-        floors=measure_floor(products, **timing),
+        floors=floors,
         costs={name: _encoder_cost(encoder, size) for name, encoder in encoders.items()},
         model_macs={n: _model_macs(model, path, e, size, swap) for n, e in encoders.items()},
         memory={
@@ -217,7 +223,7 @@ def format_benchmark(result: Benchmark) -> str:
         lines += [f"{part}:", *_indented(latencies.table(base="dense").splitlines())]
     lines += [
         "encoder: MACs of one image (linear: weights only); floor: time that its matrix products",
-        "alone take at this batch, each shape measured apart in this run:",
+        "alone take at this batch, each shape measured apart, in turn with the encoders:",
     ]
     lines += _indented(format_table(_floor_rows(result)).splitlines())
     lines += ["test step by part, synchronised, both models in turn, median ms:"]
@@ -239,7 +245,8 @@ def _floor_rows(result: Benchmark) -> list[list[str]]:
         macs = result.costs[name].macs
         counts = (f"{count / 1e9:.2f}" for count in (macs.linear, macs.total))
         times = (f"{ms:.1f}" for ms in (floor.ms, floor.linear_ms, floor.attention_ms))
-        rows.append([name, *counts, *times, f"{result.times_floor(name):.2f}"])
+        rounds = len(result.latencies["encoder"].times[name])
+        rows.append([name, *counts, *times, result.times_floor(name).text(rounds, "")])
     return rows
 
 
@@ -318,6 +325,7 @@ def _about(
     dtype = str(next(backbone.parameters()).dtype).removeprefix("torch.")
     return {
         "machine": machine_name(images.device),
+        "commit": git_commit(),
         "versions": versions(),
         "dtype": f"{dtype}, autocast" if fp16 else dtype,
         "batch_size": len(images),

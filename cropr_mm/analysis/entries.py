@@ -15,6 +15,8 @@ from cropr_mm.analysis.side_by_side import Entry, encoder_entry, model_entry
 from cropr_mm.analysis.yardsticks import YARDSTICKS
 from cropr_mm.backbones.cropr_vit import CroprViT
 from cropr_mm.build import build_model
+from cropr_mm.checkpoints import safe_load
+from cropr_mm.checkpoints.load import check_names, check_shapes
 from cropr_mm.layers.arch import resolve_arch
 
 OF_OURS = ("dense", "random")
@@ -28,8 +30,9 @@ def make_entries(
     part: str = "encoder",
     yardsticks: Sequence[str] = (),
     compile: bool = False,
+    checkpoint: str | None = None,
 ) -> dict[str, Entry]:
-    """Models of configs with random weights, stripped for inference, and yardsticks of the first.
+    """Models of configs, stripped for inference, and yardsticks of the first.
 
     Args:
         configs: By name; each with a ``cropr_mm.CroprViT`` for backbone.
@@ -37,16 +40,24 @@ def make_entries(
         part: 'encoder' or 'model'.
         yardsticks: Names out of YARDSTICKS, made of the first config's encoder.
         compile: Whether to add the compiled form of each.
+        checkpoint: File with all weights of the model, for one config. Default: random weights.
 
     Returns:
         Entries by name: 'dense' first if asked for, then the configs, the other yardsticks, and
         after each 'NAME, compiled'.
 
     Raises:
-        ValueError: If a name is unknown or does not go with the part, precision or encoder.
+        ValueError: If a name is unknown or does not go with the part, precision or encoder, or the
+            checkpoint not with the configs.
+        CheckpointError: If the file is damaged or holds code.
     """
     _check(part, yardsticks, mode)
-    models = {name: mode.place(_build(cfg)) for name, cfg in configs.items()}
+    if checkpoint is not None and len(configs) > 1:
+        raise ValueError(f"expected one config for a checkpoint, got {', '.join(configs)}")
+    built = {name: _build(cfg) for name, cfg in configs.items()}
+    if checkpoint is not None:
+        _load(next(iter(built.values())), checkpoint)
+    models = {name: mode.place(model) for name, model in built.items()}
     encoders: dict[str, CroprViT] = {name: model.backbone for name, model in models.items()}
     first = next(iter(models))
     arch = configs[first].model.backbone.arch
@@ -55,18 +66,19 @@ def make_entries(
         encoder.switch_to_deploy()
     modules: dict[str, nn.Module] = {**encoders, **made}
     stands_for = {**encoders, **dict.fromkeys(made, encoders[first])}
-    for name in {"dense", "timm"} & set(made):
-        stands_for[name] = encoders[first].unpruned()
+    stands_for |= {name: made[name] for name in OF_OURS if name in made}
+    if "timm" in made:
+        stands_for["timm"] = made["dense"] if "dense" in made else encoders[first].unpruned()
     order = dict.fromkeys([*(["dense"] if "dense" in made else []), *encoders, *made])
     entries = {}
     for name in order:
         for compiled in (False, True) if compile else (False,):
             label = f"{name}, compiled" if compiled else name
             if part == "encoder":
-                entries[label] = encoder_entry(modules[name], stands_for[name], compiled)
+                entries[label] = encoder_entry(modules[name], stands_for[name], mode, compiled)
             else:
                 model = models.get(name, models[first])
-                entries[label] = model_entry(model, modules[name], compiled)
+                entries[label] = model_entry(model, modules[name], mode, compiled)
     return entries
 
 
@@ -120,3 +132,12 @@ def _build(cfg: Config) -> nn.Module:
             f"expected model.backbone of type cropr_mm.CroprViT, got {backbone.get('type')}"
         )
     return build_model(cfg)
+
+
+def _load(model: nn.Module, checkpoint: str) -> None:
+    content = safe_load(checkpoint)
+    weights, wanted = content.get("state_dict", content), model.state_dict()
+    missing, unexpected = wanted.keys() - weights.keys(), weights.keys() - wanted.keys()
+    check_names(missing, unexpected, f"{checkpoint} is not a checkpoint of this config")
+    check_shapes(weights, wanted, checkpoint)
+    model.load_state_dict(weights)

@@ -3,19 +3,28 @@
 No arrangement of the same products in this library can be faster than torch runs them: what an
 encoder needs beyond the floor goes into everything else, such as normalisation, activations, RoPE,
 selection, copies and launches.
+
+A floor is the sum of the medians of its products, not the median of the sums of rounds: an
+interruption that hits one sample would count there as often as that product occurs, and with a
+hundred shapes hardly any round is free of one. The sum of medians is the lower of the two, so
+multiples of it are rather too large than too small.
 """
 
 import math
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor
 
-from cropr_mm.analysis.latency import measure
+from cropr_mm.analysis.latency import Latencies, Ratio, measure, ratio, resampled_medians
+from cropr_mm.analysis.mode import attention_kernel
+from cropr_mm.analysis.packing import pack, packed_linear
 from cropr_mm.analysis.products import Gemm, Product, Products, Sdpa, is_linear, macs
 
 _MIN_MS = (
@@ -29,12 +38,12 @@ class Floor:
 
     Attributes:
         products: How often each product occurs.
-        times: Median milliseconds of one call of each.
+        times: Milliseconds of one call of each, in order of rounds; equal lengths.
         load: Mean number of cores that other processes kept busy while it was measured.
     """
 
     products: Products
-    times: Mapping[Product, float]
+    times: Mapping[Product, tuple[float, ...]]
     load: float
 
     @property
@@ -49,8 +58,22 @@ class Floor:
 
     @property
     def ms(self) -> float:
-        """Milliseconds of one call of the encoder at this rate."""
+        """Milliseconds of one call of the encoder at this rate, a sum of medians."""
         return self.linear_ms + self.attention_ms
+
+    @cached_property
+    def resampled(self) -> NDArray[np.float64]:
+        """The same of bootstrap samples of rounds, see :func:`resampled_medians`."""
+        return np.sum([n * resampled_medians(self.times[p]) for p, n in self.products.items()], 0)
+
+    def multiple(self, times: Sequence[float]) -> Ratio:
+        """Median of times in milliseconds, in multiples of the floor.
+
+        Args:
+            times: In order of the rounds that the floor was measured in; a bootstrap sample has
+                the same rounds of both.
+        """
+        return ratio(float(np.median(times)) / self.ms, resampled_medians(times), self.resampled)
 
     def as_dict(self) -> dict[str, Any]:
         """Plain types for JSON; MACs of the whole batch, rates in GMAC/s."""
@@ -70,35 +93,45 @@ class Floor:
                     "kind": type(product).__name__.lower(),
                     **{k: str(v) if k == "dtype" else v for k, v in product._asdict().items()},
                     "calls": count,
-                    "ms": self.times[product],
+                    "ms": float(np.median(self.times[product])),
                 }
                 for product, count in self.products.items()
             ],
         }
 
     def _ms(self, linear: bool) -> float:
-        return sum(n * self.times[p] for p, n in self.products.items() if is_linear(p) == linear)
+        medians = {p: float(np.median(t)) for p, t in self.times.items() if is_linear(p) == linear}
+        return sum(self.products[p] * ms for p, ms in medians.items())
 
 
-def measure_floor(
+def measure_with_floors(
+    functions: Mapping[str, Callable[[], object]],
     encoders: Mapping[str, Products],
     *,
     device: str | torch.device = "cpu",
     rounds: int = 10,
     warmup: int = 2,
-) -> dict[str, Floor]:
-    """Measure the floors of encoders whose products were recorded.
+    items: int = 1,
+) -> tuple[Latencies, dict[str, Floor]]:
+    """Time functions, and in turn with them the products of encoders.
 
-    Each distinct shape is measured once, on random numbers in the layout of the encoder, all shapes
-    in turn, without gradient. Operands share memory, so no more of it is needed than the largest
-    take; they stay in the cache where they fit, which makes this a floor.
+    Each distinct shape is measured once a round, on random numbers in the layout of the encoder,
+    without gradient, right after an untimed call, which also packs weights. Operands share memory,
+    so no more of it is needed than the largest take; they stay in the cache where they fit, which
+    makes this a floor.
 
     Args:
+        functions: What is compared with the floors, see :func:`measure`; may be none. Names do not
+            begin with a slash.
         encoders: Products by name of the encoder, see :func:`record_products`; for the batch that
             the encoder is timed with.
-        device: Where the encoders ran.
-        rounds: Samples of each shape; their median counts.
-        warmup: Samples before that.
+        device: Where all of it runs.
+        rounds: Timed calls of each function and samples of each shape.
+        warmup: Calls and samples before that.
+        items: Images that one call of a function processes.
+
+    Returns:
+        Times of the functions, and floors by name of the encoder.
 
     Raises:
         ValueError: If there is no product, or a count is too small.
@@ -109,18 +142,30 @@ def measure_floor(
     if not distinct:
         raise ValueError("expected encoders with matrix products, got none")
     device = torch.device(device)
-    with torch.no_grad(), torch.autocast(device.type, enabled=False):
+    with torch.no_grad():
         operands = _Operands(device)
-        calls = {str(i): operands.call(product) for i, product in enumerate(distinct)}
-        first = measure(calls, rounds=1, warmup=1, device=device)
+        calls = {f"/{i}": partial(_sample, p, operands.call(p)) for i, p in enumerate(distinct)}
+        once = {name: partial(call, 1) for name, call in calls.items()}
+        first = measure(once, rounds=1, warmup=0, before=once, device=device)
         repeats = {name: math.ceil(_MIN_MS / first.median(name)) for name in calls}
-        samples = {name: partial(_repeat, calls[name], repeats[name]) for name in calls}
-        latencies = measure(samples, rounds=rounds, warmup=warmup, device=device)
-    times = {p: latencies.median(str(i)) / repeats[str(i)] for i, p in enumerate(distinct)}
-    return {
+        samples = {name: partial(call, repeats[name]) for name, call in calls.items()}
+        latencies = measure(
+            {**functions, **samples},
+            rounds=rounds,
+            warmup=warmup,
+            items=items,
+            before=once,
+            device=device,
+        )
+    times = {
+        product: tuple(ms / repeats[name] for ms in latencies.times[name])
+        for name, product in zip(calls, distinct, strict=True)
+    }
+    floors = {
         name: Floor(products, {product: times[product] for product in products}, latencies.load)
         for name, products in encoders.items()
     }
+    return replace(latencies, times={n: latencies.times[n] for n in functions}), floors
 
 
 class _Operands:
@@ -129,6 +174,7 @@ class _Operands:
     def __init__(self, device: torch.device) -> None:
         self.device = device
         self._pools: dict[tuple[int, torch.dtype], Tensor] = {}
+        self._packed: tuple[Gemm, Tensor] | None = None  # of the last product alone: they are large
 
     def call(self, product: Product) -> Callable[[], Tensor]:
         """The product as a function without arguments."""
@@ -140,6 +186,11 @@ class _Operands:
         a, b = (gemm.rows, gemm.inner), (gemm.columns, gemm.inner)
         if gemm.batch is None and gemm.columns == 1:
             return torch.mv(self._take(0, a, gemm.dtype), self._take(1, b[1:], gemm.dtype))
+        if gemm.packed:
+            x, weight = self._take(0, a, gemm.dtype), self._take(1, b, gemm.dtype)
+            if self._packed is None or self._packed[0] != gemm:
+                self._packed = gemm, pack(weight, gemm.rows)
+            return packed_linear(x, weight, self._packed[1])
         if gemm.batch is None:
             return F.linear(self._take(0, a, gemm.dtype), self._take(1, b, gemm.dtype))
         left = self._take(0, (gemm.batch, *a), gemm.dtype)
@@ -166,6 +217,8 @@ class _Operands:
         return pool[:size].view(shape)
 
 
-def _repeat(function: Callable[[], object], times: int) -> None:
-    for _ in range(times):
-        function()
+def _sample(product: Product, call: Callable[[], object], times: int) -> None:
+    kernel = product.kernel if isinstance(product, Sdpa) else "auto"
+    with attention_kernel(kernel):
+        for _ in range(times):
+            call()

@@ -1,19 +1,23 @@
 """Interleaved timing of several functions in one process.
 
-One round calls every function once, A B C A B C ..., so that a change of clock, temperature or load
-meets all of them alike. What is compared is the ratio of medians, with a bootstrap interval over
+One round calls every function once, in an order that is drawn anew (A B C, C A B, ...): a change of
+clock, temperature or load meets all of them alike, and none always finds the caches as the same
+other one has left them. What is compared is the ratio of medians, with a bootstrap interval over
 rounds; absolute times of two separate runs do not compare.
 """
 
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
+
+from cropr_mm.analysis.machine import synchronize
 
 MAX_LOAD = 0.3
 """Busy cores by other processes above which a timing does not count."""
@@ -23,7 +27,7 @@ MIN_ROUNDS = 5
 
 
 class Ratio(NamedTuple):
-    """How many times faster one function is than another, with its 95 % interval."""
+    """Ratio of two medians of one run, with its 95 % interval."""
 
     value: float
     low: float
@@ -31,6 +35,33 @@ class Ratio(NamedTuple):
 
     def __str__(self) -> str:
         return f"{self.value:.2f}x ({self.low:.2f}-{self.high:.2f})"
+
+    def text(self, rounds: int, unit: str = "x") -> str:
+        """For a table; without the interval where it comes from too few rounds."""
+        interval = f"{self.low:.2f}-{self.high:.2f}" if rounds >= MIN_ROUNDS else "-"
+        return f"{self.value:.2f}{unit} ({interval})"
+
+
+def resampled_medians(times: Sequence[float], samples: int = 2000) -> NDArray[np.float64]:
+    """Medians of bootstrap samples of rounds.
+
+    Args:
+        times: Times of one function, in order of rounds.
+        samples: Bootstrap samples. All functions of one run get the same rounds in each.
+
+    Returns:
+        Medians in the unit of the times, shape (samples,).
+    """
+    rounds = np.random.default_rng(0).integers(len(times), size=(samples, len(times)))
+    return np.median(np.asarray(times)[rounds], axis=-1)
+
+
+def ratio(
+    value: float, resampled_above: NDArray[np.float64], resampled_below: NDArray[np.float64]
+) -> Ratio:
+    """A ratio and its interval from bootstrap samples of both parts, shape (samples,) each."""
+    low, high = np.quantile(resampled_above / resampled_below, [0.025, 0.975])
+    return Ratio(value, float(low), float(high))
 
 
 @dataclass(frozen=True)
@@ -77,11 +108,8 @@ class Latencies:
             base: Function that it is compared with.
             samples: Bootstrap samples of rounds; both functions use the same rounds of a sample.
         """
-        pair = np.array([self.times[base], self.times[name]])
-        rounds = np.random.default_rng(0).integers(pair.shape[1], size=(samples, pair.shape[1]))
-        medians = np.median(pair[:, rounds], axis=-1)  # (2, samples)
-        low, high = np.quantile(medians[0] / medians[1], [0.025, 0.975])
-        return Ratio(self.median(base) / self.median(name), float(low), float(high))
+        above, below = (resampled_medians(self.times[n], samples) for n in (base, name))
+        return ratio(self.median(base) / self.median(name), above, below)
 
     def table(
         self, base: str | None = None, columns: Mapping[str, Mapping[str, str]] | None = None
@@ -98,13 +126,9 @@ class Latencies:
         for name in self.times:
             spread = f"{self.quantile(name, 0.1):.1f}-{self.quantile(name, 0.9):.1f}"
             row = [name, f"{self.throughput(name):.2f}", f"{self.median(name):.1f}", spread]
-            row += [self._speedup_text(name, base)] if base else []
+            row += [self.speedup(name, base).text(len(self.times[name]))] if base else []
             rows.append([*row, *(texts[name] for texts in columns.values())])
         return format_table(rows)
-
-    def _speedup_text(self, name: str, base: str) -> str:
-        ratio = self.speedup(name, base)
-        return str(ratio) if len(self.times[name]) >= MIN_ROUNDS else f"{ratio.value:.2f}x (-)"
 
     def as_dict(self, base: str | None = None) -> dict[str, Any]:
         """Everything in plain types for JSON; with ``base``, speed-ups against that function."""
@@ -136,16 +160,18 @@ def measure(
     rounds: int = 10,
     warmup: int = 2,
     items: int = 1,
+    before: Mapping[str, Callable[[], object]] | None = None,
     device: str | torch.device = "cpu",
 ) -> Latencies:
-    """Time functions in turn.
+    """Time functions in turn, in an order drawn anew for each round from a fixed seed.
 
     Args:
         functions: Calls without arguments, by name.
         rounds: Timed calls of each function.
-        warmup: Calls of each function before that, in the same order.
+        warmup: Calls of each function before that, in the order given.
         items: Images that one call processes.
-        device: Device that the functions compute on; CUDA is synchronised around each call.
+        before: What runs untimed right before each timed call of a function, by its name.
+        device: Device that the functions compute on; it is synchronised around each call.
 
     Raises:
         ValueError: If there is nothing to time, or a count is too small.
@@ -162,9 +188,12 @@ def measure(
             _milliseconds(function, device)
     load = _LoadMeter()
     times: dict[str, list[float]] = {name: [] for name in functions}
+    names, turns = list(functions), np.random.default_rng(0)
     for _ in range(rounds):
-        for name, function in functions.items():
-            times[name].append(_milliseconds(function, device))
+        for i in turns.permutation(len(names)):
+            if before and names[i] in before:
+                before[names[i]]()
+            times[names[i]].append(_milliseconds(functions[names[i]], device))
     return Latencies(
         times={name: tuple(values) for name, values in times.items()},
         items=items,
@@ -186,12 +215,10 @@ def format_table(rows: list[list[str]]) -> str:
 
 def _milliseconds(function: Callable[[], object], device: torch.device) -> float:
     """Wall time of one call, the device's queue empty before and after."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
+    synchronize(device)
     start = time.perf_counter()
     function()
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
+    synchronize(device)
     return 1e3 * (time.perf_counter() - start)
 
 

@@ -1,12 +1,19 @@
-"""What a timing ran on."""
+"""What a timing ran on, and what ran."""
 
+import hashlib
+import json
 import platform
+import subprocess
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 
+_ROOT = Path(__file__).parents[2]
+_CODE = ("cropr_mm", "configs", "tools", "benchmarks/*.py")
 _PACKAGES = ("torch", "torchvision", "timm", "numpy", "mmengine", "mmcv")
 _HOSTS = ("mmdet", "mmseg", "mmpretrain")
 
@@ -29,6 +36,41 @@ def versions() -> dict[str, str | None]:
     loaded = {name: sys.modules.get(name) for name in (*_PACKAGES, *_HOSTS)}
     found = {name: getattr(m, "__version__", None) for name, m in loaded.items() if m is not None}
     return {"python": platform.python_version(), **found, "cuda": torch.version.cuda}
+
+
+def git_commit(root: Path = _ROOT) -> str | None:
+    """Commit of the checkout that this package runs from, with '-dirty' where code is changed.
+
+    Args:
+        root: Folder of the checkout.
+
+    Returns:
+        Its 40 digits; None outside of a checkout, or without git. Results and documents do not
+        count as code.
+    """
+    if not (root / ".git").exists():  # another repository's, around an environment, is not ours
+        return None
+    git = partial(subprocess.run, cwd=root, capture_output=True, text=True, check=True)
+    try:
+        commit = git(["git", "rev-parse", "HEAD"]).stdout.strip()
+        status = ["git", "status", "--porcelain", "--untracked-files=no", "--", *_CODE]
+        return f"{commit}-dirty" if git(status).stdout else commit
+    except (OSError, subprocess.CalledProcessError):
+        return None
+
+
+def settings_hash(settings: Any) -> str:
+    """Twelve hex digits that stand for settings in plain types; what JSON lacks counts as text."""
+    text = json.dumps(settings, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def synchronize(device: torch.device) -> None:
+    """Wait until a device has done all that was given to it; a CPU does it at once."""
+    if device.type in ("cuda", "xpu"):
+        getattr(torch, device.type).synchronize(device)
+    elif device.type == "mps":
+        torch.mps.synchronize()
 
 
 def peak_memory(function: Callable[[], object], device: str | torch.device) -> int | None:

@@ -1,7 +1,7 @@
 """In what precision, with which attention kernels and where a module runs."""
 
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -41,8 +41,11 @@ class Mode:
             raise ValueError(f"expected sdpa auto, flash or math, got {self.sdpa}")
         if self.sdpa != "auto" and not hasattr(_ATTENTION, "sdpa_kernel"):
             raise ValueError(f"sdpa={self.sdpa} needs torch 2.3 or newer, got {torch.__version__}")
-        if torch.device(self.device).type == "cuda" and not torch.cuda.is_available():
-            raise ValueError(f"expected a device that is there, got {self.device} without CUDA")
+        there = available_devices()
+        if self.device not in (*there, "meta"):
+            raise ValueError(
+                f"expected a device that is there ({', '.join(there)}), got {self.device}"
+            )
 
     @property
     def torch_dtype(self) -> torch.dtype:
@@ -61,21 +64,35 @@ class Mode:
             stack.enter_context(torch.set_grad_enabled(gradient))
             if self.dtype == "amp":
                 stack.enter_context(torch.autocast(torch.device(self.device).type))
-            if self.sdpa != "auto":
-                backend = getattr(_ATTENTION.SDPBackend, KERNELS[self.sdpa])
-                stack.enter_context(_ATTENTION.sdpa_kernel(backend))
+            stack.enter_context(attention_kernel(self.sdpa))
             yield
 
     def __str__(self) -> str:
         return f"{self.dtype}, attention kernel {self.sdpa}, {self.device}"
 
 
+def attention_kernel(sdpa: str) -> AbstractContextManager:
+    """Restriction of attention to one kernel, see :class:`Mode`."""
+    if sdpa == "auto":
+        return nullcontext()
+    return _ATTENTION.sdpa_kernel(getattr(_ATTENTION.SDPBackend, KERNELS[sdpa]))
+
+
+def available_devices() -> list[str]:
+    """Names of the devices that torch can use here; a kind alone stands for its current one."""
+    found = ["cpu"]
+    for kind in ("cuda", "xpu"):
+        module = getattr(torch, kind, None)  # torch 2.1 has no xpu
+        if module is not None and module.is_available():
+            found += [kind, *(f"{kind}:{i}" for i in range(module.device_count()))]
+    return [*found, "mps"] if torch.backends.mps.is_available() else found
+
+
 def freeze_weights(freeze: bool, compile: bool) -> None:
     """Whether what is compiled from now on, without gradient, has its weights as constants.
 
     They are then packed once for the CPU's kernels, at the price of a second copy; later changes of
-    the weights are not seen. It is a setting of the process: torch shares compiled code between
-    models of one class, which forbids frozen and other forms side by side.
+    the weights are not seen. It is a setting of the process.
 
     Args:
         freeze: Whether to.

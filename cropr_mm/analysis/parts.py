@@ -18,6 +18,7 @@ import torch
 from torch import nn
 
 from cropr_mm.analysis.latency import Latencies, measure
+from cropr_mm.analysis.machine import synchronize
 
 PARTS: Mapping[str, str] = {
     "preprocessing": "the data preprocessor: transfer, normalisation, padding, collation",
@@ -73,8 +74,7 @@ class PartTimer:
         return "preprocessing" if path == "data_preprocessor" else "neck_and_heads"
 
     def _now(self) -> float:
-        if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)
+        synchronize(self.device)
         return 1e3 * time.perf_counter()
 
     def _enter(self, *_: Any) -> None:
@@ -125,8 +125,7 @@ def measure_parts(
         with PartTimer(model, encoder, device) as timer:
             start = time.perf_counter()
             step()
-            if device.type == "cuda":
-                torch.cuda.synchronize(device)
+            synchronize(device)
             total = 1e3 * (time.perf_counter() - start)
         timer.times["post_processing"] = total - sum(timer.times.values())
         steps[name].append({part: timer.times[part] for part in PARTS} | {"sum": total})

@@ -6,7 +6,7 @@ of activations with each other are those of attention.
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeGuard
 
 import torch
 import torch.nn.functional as F
@@ -25,6 +25,7 @@ class Gemm(NamedTuple):
         columns: 1 for a vector.
         batch: None for a product with weights; for activations, how many products one call runs.
         dtype: Of the result, so that autocast is seen.
+        packed: Whether its weights are packed, see :mod:`cropr_mm.analysis.packing`.
     """
 
     rows: int
@@ -32,6 +33,7 @@ class Gemm(NamedTuple):
     columns: int
     batch: int | None
     dtype: torch.dtype
+    packed: bool = False
 
     @property
     def macs(self) -> int:
@@ -49,6 +51,7 @@ class Sdpa(NamedTuple):
         head_dim: Channels of a head.
         biased: Whether a bias is added to the logits, which rules out some kernels.
         dtype: Of the result.
+        kernel: Kernel that is allowed, see :class:`cropr_mm.analysis.mode.Mode`.
     """
 
     batch: int
@@ -58,6 +61,7 @@ class Sdpa(NamedTuple):
     head_dim: int
     biased: bool
     dtype: torch.dtype
+    kernel: str = "auto"
 
     @property
     def macs(self) -> int:
@@ -69,7 +73,7 @@ Products = Mapping[Product, int]
 """How often each product occurs."""
 
 
-def is_linear(product: Product) -> bool:
+def is_linear(product: Product) -> TypeGuard[Gemm]:
     """Whether this is a product with weights."""
     return isinstance(product, Gemm) and product.batch is None
 
@@ -79,17 +83,21 @@ def macs(products: Products, linear: bool) -> int:
     return sum(n * p.macs for p, n in products.items() if is_linear(p) == linear)
 
 
-def record_products(function: Callable[[], object]) -> Products:
+def record_products(function: Callable[[], object], kernel: str = "auto") -> Products:
     """Run a function once and note its products.
 
     Args:
         function: Call without arguments; on the meta device it costs nothing. Products inside
             functions of ``torch.nn.functional`` that are compositions themselves, such as
             ``multi_head_attention_forward``, are not seen.
+        kernel: The kernel of attention that it allows itself.
     """
     with _Recorder() as recorder:
         function()
-    return recorder.products
+    return {
+        p._replace(kernel=kernel) if isinstance(p, Sdpa) else p: n
+        for p, n in recorder.products.items()
+    }
 
 
 class _Recorder(TorchFunctionMode):

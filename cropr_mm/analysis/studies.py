@@ -49,13 +49,18 @@ class Study:
             those of the publication.
         dtypes: Precisions that it asks about, see :class:`cropr_mm.analysis.mode.Mode`.
         kernels: Attention kernels that it asks about.
+        modes_together: Whether modes are compared, so that all take turns in one group; otherwise
+            each has groups of its own.
         with_memory: Whether memory is part of the question.
+        over_sizes: Whether groups differ in nothing but the image size.
     """
 
     groups: Callable[[str | None, Sides], list[Group]]
     dtypes: tuple[str, ...] = ("bf16",)
     kernels: tuple[str, ...] = ("auto",)
+    modes_together: bool = False
     with_memory: bool = False
+    over_sizes: bool = False
 
 
 def rates(arch: str | None, sides: Sides) -> list[Group]:
@@ -137,11 +142,11 @@ def curve(arch: str | None, sides: Sides) -> list[Group]:
 
 STUDIES: dict[str, Study] = {
     "rates": Study(rates),
-    "precision": Study(precision, ("fp32", "bf16", "fp16", "amp"), ("flash", "math")),
+    "precision": Study(precision, ("fp32", "bf16", "fp16", "amp"), ("flash", "math"), True),
     "length": Study(length),
     "scale": Study(scale),
     "detection": Study(detection, with_memory=True),
-    "curve": Study(curve, with_memory=True),
+    "curve": Study(curve, with_memory=True, over_sizes=True),
 }
 
 

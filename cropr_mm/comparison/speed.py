@@ -10,6 +10,7 @@ from mmengine.registry import MODELS, init_default_scope
 
 from cropr_mm.analysis import measure
 from cropr_mm.analysis.machine import machine_name, versions
+from cropr_mm.analysis.mode import Mode
 from cropr_mm.analysis.side_by_side import encoder_entry
 from cropr_mm.comparison.runs import Run
 
@@ -43,7 +44,7 @@ def encoder_speed(
         images = torch.randn(batch_size, 3, *encoder.img_size)
         calls[name] = partial(encoder, images)
         if compile:
-            entry = encoder_entry(encoder, encoder, compile=True)
+            entry = encoder_entry(encoder, encoder, Mode(), compile=True)
             calls[f"{name}, compiled"] = partial(entry.call, images)
     latencies = measure(calls, rounds=rounds, warmup=3, items=batch_size)
     compiled = {

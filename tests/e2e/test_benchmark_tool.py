@@ -3,10 +3,16 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 import torch._inductor.config as inductor
+
+from cropr_mm.analysis import side_by_side
+from cropr_mm.analysis.machine import git_commit
+from cropr_mm.build import build_model
+from cropr_mm.runner import load_config
 
 ROOT = Path(__file__).parents[2]
 Tool = Callable[..., str]
@@ -35,6 +41,8 @@ def test_two_encoders_at_two_batch_sizes(tool: Tool, tmp_path: Path) -> None:
         assert floors[0]["macs_linear"] > floors[1]["macs_linear"]
         assert {p["dtype"] for p in floors[0]["products"]} == {"torch.bfloat16"}
     assert record["command"].startswith("python tools/benchmark.py ")
+    assert record["commit"] == git_commit()
+    assert len(record["settings_hash"]) == 12
     assert plot.read_bytes().startswith(b"\x89PNG")
 
 
@@ -53,6 +61,7 @@ def test_compiled_beside_eager(tool: Tool, tmp_path: Path, form: tuple[str, ...]
     rows = [line.split("  ")[0] for line in out.splitlines() if "x (" in line]
     assert rows == ["cropr_small", "cropr_small, compiled"]
     assert ("weights frozen" in out) == ("--freeze" in form)
+    assert ("x of packed floor" in out) == ("--freeze" in form and torch._C.has_mkl)
 
 
 def test_a_whole_detector_against_its_dense_twin(tool: Tool, tmp_path: Path) -> None:
@@ -67,7 +76,53 @@ def test_a_whole_detector_against_its_dense_twin(tool: Tool, tmp_path: Path) -> 
     for name, function in functions.items():
         ratio = function["speedup_over"]["random"]["value"]
         assert ratio == pytest.approx(times["random"] / times[name])
-        assert f"{ratio:.3f}x (" in next(line for line in out.splitlines() if line.startswith(name))
+        row = next(line for line in out.splitlines() if line.startswith(name))
+        assert f"{ratio:.3f}x (" in row
+        (count,) = function["instances"]
+        assert row.endswith(f"  {count:.1f}")
+
+
+def test_detections_are_those_of_the_checkpoint(tool: Tool, tmp_path: Path) -> None:
+    config = ROOT / "configs/demo/cropr_tiny_cascade_digits.py"
+    weights = build_model(load_config(str(config))).state_dict()
+    blind = {k: v - 100 * ("rpn_cls.bias" in k) for k, v in weights.items()}
+    for name in [k for k in blind if "fc_cls.bias" in k]:
+        blind[name] = torch.where(torch.arange(len(blind[name])) == len(blind[name]) - 1, 100.0, 0)
+    file, json_file = tmp_path / "a.pth", tmp_path / "speed.json"
+    torch.save({"state_dict": blind}, file)
+    args = ["--part", "model", "--rounds", "1", "--checkpoint", file, "--json", json_file]
+    tool("benchmark.py", config, *args)
+    record = json.loads(json_file.read_text())
+    assert record["checkpoint"] == str(file)
+    (function,) = record["batches"]["1"]["functions"].values()
+    assert function["instances"] == [0], "all is background"
+    torch.save({"state_dict": dict(list(weights.items())[1:])}, file)
+    with pytest.raises(SystemExit, match="is not a checkpoint of this config"):
+        tool("benchmark.py", config, *args)
+
+
+def test_a_batch_that_is_too_large_is_named_and_the_others_run(
+    tool: Tool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, file = side_by_side.time_side_by_side, tmp_path / "speed.json"
+
+    def limited(entries: Any, batch: Any, **options: Any) -> Any:
+        if len(batch) == 2:
+            raise RuntimeError("CUDA out of memory. Tried to allocate 64 GiB\nmore")
+        if len(batch) == 4:
+            raise RuntimeError("a defect")
+        return real(entries, batch, **options)
+
+    monkeypatch.setattr(side_by_side, "time_side_by_side", limited)
+    args = (SEGMENTER, "--rounds", "1", "--json", file, "--batch-sizes")
+    out = tool("benchmark.py", *args, "2", "1", "--plot", tmp_path / "a.png")
+    assert "batch 2\ndid not run: CUDA out of memory. Tried to allocate 64 GiB\n" in out
+    failed, ran = json.loads(file.read_text())["batches"].values()
+    assert failed == {"error": "CUDA out of memory. Tried to allocate 64 GiB", "idle": False}
+    assert "functions" in ran
+    with pytest.raises(RuntimeError, match="a defect"):
+        tool("benchmark.py", *args, "1", "4")
+    assert list(json.loads(file.read_text())["batches"]) == ["1"], "written after each"
 
 
 @pytest.mark.parametrize(
@@ -84,6 +139,9 @@ def test_a_whole_detector_against_its_dense_twin(tool: Tool, tmp_path: Path) -> 
             (CAMVID, "--part", "model", "--img-size", "240", "304"),
             "images of 240x304 pixels, but the config's data_preprocessor makes them 240x320",
         ),
+        ((SEGMENTER, "--device", "gpu"), "expected a device that is there (cpu"),
+        ((SEGMENTER, CAMVID, "--checkpoint", "a.pth"), "expected one config for a checkpoint"),
+        ((SEGMENTER, "--checkpoint", "a.pth"), "no checkpoint file at a.pth"),
         (("missing.py",), "expected a config file, found none at missing.py"),
     ],
 )

@@ -76,8 +76,8 @@ def test_pruned_and_dense_take_turns_inside_the_model(tmp_path: Path) -> None:
     model = Model(**PRUNED)
     backbone = model.backbone
     CroprBenchmarkHook(rounds=2, warmup=1).after_test(runner(tmp_path, model))
-    times, parts = [False, True] * 3, [False, True] * 3
-    assert model.pruned == times + parts
+    rounds = [sorted(model.pruned[i : i + 2]) for i in range(0, len(model.pruned), 2)]
+    assert rounds == [[False, True]] * (3 + 3), "times and parts"
     assert model.backbone is backbone
     record = json.loads((tmp_path / "benchmark.json").read_text())
     assert (record["batch_size"], record["img_size"]) == (2, [32, 48])
@@ -96,6 +96,8 @@ def test_record_holds_counts_floors_and_parts(tmp_path: Path) -> None:
         assert floor["macs_linear"] == 2 * cost.linear, "of the batch"
         median = record["encoder"]["functions"][name]["median_ms"]
         assert floor["encoder_times_floor"] == pytest.approx(median / floor["ms"])
+        one_round = [floor["encoder_times_floor"]] * 2
+        assert floor["encoder_times_floor_interval"] == pytest.approx(one_round)
         parts = record["parts"][name]
         assert set(parts) == {*record["parts"]["contain"], "sum"}
         assert parts["encoder"]["median_ms"] > 0

@@ -1,17 +1,19 @@
 """Products are recorded as they are counted, and floors add up from one measurement per shape."""
 
-from collections.abc import Callable, Mapping
+import time
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from cropr_mm import CroprViT
-from cropr_mm.analysis import floor
+from cropr_mm.analysis import floor, packing
 from cropr_mm.analysis.complexity import encoder_cost, meta_twin
-from cropr_mm.analysis.floor import Floor, measure_floor
-from cropr_mm.analysis.latency import Latencies
+from cropr_mm.analysis.floor import Floor, measure_with_floors
+from cropr_mm.analysis.packing import packed_products
 from cropr_mm.analysis.products import Gemm, Sdpa, macs, record_products
 
 F32 = torch.float32
@@ -87,7 +89,8 @@ def test_a_floor_is_the_sum_over_calls() -> None:
     linear, vector = Gemm(10, 4, 6, None, F32), Gemm(10, 4, 1, None, F32)
     attention, rows = Sdpa(1, 1, 8, 8, 4, False, F32), Gemm(8, 4, 8, 2, F32)
     products = {linear: 3, vector: 1, attention: 2, rows: 1}
-    result = Floor(products, {linear: 2.0, vector: 0.5, attention: 10.0, rows: 1.0}, load=0.0)
+    times = {linear: (2.0,), vector: (0.5,), attention: (10.0,), rows: (1.0,)}
+    result = Floor(products, times, load=0.0)
     assert (result.linear_ms, result.attention_ms, result.ms) == (6.5, 21.0, 27.5)
     record = result.as_dict()
     assert record["macs_linear"] == 3 * 240 + 40
@@ -95,33 +98,58 @@ def test_a_floor_is_the_sum_over_calls() -> None:
     assert [p["calls"] for p in record["products"]] == [3, 1, 2, 1]
 
 
-def test_each_shape_is_measured_once_and_repeats_are_divided_out(
+def test_a_floor_is_the_sum_of_medians_and_no_interruption_is_in_it() -> None:
+    shapes = [Gemm(rows, 4, 6, None, F32) for rows in range(1, 6)]
+    # Each round is interrupted once, in another product: the median of sums would be 5 + 9.
+    times = {p: tuple(10.0 if r == i else 1.0 for r in range(5)) for i, p in enumerate(shapes)}
+    assert Floor(dict.fromkeys(shapes, 1), times, load=0.0).ms == 5
+
+
+def test_multiples_of_a_floor_have_an_interval_over_the_same_rounds() -> None:
+    a, b = Gemm(8, 4, 6, None, F32), Gemm(4, 4, 6, None, F32)
+    slow = (1.0, 1.0, 2.0, 2.0, 4.0, 4.0, 1.0)  # the clock of each round, shared by all
+    floor = Floor({a: 2, b: 1}, {a: slow, b: tuple(3 * t for t in slow)}, load=0.0)
+    assert floor.multiple([10 * t for t in slow]) == (2.0, 2.0, 2.0)
+    g = np.random.default_rng(0)
+    noisy = Floor({a: 2}, {a: tuple(g.normal(3, 0.3, 50))}, load=0.0)
+    value, low, high = noisy.multiple(g.normal(9, 0.9, 50))
+    assert 1.3 < low < 1.5 < high < 1.7
+    assert low <= value <= high
+
+
+def test_each_shape_takes_turns_with_the_functions_and_repeats_are_divided_out(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     shared, own = Gemm(8, 4, 6, None, F32), Gemm(4, 4, 6, None, F32)
-    calls = []
-    spent = {shared: 0.8, own: 4.0}
+    order: list[str] = []
+    clock = [0.0]
 
-    def fake(functions: Mapping[str, Callable], **_: Any) -> Latencies:
-        real = []
-        for name, function in functions.items():
-            before = len(calls)
-            function()
-            milliseconds = spent[[shared, own][int(name)]] * (len(calls) - before)
-            real.append((name, (milliseconds,)))
-        return Latencies(dict(real), 1, 0.7, 1, "cpu")
+    def spend(name: str, milliseconds: float) -> None:
+        order.append(name)
+        clock[0] += milliseconds / 1e3
 
-    original = torch.nn.functional.linear
-    monkeypatch.setattr(floor, "measure", fake)
-    monkeypatch.setattr(
-        floor.F, "linear", lambda *args: (calls.append(args[0].shape), original(*args))
+    def linear(x: torch.Tensor, weight: torch.Tensor) -> None:
+        spend(*{8: ("shared", 0.8), 4: ("own", 4.0)}[len(x)])
+
+    monkeypatch.setattr(floor.F, "linear", linear)
+    monkeypatch.setattr(time, "perf_counter", lambda: clock[0])
+    times, floors = measure_with_floors(
+        {"model": lambda: spend("model", 30.0)},
+        {"dense": {shared: 5}, "pruned": {shared: 1, own: 2}},
+        rounds=2,
+        warmup=0,
+        items=3,
     )
-    floors = measure_floor({"dense": {shared: 5}, "pruned": {shared: 1, own: 2}})
-    assert calls.count((8, 4)) == 1 + 3, "once to see how long it takes, then at least 2 ms of it"
-    assert calls.count((4, 4)) == 1 + 1
+    assert sorted(order[:4]) == ["own"] * 2 + ["shared"] * 2, "to see how long they take"
+    for turn in (order[4:11], order[11:]):
+        assert turn.count("shared") == 1 + 3, "one untimed, then at least 2 ms of it"
+        assert turn.count("own") == 1 + 1
+        assert turn.count("model") == 1
+    assert (times.items, list(times.times)) == (3, ["model"])
+    assert times.median("model") == pytest.approx(30)
     assert floors["dense"].ms == pytest.approx(5 * 0.8)
     assert floors["pruned"].ms == pytest.approx(0.8 + 2 * 4.0)
-    assert floors["dense"].load == floors["pruned"].as_dict()["load"] == 0.7
+    assert floors["dense"].load == floors["pruned"].as_dict()["load"] == times.load
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
@@ -138,13 +166,62 @@ def test_every_kind_of_product_can_be_measured(dtype: torch.dtype) -> None:
         out = operands.call(product)()
         assert record_products(operands.call(product)) == {product: 1}
         assert out.dtype == dtype
-    result = measure_floor({"all": products}, rounds=1, warmup=0)["all"]
-    assert all(ms > 0 for ms in result.times.values())
+    _, floors = measure_with_floors({}, {"all": products}, rounds=1, warmup=0)
+    assert all(ms > 0 for (ms,) in floors["all"].times.values())
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_packed_weights_give_the_same_numbers(
+    dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    layer, other = Gemm(8, 64, 48, None, dtype), Gemm(16, 64, 32, None, dtype)
+    found = packed_products({layer: 3, other: 1})
+    if found is None:
+        pytest.skip(f"this CPU packs no weights in {dtype}")
+    assert found == {layer._replace(packed=True): 3, other._replace(packed=True): 1}
+    packings = []
+    real = floor.pack
+    monkeypatch.setattr(floor, "pack", lambda *args: (packings.append(args[1]), real(*args))[1])
+    operands = floor._Operands(torch.device("cpu"))
+    for product in (layer, layer, other, layer):
+        expected = operands.call(product)()
+        got = operands.call(product._replace(packed=True))()
+        error = (got.float() - expected.float()).abs().max()
+        assert error <= 8 * torch.finfo(dtype).eps * expected.float().abs().max()
+    assert packings == [8, 16, 8], "the last one stays"
+
+
+def test_only_layers_are_packed_and_only_where_the_cpu_can(monkeypatch: pytest.MonkeyPatch) -> None:
+    layer, vector = Gemm(8, 4, 6, None, F32), Gemm(8, 4, 1, None, F32)
+    rows, attention = Gemm(8, 4, 6, 3, F32), Sdpa(2, 2, 8, 6, 4, False, F32)
+    products = {layer: 1, vector: 2, rows: 3, attention: 4}
+    monkeypatch.setattr(packing, "_is_packed", lambda dtype: True)
+    others = {vector: 2, rows: 3, attention: 4}
+    assert packed_products(products) == {layer._replace(packed=True): 1} | others
+    monkeypatch.setattr(packing, "_is_packed", lambda dtype: False)
+    assert packed_products(products) is None
+
+
+@pytest.mark.skipif(not hasattr(torch.nn, "attention"), reason="torch 2.1 cannot restrict kernels")
+def test_attention_is_measured_with_the_kernel_it_ran_with() -> None:
+    q = torch.randn(1, 2, 8, 4)
+    (auto,) = record_products(lambda: F.scaled_dot_product_attention(q, q, q))
+    (only,) = record_products(lambda: F.scaled_dot_product_attention(q, q, q), kernel="math")
+    assert (auto.kernel, only) == ("auto", auto._replace(kernel="math"))
+    operands, allowed = floor._Operands(torch.device("cpu")), []
+    for product in (auto, only):
+
+        def call(product: Sdpa = product) -> None:
+            operands.call(product)()
+            allowed.append(torch.backends.cuda.flash_sdp_enabled())
+
+        floor._sample(product, call, times=1)
+    assert allowed == [True, False]
 
 
 def test_no_product_is_named() -> None:
     with pytest.raises(ValueError, match="encoders with matrix products, got none"):
-        measure_floor({"empty": {}})
+        measure_with_floors({}, {"empty": {}})
 
 
 def test_meta_twin_shares_nothing_and_holds_nothing() -> None:

@@ -16,12 +16,31 @@ def latencies(a: list[float], b: list[float], load: float = 0.0) -> Latencies:
     return Latencies(times, items=4, load=load, threads=1, device="cpu")
 
 
-def test_functions_take_turns_after_their_warm_up() -> None:
+def test_functions_take_turns_in_a_new_order_after_their_warm_up() -> None:
     calls: list[str] = []
+    functions = {name: lambda name=name: calls.append(name) for name in "abc"}
+    runs = []
+    for _ in range(2):
+        calls.clear()
+        result = measure(functions, rounds=20, warmup=2, items=4)
+        runs.append("".join(calls))
+    assert runs[0] == runs[1], "the seed is fixed"
+    assert runs[0][:6] == "abcabc"
+    orders = [runs[0][i : i + 3] for i in range(6, 66, 3)]
+    assert {"".join(sorted(order)) for order in orders} == {"abc"}
+    assert len(set(orders)) == 6, "each order occurs"
+    assert [len(times) for times in result.times.values()] == [20] * 3
+
+
+def test_what_runs_before_a_call_is_not_in_its_time() -> None:
+    calls: list[str] = []
+    nap = dict(b=lambda: (calls.append("-"), time.sleep(0.02)))
     functions = {name: lambda name=name: calls.append(name) for name in "ab"}
-    result = measure(functions, rounds=3, warmup=2, items=4)
-    assert "".join(calls) == "abab" + "ababab"
-    assert [len(times) for times in result.times.values()] == [3, 3]
+    result = measure(functions, rounds=2, warmup=1, before=nap)
+    warmup, text = "".join(calls[:2]), "".join(calls[2:])
+    assert warmup == "ab"
+    assert text.count("-b") == text.count("-") == text.count("b") == text.count("a") == 2
+    assert result.median("b") < 10
 
 
 def test_times_are_milliseconds_of_wall_time() -> None:

@@ -1,13 +1,14 @@
 """What a timing ran on has a name."""
 
 import platform
+import subprocess
 from pathlib import Path
 
 import pytest
 import torch
 
 from cropr_mm.analysis import machine
-from cropr_mm.analysis.machine import machine_name
+from cropr_mm.analysis.machine import git_commit, machine_name, settings_hash
 
 
 def test_machine_name_of_a_cpu_is_that_of_its_first_core(
@@ -36,3 +37,40 @@ def test_machine_name_of_a_gpu_is_its_own(monkeypatch: pytest.MonkeyPatch) -> No
     names = {torch.device("cuda:1"): "Some GPU"}
     monkeypatch.setattr(torch.cuda, "get_device_name", names.__getitem__)
     assert machine_name("cuda:1") == "Some GPU"
+
+
+def test_a_commit_is_that_of_the_own_checkout_and_dirty_if_code_is_changed(tmp_path: Path) -> None:
+    root = tmp_path / "checkout"
+    (root / "benchmarks/results").mkdir(parents=True)
+    (root / "cropr_mm").mkdir()
+    code, result = root / "cropr_mm/a.py", root / "benchmarks/results/a.json"
+    for file in (code, result):
+        file.write_text("1")
+    assert git_commit(root) is None
+    identity = ["-c", "user.name=a", "-c", "user.email=a@b"]
+    for args in (["init"], ["add", "."], [*identity, "commit", "-m", "first"]):
+        subprocess.run(["git", *args], cwd=root, check=True, capture_output=True)
+    commit = git_commit(root)
+    assert commit is not None
+    assert len(commit) == 40
+    result.write_text("2")
+    assert git_commit(root) == commit
+    code.write_text("2")
+    assert git_commit(root) == f"{commit}-dirty"
+    assert git_commit(root / "cropr_mm") is None, "inside of another repository"
+
+
+def test_a_checkout_without_git_has_no_commit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / ".git").mkdir()
+    assert git_commit(tmp_path) is None, "it is damaged"
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert git_commit(tmp_path) is None
+
+
+def test_a_hash_stands_for_settings_and_not_for_their_order() -> None:
+    first = settings_hash({"a": 1, "b": (2, 3)})
+    assert first == settings_hash({"b": [2, 3], "a": 1})
+    assert first != settings_hash({"a": 1, "b": [3, 2]})
+    assert len(first) == 12
