@@ -112,7 +112,7 @@ class MaskClassifier(nn.Module):
         """
         with without_autocast(x.device.type):  # it decides who exits
             memory = self.norm(self.proj(x.to(self.proj.weight.dtype)))
-            queries, masks = self.queries.expand(x.shape[0], -1, -1), memory
+            queries, masks = self.queries.repeat(x.shape[0], 1, 1), memory
             for layer in self.layers:
                 queries, masks = layer(queries, memory, live)
             return masks, self.presence(queries).squeeze(-1)

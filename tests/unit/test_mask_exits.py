@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cropr_mm import CroprViT
+from cropr_mm.analysis.complexity import encoder_cost
 from cropr_mm.hooks.aux_loss import AuxiliaryListener
 from cropr_mm.reducers import DToP
 from cropr_mm.reducers.mask_classifier import MaskClassifier, MaskDecoderLayer
@@ -90,6 +91,25 @@ def test_a_probability_is_that_of_mask_and_presence() -> None:
     torch.testing.assert_close(sure, expected.amax(2))
     assert torch.equal(label, expected.argmax(2))
     assert torch.equal(exits[..., :-1], reducer.logits(tokens))
+
+
+def test_cost_is_that_of_three_decoder_layers() -> None:
+    sizes: dict = dict(arch=dict(embed_dim=8, depth=4, num_heads=2), img_size=48, patch_size=8)
+    reducer = dict(type="cropr_mm.DToP", num_classes=5, confidence=0.9, head="mask", mask_dim=16)
+    stages = dict(type="cropr_mm.KeepRatios", ratio=1.0, blocks=[1])
+    with torch.device("meta"):
+        dense, exits = (
+            encoder_cost(CroprViT(**sizes, **options).eval())
+            for options in ({}, dict(reducer=reducer, schedule=stages))
+        )
+    n, c, k, d = 36, 8, 5, 16
+    weights = 14 * d * d  # of a layer, by query; keys and values are made of tokens
+    products = 2 * k * k * d + 3 * k * n * d  # among queries, of them with tokens, and the masks
+    layer = k * weights + n * 2 * d * d + products
+    assert exits.macs.linear - dense.macs.linear == n * c * d + 3 * layer + k * d
+    start, end = c * d + d + 2 * d + k * d, d + 1  # projection, norm and queries; presence
+    head = start + 3 * (16 * d * d + 13 * d + 6 * d) + end
+    assert exits.params_deployed - dense.params_deployed == head
 
 
 def published_loss(masks: Tensor, presence: Tensor, labels: list[list[int]]) -> float:
