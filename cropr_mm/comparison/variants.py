@@ -56,7 +56,8 @@ def _exit_early(cfg: Config) -> None:
     backbone.reducer.num_classes = head.num_classes
     height, width = to_2tuple(backbone.img_size)
     grid = (height // backbone.patch_size, width // backbone.patch_size)
-    target = dict(type="cropr_mm.PatchLabelTarget", num_classes=head.num_classes, grid=grid)
+    kind = "PatchMaskTarget" if backbone.reducer.get("head") == "mask" else "PatchLabelTarget"
+    target = dict(type=f"cropr_mm.{kind}", num_classes=head.num_classes, grid=grid)
     hooks = cfg.get("custom_hooks") or []
     cfg.custom_hooks = [*hooks, dict(type="cropr_mm.CroprAuxLossHook", target=target)]
 
@@ -64,6 +65,16 @@ def _exit_early(cfg: Config) -> None:
 def _fused(fusion: str, **options: Any) -> Variant:
     """Cropr with another fusion."""
     return Variant(backbone=dict(fusion=dict(type=f"cropr_mm.{fusion}", **options)))
+
+
+def _exits(**options: Any) -> Variant:
+    """Tokens leave with their logits."""
+    return Variant(
+        reducer=dict(type="cropr_mm.DToP", **options),
+        backbone=dict(fusion=None),
+        percent=87,
+        adapt=_exit_early,
+    )
 
 
 def _decided(name: str) -> Variant:
@@ -95,12 +106,10 @@ VARIANTS = {
     "ats": Variant(reducer=dict(type="cropr_mm.ATS")),
     "dynamic_vit": _decided("DynamicViT"),
     "dtps": _decided("DTPS"),
-    "dtop": Variant(
-        reducer=dict(type="cropr_mm.DToP"),
-        backbone=dict(fusion=None),
-        percent=87,
-        adapt=_exit_early,
-    ),
+    "dtop": _exits(),
+    "dtop_mask": _exits(head="mask", mask_dim=192),
+    "dtop_random": _exits(rank=dict(type="cropr_mm.RandomPruner")),
+    "dtop_variance": _exits(rank=dict(type="cropr_mm.VariancePruner")),
     "cropr_concat": _fused("TokenConcat"),
     "cropr_self_concat": _fused("SelfAttentionConcat"),
     "cropr_cross": _fused("CrossAttentionFusion"),
@@ -126,7 +135,7 @@ VARIANTS = {
     "cropr_raster_slot": Variant(backbone=dict(survivor_order="raster", window_rope="slot")),
 }
 """By name; 'attn_topk', 'evit', 'etps' and 'ats' read the class token's attention, without one the
-mean over all queries; 'dtop' needs a segmenter;
+mean over all queries; 'dtop' and its like need a segmenter;
 'cropr' itself has survivor_order='window' and window_rope='origin'.
 """
 

@@ -29,8 +29,9 @@ class CroprAuxLossHook(Hook):
     From ``before_train`` to ``after_train`` the model returns one more loss per Cropr module for
     ``mode='loss'``: ``loss_cropr_b05`` for the module after block 5 (0-based, as in configs and in
     ``backbone.reducers``). Other methods with an auxiliary loss have ``loss_keep_b05`` (DynamicViT,
-    dTPS) or ``loss_exit_b05`` (DToP). Validation, testing and ``mode='predict'`` stay as they
-    are. A copy of the model made before training starts (EMAHook's) is a plain model.
+    dTPS), ``loss_exit_b05`` or ``loss_exit_mask_b05`` (DToP). Validation, testing and
+    ``mode='predict'`` stay as they are. A copy of the model made before training starts (EMAHook's)
+    is a plain model.
 
     Every module runs in every pass, also where its step keeps all tokens, so
     ``find_unused_parameters`` is not needed under data parallelism.

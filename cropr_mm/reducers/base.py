@@ -59,7 +59,7 @@ class TokenReducer(nn.Module):
 
         Args:
             tokens: Live tokens.
-            num_keep: Patch tokens to leave, at least 1; N or more changes nothing.
+            num_keep: Patch tokens to leave, at least 1; N or more drops nothing.
             signals: Side information, filled where ``needs`` says so.
 
         Returns:

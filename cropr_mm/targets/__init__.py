@@ -6,6 +6,7 @@ from cropr_mm.targets.grid_multi_label import GridMultiLabelTarget
 from cropr_mm.targets.keep_ratio import KeepRatioTarget
 from cropr_mm.targets.multi_label import MultiLabelTarget
 from cropr_mm.targets.patch_label import PatchLabelTarget
+from cropr_mm.targets.patch_mask import PatchMaskTarget
 
 __all__ = [
     "AuxiliaryTarget",
@@ -15,4 +16,5 @@ __all__ = [
     "LabelTarget",
     "MultiLabelTarget",
     "PatchLabelTarget",
+    "PatchMaskTarget",
 ]

@@ -12,6 +12,7 @@ _TAUGHT_BY = {
     "cropr": "its classes need MultiLabelTarget, PatchLabelTarget, GridMultiLabelTarget or "
     "ClassTarget",
     "exit": "its tokens need PatchLabelTarget",
+    "exit_mask": "its masks need PatchMaskTarget",
     "keep": "its decisions need KeepRatioTarget",
 }
 

@@ -77,7 +77,12 @@ OPTIONS: dict[str, list[dict]] = {
     "DTPS": [dict(temperature=None)],
     "ETPS": [dict(signal="column_mean", temperature=0.5)],
     "EViT": [dict(signal="column_mean")],
-    "DToP": [dict(confidence=0.4, context=1)],
+    "DToP": [
+        dict(confidence=0.4, context=1),
+        dict(head="mask", mask_dim=16),
+        dict(rank=dict(type="cropr_mm.RandomPruner")),
+        dict(rank=dict(type="cropr_mm.KMedoids"), confidence=0.4, context=1),
+    ],
     "DPCKNN": [dict(equal_weight=True)],
     "PatchMerger": [dict(scaled=True)],
     "KMedoids": [dict(compat=True), dict(equal_weight=True)],
@@ -219,7 +224,11 @@ def test_keeping_everything_changes_nothing(case: Case, num_keep: int) -> None:
     if "num_points" in case.kwargs:
         pytest.skip("draws in every step")
     kept, dropped, assignment = reducer(tokens, num_keep, make_signals(reducer, tokens))
-    assert kept is tokens
+    if getattr(reducer, "confidence", None) is None:
+        assert kept is tokens
+    else:  # tokens are marked, which is all
+        assert kept.x is tokens.x
+        assert kept.index is tokens.index
     if isinstance(reducer, TokenRanker):
         assert dropped.x.shape == (B, 0, C)
         assert dropped.index.shape == (B, 0)

@@ -21,6 +21,8 @@ def shrink_segmenter(model: ConfigDict) -> None:
     patch = backbone.get("patch_size") or arch.patch_size
     height, width = to_2tuple(backbone.get("img_size") or arch.img_size)
     schedule = backbone.get("schedule", {})
+    if "mask_dim" in backbone.get("reducer", {}):
+        backbone.reducer.mask_dim = WIDTH
     if "rate" in schedule:
         schedule.rate = schedule.rate * GRID**2 // (height // patch * (width // patch))
     size = (GRID * patch, GRID * patch)
@@ -54,6 +56,8 @@ def use_label_maps(cfg: Config, data: Path, folder: Path) -> None:
     """
     rows = 96 if cfg.model.data_preprocessor.get("test_cfg") else 128
     height, width = cfg.model.backbone.img_size
+    if cfg.model.backbone.get("reducer", {}).get("type") == "cropr_mm.DToP":
+        cfg.custom_hooks[-1].target.grid = (GRID, GRID)  # tokens learn their own labels
     for split in ("train", "val"):
         loader = cfg[f"{split}_dataloader"]
         loader.update(batch_size=2, num_workers=0, persistent_workers=False)

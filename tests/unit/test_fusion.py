@@ -141,3 +141,23 @@ def test_cost_is_the_published_one(
     cost = encoder_cost(model)
     assert round((cost.params_deployed + 150 * 1025) / 1e6) == millions  # a linear head
     assert round((cost.macs.linear + 150 * 1024 * 32**2) / 1e9) == gmacs
+
+
+def test_exits_cost_one_linear_classifier_a_step() -> None:
+    """Table 5 of the paper: 174 GMAC; 22 heads of LayerNorm and linear layer come on top."""
+    with torch.device("meta"):
+        dense, exits = (
+            CroprViT("eva02_large_patch14_448", img_size=512, patch_size=16, **options).eval()
+            for options in (
+                dict(),
+                dict(
+                    reducer=dict(type="cropr_mm.DToP", num_classes=150),
+                    schedule=dict(type="cropr_mm.Stages", rate=40, blocks=range(22)),
+                ),
+            )
+        )
+    costs = encoder_cost(dense), encoder_cost(exits)
+    more = costs[1].params_deployed - costs[0].params_deployed
+    assert more == 22 * (2 * 1024 + 150 * 1024 + 150)
+    gmacs = (costs[1].macs.linear + 150 * 1024 * 32**2) / 1e9  # a linear head
+    assert 173.8 < gmacs < 174.2
