@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import cv2
@@ -10,7 +11,9 @@ import pytest
 import torch
 from pycocotools import mask as coco_mask
 from pycocotools.cocoeval import COCOeval
+from torch import nn
 
+from cropr_mm import CroprViT
 from cropr_mm.analysis.audit import (
     ImageAudit,
     Objects,
@@ -21,6 +24,7 @@ from cropr_mm.analysis.audit import (
 )
 from cropr_mm.analysis.audit_report import format_audit, plot_audit, sized_precision
 from cropr_mm.analysis.ground_truth import check_meta_keys, objects_of, records_of, view_of
+from cropr_mm.hooks import PruneAuditHook
 
 # An image of 60 x 40 pixels, halved to 30 x 20 and padded to 32 x 24: 4 x 3 patches of 8 pixels.
 SCALE, RESIZED = (0.5, 0.5), (20, 30)
@@ -334,3 +338,16 @@ def test_table_stands_beside_the_precision_of_the_same_test() -> None:
 def test_picture_is_written(tmp_path: Path) -> None:
     plot_audit(record(), tmp_path / "audit.png")
     assert cv2.imread(str(tmp_path / "audit.png")).std() > 0
+
+
+def test_methods_that_merge_are_not_audited() -> None:
+    backbone = CroprViT(
+        dict(embed_dim=16, depth=2, num_heads=2),
+        img_size=32,
+        patch_size=8,
+        reducer=dict(type="cropr_mm.ToMe"),
+        schedule=dict(type="cropr_mm.ExplicitTokens", num_keep={0: 9}),
+    )
+    message = "the audit expects a method that drops tokens, got ToMe at block 1: it merges them"
+    with pytest.raises(ValueError, match=message):
+        PruneAuditHook().check(SimpleNamespace(model=nn.Sequential(backbone)))
