@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from matplotlib.figure import Figure
 from pycocotools import mask as coco_mask
 from pycocotools.cocoeval import COCOeval
 from torch import nn
@@ -335,9 +336,24 @@ def test_table_stands_beside_the_precision_of_the_same_test() -> None:
     assert lines[-1].split() == ["dog", "1", "10.0"]
 
 
-def test_picture_is_written(tmp_path: Path) -> None:
+def test_picture_shows_survival_by_size(figures: list[Figure], tmp_path: Path) -> None:
     plot_audit(record(), tmp_path / "audit.png")
     assert cv2.imread(str(tmp_path / "audit.png")).std() > 0
+    ((boxes, masks),) = (figure.axes for figure in figures)
+    sizes = record()["audit"]["size"]
+    for axes, share, count in (
+        (boxes, "boxes_lost", "boxes"),
+        (masks, "mask_pixels_pruned", "masks"),
+    ):
+        shown = {name: group for name, group in sizes.items() if group[share] is not None}
+        assert [line.get_label() for line in axes.lines] == [
+            f"{name} ({group[count]})" for name, group in shown.items()
+        ]
+        for line, group in zip(axes.lines, shown.values(), strict=True):
+            assert line.get_xdata().tolist() == [1, 2], "blocks count from 1"
+            expected = [100 * (1 - value) for value in group[share]]
+            assert line.get_ydata().tolist() == pytest.approx(expected)
+    assert boxes.lines[0].get_ydata().tolist() == [100, 0], "the small box is lost after block 1"
 
 
 def test_methods_that_merge_are_not_audited() -> None:
