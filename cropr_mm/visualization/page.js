@@ -87,7 +87,7 @@ function draw(panel) {
   const alive = groups.filter((group) => group >= 0).length;
   const cost = data.costs[panel.cost];
   const label = `Block ${block + 1} of ${tokens.depth}: ${cost.tokens[block]} tokens, `
-    + `${gmac(cost.macs[block])} GMAC`;
+    + `${gmac(cost.macs[block])}\u00a0GMAC`;
   let detail = `${alive} of ${rows * columns} patches`;
   if (sizes) detail += ` in ${sizes.size} cluster${sizes.size === 1 ? "" : "s"}`;
   if (block === tokens.back) detail = `all ${alive} patches are back`;
