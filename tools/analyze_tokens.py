@@ -103,6 +103,11 @@ def check(args: argparse.Namespace, names: Sequence[str]) -> None:
         raise ValueError(f"expected {count} different names (--names), got {', '.join(names)}")
     if args.metric and count < 3:
         raise ValueError(f"expected three models or more with --metric, got {count}")
+    for file in args.models:
+        if not Path(file).is_file():
+            raise ValueError(f"expected a config or checkpoint file, found none at {file}")
+    if args.out.exists() and not args.out.is_dir():
+        raise ValueError(f"--out expects a folder, got the file {args.out}")
     if args.images < 0:
         raise ValueError(f"expected --images of 0 or more, got {args.images}")
 

@@ -123,9 +123,14 @@ class TokenRecorder:
         backbone: Encoder.
         blocks: Blocks (0-based) whose features are recorded; default: those that reduce, and the
             last.
+
+    Raises:
+        ValueError: If there is no such block.
     """
 
     def __init__(self, backbone: CroprViT, blocks: tuple[int, ...] | None = None) -> None:
+        if blocks and not 0 <= min(blocks) <= max(blocks) < backbone.depth:
+            raise ValueError(f"expected blocks of 0 to {backbone.depth - 1}, got {list(blocks)}")
         reducing = tuple(backbone.num_keep())
         self.backbone = backbone
         self.blocks = (*reducing, backbone.depth - 1) if blocks is None else blocks

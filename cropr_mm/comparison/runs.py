@@ -205,7 +205,7 @@ def execute(run: Run, cfg: Config, threads: int = 1) -> None:
     if lost:
         _give_up(run, f"loss not finite at iteration {lost[0]}")
         return
-    audited = PACKS[run.pack].task == "det" and _drops_tokens(cfg.model.backbone)
+    audited = PACKS[run.pack].task == "det" and drops_tokens(cfg.model.backbone)
     audit = ["--audit"] if audited else []
     _call(
         run,
@@ -285,9 +285,9 @@ def _call(run: Run, threads: int, tool: str, *args: str) -> None:
         raise SetupError(f"{run}: tools/{tool} ended with code {code} (see {log}):\n{tail}")
 
 
-def _drops_tokens(backbone: Config) -> bool:
+def drops_tokens(backbone: Config) -> bool:
     """Whether patches leave; those that are merged go on as part of a token."""
-    if "reducer" not in backbone:
+    if not backbone.get("reducer"):
         return False
     kind = MODELS.get(backbone.reducer["type"])
     return kind is not None and not issubclass(kind, TokenMerger | SoftMerger)

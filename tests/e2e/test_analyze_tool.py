@@ -116,6 +116,11 @@ def test_similarities_are_correlated_with_a_metric(
     ("more", "message"),
     [
         ([], "expected CONFIG CHECKPOINT of each model, got 3 files"),
+        (
+            ["none.py", "none.pth", "--names", "a", "b", "c"],
+            "expected a config or checkpoint file, ",
+        ),
+        (["--out", __file__], "--out expects a folder, got the file "),
         (["--images", "-1"], "expected --images of 0 or more, got -1"),
         (["--names", "a"], "expected 2 different names (--names), got a"),
         (["--metric", "a"], "expected three models or more with --metric, got 2"),

@@ -465,5 +465,7 @@ def test_a_dense_encoder_has_features_only() -> None:
 def test_other_images_are_refused() -> None:
     with pytest.raises(ValueError, match=r"the same images, got 5 of \(4, 4\) and 4 of"):
         compare_records(record(some_images(), **PRUNE), record(some_images(4), **PRUNE))
+    with pytest.raises(ValueError, match=r"expected blocks of 0 to 3, got \[1, 4\]"):
+        TokenRecorder(encoder(), (1, 4))
     with pytest.raises(ValueError, match="an encoder that ran"):
         TokenRecorder(CroprViT("vit_tiny_patch16_224")).record()
