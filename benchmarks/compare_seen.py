@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from cropr_mm.analysis.bootstrap import Interval, draw_images, paired_interval
 from cropr_mm.comparison.seen import PixelsSeen, pixels_seen
-from cropr_mm.comparison.stored import run_arguments, stored_runs
+from cropr_mm.comparison.stored import failures, run_arguments, stored_runs
 from cropr_mm.comparison.variants import DEFAULT_VARIANTS, PACKS, VARIANTS
 from cropr_mm.runner import short_errors
 
@@ -33,10 +33,13 @@ def main() -> None:
     os.chdir(Path(__file__).resolve().parents[1])
     with short_errors():
         runs = stored_runs(args.runs, [args.pack], args.variants, args.seeds)
+        failed = failures(runs)
         found = {
-            name: [pixels_seen(run) for run in runs if run.name == name] for name in args.variants
+            name: [pixels_seen(run) for run in runs if run.name == name]
+            for name in args.variants
+            if name not in failed
         }
-    record = summarise(found)
+    record = {**summarise(found), "failed": failed}
     print(f"\n{format_table(record)}")
     file = args.runs / args.pack / "seen.json"
     file.write_text(json.dumps({args.pack: {"seeds": args.seeds, **record}}, indent=2) + "\n")
@@ -80,6 +83,8 @@ def format_table(record: dict) -> str:
         *means, _ = np.nanmean(entry["percent_seen"], axis=1)
         cells = [f"{mean:.1f}" for mean in means]
         rows.append([name, *cells, _text(entry["last_step"]), _text(entry.get("cropr_minus_it"))])
+    for name, why in record["failed"].items():
+        rows.append([name, f"did not converge ({why})", *[""] * (len(head) - 2)])
     title = "Percent of the pixels whose token is alive, mean over classes and seeds."
     return title + "\n\n" + "\n".join("| " + " | ".join(row) + " |" for row in rows)
 

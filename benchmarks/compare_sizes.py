@@ -11,7 +11,7 @@ import numpy as np
 
 from cropr_mm.analysis.bootstrap import draw_images, paired_interval
 from cropr_mm.comparison.sizes import scores_at
-from cropr_mm.comparison.stored import run_arguments, stored_runs
+from cropr_mm.comparison.stored import failures, run_arguments, stored_runs
 from cropr_mm.comparison.tasks import TASKS
 from cropr_mm.comparison.variants import PACKS
 from cropr_mm.runner import short_errors
@@ -33,7 +33,12 @@ def main() -> None:
     names = ["dense", *args.variants]
     found: dict[tuple[str, float], list[tuple[float, np.ndarray]]] = {}
     with short_errors():
-        for run in stored_runs(args.runs, [args.pack], names, args.seeds):
+        runs = stored_runs(args.runs, [args.pack], names, args.seeds)
+        failed = failures(runs)
+        names = [name for name in names if name not in failed]
+        for run in runs:
+            if run.name in failed:
+                continue
             for scale in args.scales:
                 scores = scores_at(run, scale)
                 whole = scores(np.arange(scores.num_images))[metric]
@@ -43,7 +48,10 @@ def main() -> None:
     record["scales"] = {
         str(scale): {name: summarise(found, name, scale) for name in names} for scale in args.scales
     }
+    record["failed"] = failed
     print(f"\n{metric}, mean of {len(args.seeds)} seeds, percent\n\n{format_table(record)}")
+    for name, why in failed.items():
+        print(f"{name} did not converge ({why})")
     file = args.runs / args.pack / "sizes.json"
     file.write_text(json.dumps(record, indent=2) + "\n")
     print(f"\nnumbers  {file}")

@@ -1,6 +1,6 @@
 """What the options of the command-line tools change in a config."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -92,3 +92,10 @@ def draw_predictions(cfg: Config, folder: str) -> None:
 def add_hook(cfg: Config, kind: str, **arguments: Any) -> None:
     """Append a custom hook."""
     cfg.custom_hooks = [*(cfg.get("custom_hooks") or []), dict(type=kind, **arguments)]
+
+
+def names_of(configs: Sequence[str]) -> list[str]:
+    """Name of each model: its config file's, or its folder's where files are called alike."""
+    files = [Path(config).absolute() for config in configs]
+    stems, folders = [file.stem for file in files], [file.parent.name for file in files]
+    return folders if len(set(stems)) < len(stems) and len(set(folders)) == len(files) else stems

@@ -4,6 +4,7 @@ import argparse
 import json
 from pathlib import Path
 
+from cropr_mm.analysis.fusions import fusion_table
 from cropr_mm.analysis.methods import method_table
 from cropr_mm.analysis.report import complexity_report, format_complexity
 from cropr_mm.console import check_outputs
@@ -20,6 +21,11 @@ def main() -> None:
         help="instead: the table of all reduction methods, with those that the config imports",
     )
     parser.add_argument(
+        "--fusions",
+        action="store_true",
+        help="instead: the table of all ways to bring tokens back, in the place of the config's",
+    )
+    parser.add_argument(
         "--json", type=Path, metavar="FILE", help="also write everything to this file"
     )
     parser.add_argument(
@@ -30,7 +36,7 @@ def main() -> None:
         help="image size in pixels (default: img_size of the backbone)",
     )
     args = parser.parse_args()
-    if not args.config and not args.methods:
+    if not (args.config or args.methods) or (args.methods and args.fusions):
         parser.error("expected a config or --methods")
     if args.methods:
         with short_errors(ValueError, TypeError):
@@ -38,8 +44,13 @@ def main() -> None:
                 load_config(args.config)
             print(method_table())
         return
+    if args.fusions and (args.json or args.img_size):
+        parser.error("--fusions takes neither --json nor --img-size")
     with short_errors(ValueError, TypeError):
         check_outputs(json=args.json)
+        if args.fusions:
+            print(fusion_table(load_config(args.config)))
+            return
         size = tuple(args.img_size) if args.img_size else None
         report = complexity_report(load_config(args.config), size)
     print(format_complexity(report))

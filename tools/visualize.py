@@ -13,6 +13,7 @@ import torch
 from mmengine.config import DictAction
 
 from cropr_mm.analysis.mode import Mode
+from cropr_mm.options import names_of
 from cropr_mm.preflight import SetupError
 from cropr_mm.runner import load_config, short_errors
 from cropr_mm.visualization.page import Page, page_html
@@ -34,7 +35,10 @@ def main() -> None:
         help="another model to show beside the first; may be given several times",
     )
     parser.add_argument(
-        "--names", nargs="+", metavar="NAME", help="one for each model (default: config files)"
+        "--names",
+        nargs="+",
+        metavar="NAME",
+        help="one for each model (default: config files, or folders where files are called alike)",
     )
     parser.add_argument(
         "--out", type=Path, metavar="FILE", help="default: work_dirs/visualize/<config name>.html"
@@ -52,7 +56,7 @@ def main() -> None:
     )
     args = parser.parse_args()
     pairs = [(args.config, args.checkpoint), *map(tuple, args.against)]
-    names = args.names or [Path(config).stem for config, _ in pairs]
+    names = args.names or names_of([config for config, _ in pairs])
     out = args.out or Path("work_dirs/visualize", f"{Path(args.config).stem}.html")
     with short_errors():
         if len(names) != len(pairs) or len(set(names)) < len(names):

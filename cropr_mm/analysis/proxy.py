@@ -64,5 +64,6 @@ def _measures(result: Mapping[str, Any]) -> dict[str, float]:
             found |= {f"{title}, step {number}": step[k]["mean"] for k, title in names.items()}
     found |= {f"depth maps, {name}": v for name, v in result.get("depth_maps", {}).items()}
     for number, entry in enumerate(result["features"], start=1):
-        found |= {f"features, {name}, {number}": entry[name] for name in FEATURES}
+        known = {name: entry[name] for name in FEATURES if entry[name] is not None}
+        found |= {f"features, {name}, {number}": value for name, value in known.items()}
     return found

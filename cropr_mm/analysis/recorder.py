@@ -1,4 +1,4 @@
-"""Which token left at which block.
+"""Which token left at which block, and which ones were merged.
 
 B batch, N live patches, h x w patch grid.
 """
@@ -10,11 +10,14 @@ from torch import Tensor, nn
 
 from cropr_mm.backbones.base import ReducingBackbone
 from cropr_mm.backbones.lookup import find_backbones
-from cropr_mm.structures import Reduction
+from cropr_mm.reducers import SoftMerger, TokenMerger
+from cropr_mm.structures import Reduction, Tokens
 
 
 class PruningRecorder:
     """Watches the reducers of a backbone and notes which one dropped each patch.
+
+    A patch that was merged has not left: it goes on as part of a token.
 
     Use it as a context manager around forward passes; it tells about the last one.
     """
@@ -22,6 +25,7 @@ class PruningRecorder:
     def __init__(self, backbone: ReducingBackbone) -> None:
         self.backbone = backbone
         self.left_after: Tensor | None = None
+        self._clusters: Tensor | None = None
         self._handles: list = []
 
     def __enter__(self) -> "PruningRecorder":
@@ -48,8 +52,18 @@ class PruningRecorder:
             raise ValueError("expected a backbone whose reducers ran, got none that did")
         return self.left_after.cpu()
 
+    def clusters(self) -> Tensor | None:
+        """Token that each patch is part of after the last step, -1 where it left, on the CPU.
+
+        Returns:
+            Shape (B, h, w), int64; None where nothing was merged.
+        """
+        if self._clusters is None or self.left_after is None:
+            return None
+        return self._clusters.view_as(self.left_after).cpu()
+
     def _forget(self, *_: object) -> None:
-        self.left_after = None
+        self.left_after = self._clusters = None
 
     def _note(self, block: int, _: nn.Module, inputs: tuple, output: Reduction) -> None:
         kept = output.kept
@@ -57,12 +71,18 @@ class PruningRecorder:
             self.left_after = torch.full(
                 (kept.index.shape[0], *kept.grid), -1, device=kept.index.device
             )
-        shape = (kept.index.shape[0], kept.grid[0] * kept.grid[1])
-        alive = torch.zeros(shape, dtype=torch.int64, device=kept.index.device)
-        live = kept.index >= 0 if kept.policy is None else (kept.index >= 0) & kept.policy
-        alive.scatter_add_(1, kept.index.clamp(min=0), live.long())
-        leaving = (alive.view_as(self.left_after) == 0) & (self.left_after < 0)
+        self._clusters = kept.source
+        alive = _live_cells(kept) if kept.source is None else kept.source >= 0
+        leaving = ~alive.view_as(self.left_after) & (self.left_after < 0)
         self.left_after = torch.where(leaving, block, self.left_after)
+
+
+def _live_cells(kept: Tokens) -> Tensor:
+    """Cells of the grid that have a live token of their own, shape (B, h * w), bool."""
+    shape = (kept.index.shape[0], kept.grid[0] * kept.grid[1])
+    count = torch.zeros(shape, dtype=torch.int64, device=kept.index.device)
+    live = kept.index >= 0 if kept.policy is None else (kept.index >= 0) & kept.policy
+    return count.scatter_add_(1, kept.index.clamp(min=0), live.long()) > 0
 
 
 class StepRecorder:
@@ -102,3 +122,21 @@ def pruned_backbone(model: nn.Module) -> ReducingBackbone:
         if len(backbone.reducers):
             return backbone
     raise ValueError(f"expected a model with a pruned backbone, got {type(model).__name__} without")
+
+
+def check_drops(backbone: ReducingBackbone, what: str) -> None:
+    """Refuse a backbone that merges tokens where only tokens that leave mean something.
+
+    Args:
+        backbone: Encoder.
+        what: Who asks, for the message.
+
+    Raises:
+        ValueError: If one of its reducers merges.
+    """
+    for block, reducer in backbone.reducers.items():
+        if isinstance(reducer, TokenMerger | SoftMerger):
+            raise ValueError(
+                f"{what} expects a method that drops tokens, got {type(reducer).__name__} at "
+                f"block {int(block) + 1}: it merges them, so no patch leaves"
+            )

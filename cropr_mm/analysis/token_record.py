@@ -46,6 +46,9 @@ class TokenRecord:
         cells: Raster ids of some patches, evenly spaced, shape (k,).
         outputs: Features of these patches in the encoder's last map, shape (n, k, D); None where it
             returns no map.
+        shown: Numbers of the images that pictures can show, ascending.
+        pictures: These images as the encoder saw them, before normalisation, padded to whole
+            patches, shape (len(shown), H, W, 3), RGB.
     """
 
     grid: tuple[int, int]
@@ -59,6 +62,8 @@ class TokenRecord:
     features: Mapping[int, NDArray[np.float32]]
     cells: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
     outputs: NDArray[np.float32] | None = None
+    shown: tuple[int, ...] = ()
+    pictures: NDArray[np.uint8] = field(default_factory=lambda: np.zeros((0, 0, 0, 3), np.uint8))
 
     @property
     def num_images(self) -> int:
@@ -73,12 +78,12 @@ class TokenRecord:
     def save(self, file: Path) -> None:
         """Write everything as one .npz file."""
         arrays: dict[str, Any] = {"grid": self.grid, "num_blocks": self.num_blocks}
-        for name in ("steps", "depths", "num_keep"):
+        for name in ("steps", "depths", "num_keep", "shown"):
             arrays[name] = np.array(getattr(self, name), dtype=np.int64)
         arrays["merges"] = self.merges
         arrays |= {f"features_{b}": v for b, v in self.features.items()}
         arrays |= {f"clusters_{b}": v for b, v in self.clusters.items()}
-        arrays["cells"] = self.cells
+        arrays |= {"cells": self.cells, "pictures": self.pictures}
         for name in ("left_after", "outputs"):
             if getattr(self, name) is not None:
                 arrays[name] = getattr(self, name)
@@ -106,6 +111,8 @@ class TokenRecord:
                 features=parts["features"],
                 cells=arrays["cells"],
                 outputs=arrays["outputs"] if "outputs" in arrays.files else None,
+                shown=tuple(arrays["shown"].tolist()),
+                pictures=arrays["pictures"],
             )
 
 
@@ -116,9 +123,14 @@ class TokenRecorder:
         backbone: Encoder.
         blocks: Blocks (0-based) whose features are recorded; default: those that reduce, and the
             last.
+
+    Raises:
+        ValueError: If there is no such block.
     """
 
     def __init__(self, backbone: CroprViT, blocks: tuple[int, ...] | None = None) -> None:
+        if blocks and not 0 <= min(blocks) <= max(blocks) < backbone.depth:
+            raise ValueError(f"expected blocks of 0 to {backbone.depth - 1}, got {list(blocks)}")
         reducing = tuple(backbone.num_keep())
         self.backbone = backbone
         self.blocks = (*reducing, backbone.depth - 1) if blocks is None else blocks

@@ -1,6 +1,6 @@
 """How alike two encoders treat the same images, as one record and as text."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -42,9 +42,11 @@ def compare_records(one: TokenRecord, other: TokenRecord) -> dict[str, Any]:
         other: Record of the second.
 
     Returns:
-        Plain values for JSON: 'patches' of each step (two methods that keep patches), 'clusters' of
-        each step (two that have clusters), 'depth_maps' (two that keep patches), 'features' of each
-        block. K-Medoids and DPC-KNN have both: medoids or centres, and clusters.
+        Plain values for JSON: 'images', 'grid', 'num_features' of both, 'patches' of each step (two
+        methods that keep patches), 'clusters' of each step (two that have clusters), 'depth_maps'
+        (two that keep patches), 'features' of each block, where 'pwcca' is None unless there are
+        more images than features: else it is always zero.
+        K-Medoids and DPC-KNN have both: medoids or centres, and clusters.
 
     Raises:
         ValueError: If grids or numbers of images differ.
@@ -55,6 +57,7 @@ def compare_records(one: TokenRecord, other: TokenRecord) -> dict[str, Any]:
             f"{one.num_images} of {one.grid} and {other.num_images} of {other.grid} patches"
         )
     result: dict[str, Any] = {"images": one.num_images, "grid": list(one.grid)}
+    result["num_features"] = [next(iter(r.features.values())).shape[1] for r in (one, other)]
     if one.left_after is not None and other.left_after is not None:
         result["patches"] = _patches(one, other)
         maps = [mean_depth(record) for record in (one, other)]
@@ -62,13 +65,19 @@ def compare_records(one: TokenRecord, other: TokenRecord) -> dict[str, Any]:
     if one.clusters and other.clusters:
         result["clusters"] = _clusters(one, other)
     result["features"] = [
-        {
-            "blocks": [a, b],
-            **{name: f(one.features[a].T, other.features[b].T) for name, f in FEATURES.items()},
-        }
+        {"blocks": [a, b], **_features(one.features[a].T, other.features[b].T)}
         for a, b in zip(one.features, other.features, strict=False)
     ]
     return result
+
+
+def _features(x: np.ndarray, y: np.ndarray) -> dict[str, float | None]:
+    """Similarity of features (D, n) of the same images; those that say nothing are None."""
+    too_few = x.shape[1] <= max(len(x), len(y))
+    return {
+        name: None if too_few and metric is pwcca else metric(x, y)
+        for name, metric in FEATURES.items()
+    }
 
 
 def mean_depth(record: TokenRecord) -> np.ndarray:
@@ -83,13 +92,13 @@ def format_similarity(names: tuple[str, str], result: Mapping[str, Any]) -> str:
     """Tables for people; blocks count from 1."""
     lines = [f"{names[0]} and {names[1]}, {result['images']} images"]
     if "patches" in result:
-        rows = [["after block", "kept", "IoA", "least", "IoU", "least"]]
+        rows = [["after block", "kept", "IoA", "(least)", "IoU", "(least)"]]
         for step in result["patches"]:
             area, union = step["intersection_over_area"], step["intersection_over_union"]
             rows.append(
                 [
-                    " and ".join(str(b + 1) for b in step["blocks"]),
-                    " and ".join(f"{k:.0f}" for k in step["mean_kept"]),
+                    _both(f"{b + 1}" for b in step["blocks"]),
+                    _both(f"{k:.0f}" for k in step["mean_kept"]),
                     *(f"{area['mean']:.3f}", f"{area['least']:.3f}"),
                     *(f"{union['mean']:.3f}", f"{union['least']:.3f}"),
                 ]
@@ -102,16 +111,28 @@ def format_similarity(names: tuple[str, str], result: Mapping[str, Any]) -> str:
         rows = [["after block", "homogeneity", "completeness", "NMI"]]
         for step in result["clusters"]:
             values = (step[k]["mean"] for k in ("homogeneity", "completeness", "nmi"))
-            rows.append(
-                [" and ".join(str(b + 1) for b in step["blocks"]), *(f"{v:.3f}" for v in values)]
-            )
+            rows.append([_both(f"{b + 1}" for b in step["blocks"]), *(f"{v:.3f}" for v in values)])
         lines += ["agreement of clusters:", format_table(rows)]
-    rows = [["block", *FEATURES]]
+    if "patches" not in result and "clusters" not in result:
+        lines.append("no overlap nor agreement: not both keep patches, or have clusters")
+    rows = [["after block", *FEATURES]]
     for entry in result["features"]:
-        blocks = " and ".join(str(b + 1) for b in entry["blocks"])
-        rows.append([blocks, *(f"{entry[name]:.3f}" for name in FEATURES)])
+        values = (entry[name] for name in FEATURES)
+        texts = ("-" if value is None else f"{value:.3f}" for value in values)
+        rows.append([_both(f"{b + 1}" for b in entry["blocks"]), *texts])
     lines += ["features (Procrustes and PWCCA are distances, CKA is a similarity):"]
-    return "\n".join([*lines, format_table(rows)])
+    lines += [format_table(rows)]
+    if any(entry["pwcca"] is None for entry in result["features"]):
+        lines += [
+            "warning: PWCCA is left out, it needs more images than features, got "
+            f"{result['images']} of {max(result['num_features'])}"
+        ]
+    return "\n".join(lines)
+
+
+def _both(texts: Iterable[str]) -> str:
+    """Texts of both models, once where they are the same."""
+    return " and ".join(dict.fromkeys(texts))
 
 
 def _patches(one: TokenRecord, other: TokenRecord) -> list[dict[str, Any]]:

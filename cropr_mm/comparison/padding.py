@@ -11,6 +11,7 @@ from mmengine.runner import Runner
 from cropr_mm.analysis.recorder import PruningRecorder
 from cropr_mm.checkpoints import safe_load
 from cropr_mm.comparison.runs import Run
+from cropr_mm.comparison.stored import check_run_drops
 from cropr_mm.comparison.tasks import TASKS
 from cropr_mm.comparison.variants import PACKS
 from cropr_mm.ops.padding import is_padding
@@ -28,17 +29,21 @@ def padding_kept(run: Run, pad_first: bool) -> dict[str, float]:
     Returns:
         'padding': percent of the survivors of the last step that are padding; and each metric of
         the task, in percent.
+
+    Raises:
+        SetupError: If its method merges tokens.
     """
     options = {"model.backbone.pad_first": pad_first}
     task = TASKS[PACKS[run.pack].task]
+    cfg = load_config(str(run.config), options=options)
+    model = MODELS.build(cfg.model).eval()
+    check_run_drops(run, model.backbone)
     with tempfile.TemporaryDirectory() as folder:
         cfg = load_config(str(run.config), folder, options=options)
         task.record(cfg, Path(folder))
         evaluate(cfg, str(run.checkpoint))
         scores = task.read(cfg, Path(folder))
         metrics = scores(np.arange(scores.num_images))
-    cfg = load_config(str(run.config), options=options)
-    model = MODELS.build(cfg.model).eval()
     model.load_state_dict(safe_load(run.checkpoint)["state_dict"])
     torch.manual_seed(run.seed)  # the random pruner draws
     survivors = padding = 0

@@ -28,7 +28,7 @@ from cropr_mm.comparison.variants import (
 )
 from cropr_mm.layers.arch import resolve_arch
 from cropr_mm.preflight import SetupError
-from cropr_mm.reducers import AttentionRanker, TokenReducer
+from cropr_mm.reducers import AttentionRanker, SoftMerger, TokenMerger, TokenReducer
 from cropr_mm.registry import MODELS
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -205,7 +205,7 @@ def execute(run: Run, cfg: Config, threads: int = 1) -> None:
     if lost:
         _give_up(run, f"loss not finite at iteration {lost[0]}")
         return
-    audited = PACKS[run.pack].task == "det" and "reducer" in cfg.model.backbone
+    audited = PACKS[run.pack].task == "det" and drops_tokens(cfg.model.backbone)
     audit = ["--audit"] if audited else []
     _call(
         run,
@@ -283,6 +283,14 @@ def _call(run: Run, threads: int, tool: str, *args: str) -> None:
     if code:
         tail = "\n".join(log.read_text().splitlines()[-5:])
         raise SetupError(f"{run}: tools/{tool} ended with code {code} (see {log}):\n{tail}")
+
+
+def drops_tokens(backbone: Config) -> bool:
+    """Whether patches leave; those that are merged go on as part of a token."""
+    if not backbone.get("reducer"):
+        return False
+    kind = MODELS.get(backbone.reducer["type"])
+    return kind is not None and not issubclass(kind, TokenMerger | SoftMerger)
 
 
 def _mask_pixels_seen(audit: Path) -> float:

@@ -18,6 +18,7 @@ from torch import Tensor
 from cropr_mm.analysis.recorder import PruningRecorder
 from cropr_mm.checkpoints import safe_load
 from cropr_mm.comparison.runs import Run
+from cropr_mm.comparison.stored import check_run_drops
 
 
 @dataclass(frozen=True)
@@ -49,10 +50,14 @@ def pixels_seen(run: Run) -> PixelsSeen:
 
     Args:
         run: A finished run of a segmentation pack.
+
+    Raises:
+        SetupError: If its method merges tokens: then every pixel is seen, as part of a token.
     """
     cfg = Config.fromfile(run.config)
     init_default_scope(cfg.default_scope)
     model = MODELS.build(cfg.model).eval()
+    check_run_drops(run, model.backbone)
     model.load_state_dict(safe_load(run.checkpoint)["state_dict"])
     loader = Runner.build_dataloader(cfg.test_dataloader)
     classes = loader.dataset.metainfo["classes"]

@@ -4,7 +4,10 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
+from cropr_mm.analysis.recorder import check_drops
+from cropr_mm.backbones.base import ReducingBackbone
 from cropr_mm.comparison.runs import Run
+from cropr_mm.preflight import SetupError
 
 
 def run_arguments(description: str | None) -> argparse.ArgumentParser:
@@ -37,3 +40,32 @@ def stored_runs(
     for run in runs:
         run.check()
     return runs
+
+
+def check_run_drops(run: Run, backbone: ReducingBackbone) -> None:
+    """Refuse a run whose method merges tokens: no patch leaves, so none can be counted.
+
+    Raises:
+        SetupError: If it does.
+    """
+    try:
+        check_drops(backbone, f"{run}: a count of patches that are left")
+    except ValueError as error:
+        raise SetupError(str(error)) from error
+
+
+def failures(runs: Sequence[Run]) -> dict[str, str]:
+    """Why variants did not converge, by name: those with a seed that failed, which have no scores.
+
+    Raises:
+        SetupError: If the dense model or 'cropr', which others are compared with, is one of them.
+    """
+    found: dict[str, list[str]] = {}
+    for run in runs:
+        if (run.folder / "result.json").exists() and run.failure is not None:
+            found.setdefault(run.name, []).append(f"seed {run.seed}: {run.failure}")
+    texts = {name: "; ".join(reasons) for name, reasons in found.items()}
+    for name in ("dense", "cropr"):
+        if name in texts:
+            raise SetupError(f"expected {name} to have converged, got {texts[name]}")
+    return texts

@@ -13,7 +13,7 @@ from mmengine.structures import BaseDataElement
 from cropr_mm.analysis.audit import ImageAudit, audit_image, seen_by_block, summarise_audit
 from cropr_mm.analysis.audit_report import format_audit, plot_audit, sized_precision
 from cropr_mm.analysis.ground_truth import check_meta_keys, objects_of, records_of, view_of
-from cropr_mm.analysis.recorder import StepRecorder, pruned_backbone
+from cropr_mm.analysis.recorder import StepRecorder, check_drops, pruned_backbone
 from cropr_mm.registry import HOOKS
 
 
@@ -40,10 +40,11 @@ class PruneAuditHook(Hook):
         """Find out before a test whether it can be audited.
 
         Raises:
-            ValueError: If nothing is pruned, the test dataset has no ground-truth boxes, or its
-                pipeline does not hand on how an image came to lie on the patch grid.
+            ValueError: If nothing is pruned, tokens are merged, the test dataset has no
+                ground-truth boxes, or its pipeline does not hand on how an image came to lie on the
+                patch grid.
         """
-        pruned_backbone(runner.model)
+        check_drops(pruned_backbone(runner.model), "the audit")
         dataset = runner.test_dataloader.dataset
         if not hasattr(dataset, "get_data_info"):
             raise ValueError(

@@ -1,13 +1,11 @@
-"""Pictures of which token left after which block."""
+"""Pictures of which token left after which block, or was merged into which."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import cv2
 import mmcv
 import numpy as np
-from matplotlib import colormaps
 from mmengine.fileio import get
 from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
@@ -16,20 +14,26 @@ from mmengine.structures import BaseDataElement
 from numpy.typing import NDArray
 
 from cropr_mm.analysis.recorder import PruningRecorder, StepRecorder
+from cropr_mm.analysis.token_maps import (
+    draw_cluster_legend,
+    draw_clusters,
+    draw_legend,
+    draw_pruning_map,
+    input_picture,
+)
 from cropr_mm.hooks.predictions import draw_predictions
 from cropr_mm.registry import HOOKS
 
 Image = NDArray[np.uint8]
 _MIN_SIDE = 384  # pixels; smaller images are enlarged, or boxes and letters would cover them
-_FONT = cv2.FONT_HERSHEY_SIMPLEX, 0.5
-_LINE, _SWATCH = 28, 24  # pixels: height of a line of the legend, width of a colour and its gap
 
 
 @HOOKS.register_module()
 class PruningMapHook(Hook):
     """Draws predictions beside the pruning map: patches that left have the colour of their block.
 
-    Patches that stayed to the end show the image; a legend names the blocks. The picture goes to
+    Patches that stayed to the end show the image; a legend names the blocks. Where tokens are
+    merged, the patches of each token after the last step have one colour. The picture goes to
     the runner's visualizer, that is to every backend that it has, and as a PNG file to ``out_dir``.
 
     Args:
@@ -122,20 +126,27 @@ class PruningMapHook(Hook):
     ) -> None:
         zoom = max(1, -(-_MIN_SIDE // min(image.shape[:2])))
         image = mmcv.imrescale(image, float(zoom), interpolation="nearest")
-        cells = recorder.maps()[0].numpy()
-        patch_size = recorder.backbone.patch_size
-        covered = cells.repeat(patch_size, 0).repeat(patch_size, 1)
+        left, clusters = recorder.maps()[0].numpy(), recorder.clusters()
+        side = recorder.backbone.patch_size
         height, width = sample.img_shape[:2]  # of the resized image, without padding
         blocks = sorted(int(block) for block in recorder.backbone.reducers)
+        if clusters is None:
+            covered = left.repeat(side, 0).repeat(side, 1)[:height, :width]
+            tokens = draw_pruning_map(image, covered, blocks)
+        else:
+            filled = height / (left.shape[0] * side), width / (left.shape[1] * side)
+            tokens = draw_clusters(image, clusters[0].numpy(), filled)
         picture = np.concatenate(
             [
                 draw_predictions(runner.visualizer, image, sample, zoom, self.score_thr),
                 np.full((image.shape[0], 8, 3), 255, np.uint8),
-                draw_pruning_map(image, covered[:height, :width], blocks),
+                tokens,
             ],
             axis=1,
         )
-        picture = np.concatenate([picture, draw_legend(picture.shape[1], blocks)])
+        width = picture.shape[1]
+        legend = draw_legend(width, blocks) if clusters is None else draw_cluster_legend(width)
+        picture = np.concatenate([picture, legend])
         name = Path(sample.img_path).stem
         runner.visualizer.add_image(f"pruning_map_{name}", picture, runner.iter)
         if self.out_dir is not None:
@@ -150,68 +161,5 @@ def _image(data_batch: Mapping[str, Any] | None, sample: BaseDataElement) -> Ima
     The file; of a classifier, whose picture is often a crop of it, the input itself.
     """
     if data_batch is not None and "pred_label" in sample:
-        return data_batch["inputs"][0].permute(1, 2, 0).byte().numpy()[..., ::-1].copy()
+        return input_picture(data_batch["inputs"][0])
     return mmcv.imfrombytes(get(sample.img_path), channel_order="rgb")
-
-
-def block_colours(num_blocks: int) -> Image:
-    """Colours of the reducing blocks, early ones dark, shape (num_blocks, 3), RGB."""
-    shades = np.linspace(0.1, 0.85, num_blocks) if num_blocks > 1 else np.array([0.35])
-    return (colormaps["plasma"](shades)[:, :3] * 255).astype(np.uint8)
-
-
-def draw_pruning_map(image: Image, left_after: NDArray[np.int64], blocks: Sequence[int]) -> Image:
-    """Cover the patches that left with the colour of their block.
-
-    Args:
-        image: Shape (H, W, 3), RGB.
-        left_after: Block after which each pixel's patch left, -1 where it stayed; any size, it is
-            scaled to that of the image.
-        blocks: All blocks with a reducer, ascending.
-
-    Returns:
-        The picture, shape (H, W, 3).
-    """
-    size = image.shape[1], image.shape[0]
-    left = cv2.resize(left_after.astype(np.int16), size, interpolation=cv2.INTER_NEAREST)
-    picture = image.astype(np.float32)
-    grey = picture.mean(axis=2, keepdims=True)
-    for block, colour in zip(blocks, block_colours(len(blocks)), strict=True):
-        here = left == block
-        picture[here] = 0.72 * colour + 0.28 * grey[here]
-    border = np.zeros(left.shape, bool)
-    border[1:] |= left[1:] != left[:-1]
-    border[:, 1:] |= left[:, 1:] != left[:, :-1]
-    picture[border] = 255
-    return picture.round().astype(np.uint8)
-
-
-def draw_legend(width: int, blocks: Sequence[int]) -> Image:
-    """Say at which block, counted from 1, the patches of a colour left; black on white.
-
-    Args:
-        width: Width of the legend, in pixels.
-        blocks: All blocks with a reducer, ascending.
-
-    Returns:
-        As many lines as the width asks for, shape (H, width, 3), RGB.
-    """
-    colours = [tuple(colour) for colour in block_colours(len(blocks)).tolist()]
-    entries: list[tuple[tuple | None, str]] = [(None, "patch left at block:")]
-    entries += [(colour, str(i + 1)) for i, colour in zip(blocks, colours, strict=True)]
-    entries += [((255, 255, 255), "stayed to the end (image shows)")]
-    lines: list[Image] = []
-    x = width
-    for colour, text in entries:
-        length = cv2.getTextSize(text, *_FONT, 1)[0][0]
-        swatch = 0 if colour is None else _SWATCH
-        if x + swatch + length > width:
-            lines.append(np.full((_LINE, width, 3), 255, np.uint8))
-            x = 8
-        if colour is not None:
-            corners = (x, 6), (x + _SWATCH - 7, 22)
-            cv2.rectangle(lines[-1], *corners, colour, cv2.FILLED)
-            cv2.rectangle(lines[-1], *corners, (128, 128, 128))
-        cv2.putText(lines[-1], text, (x + swatch, 19), *_FONT, (0, 0, 0), 1, cv2.LINE_AA)
-        x += swatch + length + 16
-    return np.concatenate(lines)

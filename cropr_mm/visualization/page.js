@@ -15,9 +15,12 @@ function make(parent, tag, text, className) {
   return element;
 }
 
+// Three digits of the costliest block; all others have as many decimals, so columns line up.
+const dearest = Math.max(...data.costs.flatMap((cost) => cost.macs)) / 1e9;
+const DECIMALS = Math.min(6, Math.max(0, 2 - Math.floor(Math.log10(dearest))));
+
 function gmac(macs) {
-  const value = macs / 1e9;
-  return value >= 100 ? value.toFixed(0) : value.toPrecision(3);
+  return (macs / 1e9).toFixed(DECIMALS);
 }
 
 // Steps whose result a block sees; none where all patches are back.
@@ -84,7 +87,7 @@ function draw(panel) {
   const alive = groups.filter((group) => group >= 0).length;
   const cost = data.costs[panel.cost];
   const label = `Block ${block + 1} of ${tokens.depth}: ${cost.tokens[block]} tokens, `
-    + `${gmac(cost.macs[block])} GMAC`;
+    + `${gmac(cost.macs[block])}\u00a0GMAC`;
   let detail = `${alive} of ${rows * columns} patches`;
   if (sizes) detail += ` in ${sizes.size} cluster${sizes.size === 1 ? "" : "s"}`;
   if (block === tokens.back) detail = `all ${alive} patches are back`;
@@ -172,7 +175,7 @@ function addTable(parent, costs) {
   const table = make(make(parent, "div", undefined, "scroll"), "table");
   const sizes = [...new Set(costs.map((cost) => cost.size.join(" x ")))].join(" or ");
   make(table, "caption", `Encoder, images of ${sizes} pixels (height x width). Tokens that enter `
-    + "a block, class token included; billions of multiply-adds (GMAC) of the block and its "
+    + "a block, with a class token where there is one; billions of multiply-adds (GMAC) of the block and its "
     + "reducer, attention included.");
   const head = make(table, "thead");
   const names = make(head, "tr"), kinds = make(head, "tr");
@@ -221,8 +224,11 @@ async function start() {
   await Promise.all(pictures.map((picture) => picture.decode()));
   const tokens = data.images.flatMap((image) => image.panels.map((panel) => panel.tokens));
   slider.max = Math.max(...tokens.map((entry) => entry.depth));
-  const firsts = tokens.flatMap((entry) => entry.steps.map((step) => step.first + 1));
-  slider.value = firsts.length ? Math.max(...firsts) : 1;  // all steps have been taken
+  // The first block for which a model has taken all its steps and no model has all patches back.
+  const reducing = tokens.filter((entry) => entry.steps.length);
+  const done = reducing.map((entry) => Math.max(...entry.steps.map((step) => step.first + 1)));
+  const backs = reducing.filter((entry) => entry.back !== null).map((entry) => entry.back);
+  slider.value = done.length ? Math.min(Math.max(...done), ...backs) : 1;
   const images = document.getElementById("images");
   for (const image of data.images) {
     const section = make(images, "section");

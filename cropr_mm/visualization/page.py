@@ -7,15 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import cv2
-import numpy as np
-from numpy.typing import NDArray
 
 from cropr_mm.analysis.complexity import EncoderCost, encoder_cost, meta_twin
+from cropr_mm.analysis.token_maps import Image, padded
 from cropr_mm.visualization.predictions import predicted, zoom_of
 from cropr_mm.visualization.tokens import token_data
-from cropr_mm.visualization.trained import TrainedModel, padded
+from cropr_mm.visualization.trained import TrainedModel
 
-Image = NDArray[np.uint8]
 _FOLDER = Path(__file__).parent
 _LOSSLESS = 512 * 512  # pixels; larger pictures are photographs, and JPEG keeps the page small
 

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from cropr_mm.analysis.token_maps import block_colours
 from cropr_mm.analysis.token_record import TokenRecord
 from cropr_mm.backbones import CroprViT
-from cropr_mm.hooks.pruning_map import block_colours
 
 
 def token_data(backbone: CroprViT, record: TokenRecord) -> dict[str, Any]:

@@ -8,17 +8,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from mmengine.config import Config
 from mmengine.dataset import BaseDataset, Compose, pseudo_collate
 from mmengine.registry import DATASETS, DefaultScope
 from mmengine.runner import load_state_dict, set_random_seed
 from mmengine.structures import BaseDataElement
-from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import nn
 
 from cropr_mm.analysis.benchmark import only_backbone
+from cropr_mm.analysis.token_maps import Image, input_picture
 from cropr_mm.analysis.token_record import TokenRecord, TokenRecorder
 from cropr_mm.backbones import CroprViT
 from cropr_mm.build import build_model
@@ -27,9 +26,6 @@ from cropr_mm.console import import_quietly, input_errors
 from cropr_mm.preflight import SetupError, check_model
 from cropr_mm.preflight.data import leaves
 from cropr_mm.runner import named_tensors
-
-Image = NDArray[np.uint8]
-_PADDING = 127  # grey
 
 
 @dataclass(frozen=True)
@@ -85,7 +81,7 @@ class TrainedModel:
             )
             with TokenRecorder(self.backbone, blocks=()) as recorder:
                 (sample,) = self.model.test_step(pseudo_collate([item]))
-        return Seen(_picture(item["inputs"]), recorder.record(), sample.cpu())
+        return Seen(input_picture(item["inputs"]), recorder.record(), sample.cpu())
 
 
 def load_trained(name: str, cfg: Config, checkpoint: str, device: str = "cpu") -> TrainedModel:
@@ -154,16 +150,3 @@ def _metainfo(dataset: Mapping[str, Any]) -> Mapping[str, Any]:
     if isinstance(kind, type) and issubclass(kind, BaseDataset):
         return DATASETS.build({**dataset, "lazy_init": True, "pipeline": []}).metainfo
     return dataset.get("metainfo") or {}
-
-
-def padded(image: Image, size: tuple[int, int]) -> Image:
-    """Picture of a size (H, W) from one at its upper left, shape (h, w, 3); the rest is grey."""
-    picture = np.full((*size, 3), _PADDING, np.uint8)
-    picture[: image.shape[0], : image.shape[1]] = image
-    return picture
-
-
-def _picture(inputs: Tensor) -> Image:
-    """Picture (H, W, 3), RGB, of a model's input (1 or 3, H, W), BGR."""
-    image = inputs.clamp(0, 255).byte().cpu().expand(3, -1, -1)
-    return image.permute(1, 2, 0).numpy()[..., ::-1].copy()

@@ -1,7 +1,7 @@
 """Pixels of each class that trained segmenters still see."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +13,10 @@ from mmengine.registry import MODELS, init_default_scope
 
 from cropr_mm.comparison.runs import ROOT, Run, make_config
 from cropr_mm.comparison.seen import PixelsSeen, pixels_seen
+from cropr_mm.comparison.stored import failures
 from cropr_mm.comparison.variants import PACKS
 from cropr_mm.datasets import DemoSettings, make_demo_data
+from cropr_mm.preflight import SetupError
 
 Tool = Callable[..., str]
 
@@ -24,7 +26,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Runs as compare_pruners.py leaves them, with random weights and three test images."""
     folder = tmp_path_factory.mktemp("runs")
     make_demo_data(folder / "data", DemoSettings(num_train=2, num_val=3))
-    for name in ("cropr", "variance"):
+    for name in ("cropr", "variance", "tome"):
         run = Run("digits_seg", 0, name, folder / f"digits_seg/seed0/{name}")
         cfg: Any = make_config(run, PACKS["digits_seg"], None)
         init_default_scope("mmseg")
@@ -83,3 +85,50 @@ def test_the_command_compares_pruners_with_cropr(folder: Path, tool: Tool) -> No
     assert theirs["cropr_minus_it"]["value"] == pytest.approx(gap)
     assert "cropr_minus_it" not in ours
     assert "| variance | " in out
+
+
+def test_merged_pixels_are_not_counted_as_gone(folder: Path) -> None:
+    run = Run("digits_seg", 0, "tome", folder / "digits_seg/seed0/tome")
+    with pytest.raises(SetupError, match="expects a method that drops tokens, got ToMe at block 1"):
+        pixels_seen(run)
+
+
+@pytest.fixture
+def failed(folder: Path) -> Iterator[Path]:
+    """The same runs; that of 'variance' is recorded as failed, and has no checkpoint to read."""
+    run = folder / "digits_seg/seed0/variance"
+    (run / "result.json").write_text('{"failed": "loss not finite at iteration 7"}')
+    (run / "train").rename(run / "lost")
+    yield folder
+    (run / "result.json").unlink()
+    (run / "lost").rename(run / "train")
+
+
+@pytest.mark.parametrize("script", ["compare_seen.py", "compare_sizes.py"])
+def test_runs_that_failed_have_a_line_that_says_so(failed: Path, tool: Tool, script: str) -> None:
+    dense = failed / "digits_seg/seed0/dense"
+    args = ["--runs", failed, "--seeds", "0", "--variants", "cropr", "variance"]
+    if script == "compare_sizes.py":
+        args += ["--pack", "digits_seg", "--scales", "1"]
+        dense.mkdir(exist_ok=True)  # the same model serves as dense
+        for part in ("config.py", "train"):
+            if not (dense / part).exists():
+                (dense / part).symlink_to(failed / "digits_seg/seed0/cropr" / part)
+    out = tool(str(ROOT / "benchmarks" / script), *args)
+    assert "did not converge (seed 0: loss not finite at iteration 7)" in out
+    name = script.removeprefix("compare_").replace(".py", ".json")
+    record = json.loads((failed / "digits_seg" / name).read_text())
+    record = record.get("digits_seg", record)
+    assert list(record["failed"]) == ["variance"]
+    scored = record["variants"] if "variants" in record else record["scales"]["1.0"]
+    assert "cropr" in scored
+    assert "variance" not in scored
+
+
+def test_what_others_are_compared_with_has_to_have_converged(folder: Path) -> None:
+    run = Run("digits_seg", 0, "cropr", folder / "digits_seg/seed0/cropr")
+    assert failures([run]) == {}, "not finished is not failed"
+    (run.folder / "result.json").write_text('{"failed": "found nothing"}')
+    with pytest.raises(SetupError, match="expected cropr to have converged, got seed 0: found"):
+        failures([run])
+    (run.folder / "result.json").unlink()

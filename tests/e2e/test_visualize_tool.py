@@ -282,6 +282,8 @@ def test_merged_patches_have_one_colour_and_no_name_is_html(
             assert np.ptp(colours[members], axis=0).max() <= 2
     set_block(browser, 1)
     assert texts(browser, ".detail") == ["256 of 256 patches"] * 2
+    costs = [cell for cell in texts(browser, "td") if "." in cell]
+    assert len({len(cost.partition(".")[2]) for cost in costs}) == 1, "as many decimals each"
     assert requests_and_errors(browser) == ({f"file:{page}", "data"}, [])
 
 
@@ -295,6 +297,19 @@ def test_segmenters_show_label_maps_and_classes(
     names = texts(browser, ".lines .name")
     assert names
     assert set(names) <= set(load_config(str(CONFIGS / SEGMENTER)).classes)
+
+
+def test_slider_starts_where_no_model_has_its_patches_back(
+    tool: Tool, folder: Path, model: Callable[..., Model], browser: Any, tmp_path: Path
+) -> None:
+    late = "schedule=dict(_delete_=True, type='cropr_mm.ExplicitTokens', num_keep={6: 128})"
+    cropr = model("segmenter", SEGMENTER)  # fused before block 8
+    merged = model("merged", SEGMENTER, f"{TOME.partition(', schedule')[0]}, fusion=None, {late}")
+    page = tmp_path / "page.html"
+    tool("visualize.py", *cropr, images(folder)[0], "--against", *merged, "--out", page)
+    open_page(browser, page)
+    assert texts(browser, "#number") == ["7 of 8"]
+    assert texts(browser, ".detail")[0] == "34 of 256 patches"
 
 
 def test_padded_inputs_line_up_with_predictions_and_runs_are_alike(

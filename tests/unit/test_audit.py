@@ -2,15 +2,19 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import cv2
 import numpy as np
 import pytest
 import torch
+from matplotlib.figure import Figure
 from pycocotools import mask as coco_mask
 from pycocotools.cocoeval import COCOeval
+from torch import nn
 
+from cropr_mm import CroprViT
 from cropr_mm.analysis.audit import (
     ImageAudit,
     Objects,
@@ -21,6 +25,7 @@ from cropr_mm.analysis.audit import (
 )
 from cropr_mm.analysis.audit_report import format_audit, plot_audit, sized_precision
 from cropr_mm.analysis.ground_truth import check_meta_keys, objects_of, records_of, view_of
+from cropr_mm.hooks import PruneAuditHook
 
 # An image of 60 x 40 pixels, halved to 30 x 20 and padded to 32 x 24: 4 x 3 patches of 8 pixels.
 SCALE, RESIZED = (0.5, 0.5), (20, 30)
@@ -331,6 +336,34 @@ def test_table_stands_beside_the_precision_of_the_same_test() -> None:
     assert lines[-1].split() == ["dog", "1", "10.0"]
 
 
-def test_picture_is_written(tmp_path: Path) -> None:
+def test_picture_shows_survival_by_size(figures: list[Figure], tmp_path: Path) -> None:
     plot_audit(record(), tmp_path / "audit.png")
     assert cv2.imread(str(tmp_path / "audit.png")).std() > 0
+    ((boxes, masks),) = (figure.axes for figure in figures)
+    sizes = record()["audit"]["size"]
+    for axes, share, count in (
+        (boxes, "boxes_lost", "boxes"),
+        (masks, "mask_pixels_pruned", "masks"),
+    ):
+        shown = {name: group for name, group in sizes.items() if group[share] is not None}
+        assert [line.get_label() for line in axes.lines] == [
+            f"{name} ({group[count]})" for name, group in shown.items()
+        ]
+        for line, group in zip(axes.lines, shown.values(), strict=True):
+            assert line.get_xdata().tolist() == [1, 2], "blocks count from 1"
+            expected = [100 * (1 - value) for value in group[share]]
+            assert line.get_ydata().tolist() == pytest.approx(expected)
+    assert boxes.lines[0].get_ydata().tolist() == [100, 0], "the small box is lost after block 1"
+
+
+def test_methods_that_merge_are_not_audited() -> None:
+    backbone = CroprViT(
+        dict(embed_dim=16, depth=2, num_heads=2),
+        img_size=32,
+        patch_size=8,
+        reducer=dict(type="cropr_mm.ToMe"),
+        schedule=dict(type="cropr_mm.ExplicitTokens", num_keep={0: 9}),
+    )
+    message = "the audit expects a method that drops tokens, got ToMe at block 1: it merges them"
+    with pytest.raises(ValueError, match=message):
+        PruneAuditHook().check(SimpleNamespace(model=nn.Sequential(backbone)))

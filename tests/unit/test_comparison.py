@@ -15,7 +15,7 @@ from pycocotools.cocoeval import COCOeval
 from cropr_mm.comparison import compare, runs
 from cropr_mm.comparison.detection import DetectionScores
 from cropr_mm.comparison.report import format_tables
-from cropr_mm.comparison.runs import PRETRAINING, Run, execute, make_config
+from cropr_mm.comparison.runs import PRETRAINING, Run, drops_tokens, execute, make_config
 from cropr_mm.comparison.variants import DEFAULT_VARIANTS, PACKS, VARIANTS, family, same_rate
 from cropr_mm.hooks.curriculum import ramp
 from cropr_mm.preflight import SetupError
@@ -321,6 +321,20 @@ def test_a_process_that_fails_is_shown(tmp_path: Path) -> None:
     run = Run("digits", 0, "dense", tmp_path / "run")
     with pytest.raises(SetupError, match=r"digits, seed 0, dense: tools/train\.py ended with code"):
         execute(run, Config(dict(train_cfg=dict(max_iters=2))))
+
+
+@pytest.mark.parametrize(
+    ("backbone", "drops"),
+    [
+        ({}, False),
+        (dict(reducer=dict(type="cropr_mm.Cropr")), True),
+        (dict(reducer=dict(type="cropr_mm.KMedoids")), True),
+        (dict(reducer=dict(type="cropr_mm.ToMe")), False),
+        (dict(reducer=dict(type="cropr_mm.SiT")), False),
+    ],
+)
+def test_only_models_that_drop_tokens_are_audited(backbone: dict, drops: bool) -> None:
+    assert drops_tokens(Config(backbone)) == drops
 
 
 def written_run(folder: Path, name: str, losses: list[float], metrics: dict) -> tuple[Run, Config]:

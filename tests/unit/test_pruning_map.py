@@ -14,12 +14,14 @@ from torch import nn
 
 from cropr_mm import CroprViT
 from cropr_mm.analysis.recorder import PruningRecorder, StepRecorder
-from cropr_mm.hooks.pruning_map import (
-    PruningMapHook,
+from cropr_mm.analysis.token_maps import (
     block_colours,
+    draw_cluster_legend,
+    draw_clusters,
     draw_legend,
     draw_pruning_map,
 )
+from cropr_mm.hooks.pruning_map import PruningMapHook
 
 SMALL = dict(embed_dim=16, depth=6, num_heads=2, cls_token=False)
 
@@ -128,6 +130,66 @@ def test_patches_that_stayed_show_the_image_and_others_their_colour() -> None:
     assert (picture[4, :] == 255).all(), "a border between blocks"
 
 
+def test_patches_of_one_token_have_one_colour_and_others_show_the_image() -> None:
+    image = np.full((8, 12, 3), 100, np.uint8)
+    clusters = np.array([[4, 4, 7], [5, -1, 4]])
+    picture = draw_clusters(image, clusters)
+    cells = picture[2::4, 2::4].astype(int)  # the middle of each patch
+    assert (cells[0, 0] == cells[0, 1]).all()
+    assert (cells[0, 0] == cells[1, 2]).all(), "also where they do not touch"
+    assert np.ptp(cells[0, 0]) > 50, "a colour, not a grey"
+    assert (cells[0, 2] == 100).all()
+    assert (cells[1, 0] == 100).all()
+    np.testing.assert_allclose(cells[1, 1], 0.2 * 100 + 0.8 * np.array([12, 14, 18]), atol=1)
+    assert (picture[4, :] == 255).all()
+    assert (picture[:4, 8] == 255).all(), "a border between tokens"
+    assert (picture[1:4, 4] != 255).any(), "none inside of one"
+
+
+def test_colours_of_tokens_are_those_of_their_first_patch() -> None:
+    image = np.full((8, 12, 3), 100, np.uint8)
+    before = draw_clusters(image, np.array([[0, 1, 1], [2, 3, 4]]))
+    after = draw_clusters(image, np.array([[9, 5, 5], [9, 5, 5]]))
+    assert (before[2, 6] == after[2, 6]).all()
+
+
+def test_an_image_that_does_not_fill_the_grid_shows_its_part_of_the_patches() -> None:
+    image = np.full((6, 12, 3), 100, np.uint8)
+    clusters = np.array([[0, 1, 2], [0, 3, 3]])
+    picture = draw_clusters(image, clusters, filled=(0.75, 2 / 3))
+    # Rows of 4 and 2 pixels, columns of 6 and 6: the third column is padding.
+    assert (picture[4, 6:] == 255).all()
+    assert (picture[:, 6] == 255).all()
+    assert np.ptp(picture[5, 9].astype(int)) > 50, "merged with a patch that is not shown"
+    assert (picture[1, 9] == 100).all()
+
+
+MERGE = dict(
+    window_size=None,
+    reducer=dict(type="cropr_mm.ToMe"),
+    schedule=dict(type="cropr_mm.ExplicitTokens", num_keep={1: 60, 3: 40}),
+    fusion=None,
+)
+
+
+@pytest.mark.parametrize("kind", ["ToMe", "DPCKNN", "SiT"])
+def test_merged_patches_have_not_left(kind: str) -> None:
+    backbone = make_backbone(**MERGE | dict(reducer=dict(type=f"cropr_mm.{kind}")))
+    sources = []
+    backbone.reducers["3"].register_forward_hook(lambda _m, _a, out: sources.append(out[0].source))
+    with PruningRecorder(backbone) as recorder, torch.no_grad():
+        backbone(torch.randn(2, 3, 48, 32))
+    assert (recorder.maps() == -1).all()
+    assert torch.equal(recorder.clusters().flatten(1), sources[0])
+
+
+def test_methods_that_drop_have_no_clusters() -> None:
+    backbone = make_backbone()
+    with PruningRecorder(backbone) as recorder, torch.no_grad():
+        backbone(torch.randn(2, 3, 48, 32))
+        assert recorder.clusters() is None
+
+
 @pytest.mark.parametrize("width", [800, 300])
 def test_legend_names_every_block_beside_its_colour(width: int) -> None:
     blocks = list(range(2, 24))
@@ -206,6 +268,22 @@ def test_draws_detections_beside_the_map_into_a_file_and_the_backends(
     assert (pruning != 120).any(), "patches are covered"
     assert [*(tmp_path / "backend").rglob("pruning_map_photo_0.png")]
     assert torch.equal(output.pred_instances.bboxes, torch.tensor([[10.0, 10, 30, 40]]))
+
+
+def test_merged_patches_are_drawn_as_tokens(runner: SimpleNamespace, tmp_path: Path) -> None:
+    runner.model = Detector(make_backbone(**MERGE))
+    hook = PruningMapHook(interval=1)
+    hook.before_test_iter(runner, 0)
+    with torch.no_grad():
+        runner.model.backbone(torch.randn(1, 3, 48, 32))
+    clusters = hook._steps.recorder.clusters()[0].numpy()
+    hook.after_test_iter(runner, 0, None, [sample(tmp_path)])
+    picture = cv2.imread(str(tmp_path / "vis" / "photo.png"))[..., ::-1]
+    assert np.array_equal(picture[80 * 6 :], draw_cluster_legend(picture.shape[1]))
+    image = np.full((480, 384, 3), 120, np.uint8)
+    expected = draw_clusters(image, clusters, filled=(40 / 48, 1.0))
+    assert np.array_equal(picture[:480, 384 + 8 :], expected)
+    assert (expected[24::48, 24::48] != 120).any(axis=2).sum() >= 20, "20 of 96 were merged"
 
 
 def test_the_map_is_cut_at_the_padding(runner: SimpleNamespace, tmp_path: Path) -> None:

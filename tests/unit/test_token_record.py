@@ -6,14 +6,20 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from matplotlib.figure import Figure
 from sklearn.metrics import normalized_mutual_info_score
 
 from cropr_mm import CroprViT
 from cropr_mm.analysis.centres import medoid_of_patches
 from cropr_mm.analysis.proxy import format_proxies, proxy_correlations
-from cropr_mm.analysis.token_plot import draw_depth_maps, draw_features
+from cropr_mm.analysis.token_plot import draw_depth_maps, draw_features, draw_tokens
 from cropr_mm.analysis.token_record import TokenRecord, TokenRecorder
 from cropr_mm.analysis.token_similarity import compare_records, format_similarity, mean_depth
+from cropr_mm.analysis.token_summary import (
+    format_summary,
+    neighbours_of_one_block,
+    summarise_record,
+)
 from cropr_mm.metrics import cluster_agreement
 from cropr_mm.reducers import KMedoids
 from cropr_mm.structures import Reduction, Tokens
@@ -232,6 +238,11 @@ def test_a_record_is_read_as_it_was_written(tmp_path: Path) -> None:
         assert (again.left_after is None) == (found.left_after is None)
         assert np.array_equal(again.cells, found.cells)
         assert np.array_equal(again.outputs, found.outputs)
+    shown = written([[-1] * 4], shown=(7,), pictures=np.arange(48).reshape(1, 4, 4, 3).astype("u1"))
+    shown.save(tmp_path / "shown.npz")
+    again = TokenRecord.load(tmp_path / "shown.npz")
+    assert again.shown == (7,)
+    assert np.array_equal(again.pictures, shown.pictures)
 
 
 def test_some_patches_of_the_last_map_are_recorded() -> None:
@@ -247,15 +258,134 @@ def test_some_patches_of_the_last_map_are_recorded() -> None:
     assert record(images, **PRUNE, out_type="avg_featmap").outputs is None
 
 
-def test_features_are_drawn_where_there_are_maps_of_patches(tmp_path: Path) -> None:
+def test_features_are_drawn_where_there_are_maps_of_patches(
+    figures: list[Figure], tmp_path: Path
+) -> None:
     records = {"prune": record(some_images(), **PRUNE), "merge": record(some_images(), **MERGE)}
-    assert draw_features(records, tmp_path / "features.png")
-    assert (tmp_path / "features.png").stat().st_size > 5000
-    assert not draw_features({"merge": records["merge"]}, tmp_path / "none.png")
+    assert draw_features(records, tmp_path / "features.png") == ["prune"]
+    panel, bar = figures[0].axes
+    assert panel.get_title() == "prune"
+    (points,) = panel.collections
+    assert points.get_offsets().shape == (5 * 16, 2)
+    left = records["prune"].left_after.reshape(-1)  # all 16 cells are recorded
+    blocks = np.where(left < 0, 4, left + 1)
+    np.testing.assert_array_equal(points.get_array(), blocks)
+    assert set(blocks) == {2, 3, 4}
+    assert "4: never" in bar.get_ylabel()
+    assert draw_features({"merge": records["merge"]}, tmp_path / "none.png") == []
     assert not (tmp_path / "none.png").exists()
 
 
-def test_two_that_prune_are_compared_by_their_patches(tmp_path: Path) -> None:
+def test_neighbours_tell_whether_patches_that_left_together_lie_together() -> None:
+    block = np.repeat([1, 2], 20)
+    apart = np.stack([block * 100.0, np.arange(40.0)], axis=1)
+    chance = 2 * 20 * 19 / (40 * 39)
+    assert neighbours_of_one_block(apart, block) == {"share": 1, "chance": pytest.approx(chance)}
+    mixed = neighbours_of_one_block(
+        np.random.default_rng(0).normal(size=(2000, 2)), np.arange(2000) % 2
+    )
+    assert mixed["share"] == pytest.approx(mixed["chance"], abs=0.02)
+
+
+def test_depth_maps_are_drawn_of_encoders_that_drop(figures: list[Figure], tmp_path: Path) -> None:
+    left = [[-1, -1, 5, 2], [2, -1, 5, -1]]
+    records = {
+        "prune": written(left),
+        "dense": written([[-1] * 4] * 2, steps=(), depths=(), num_keep=()),
+        "merge": written(clusters={2: np.zeros((2, 4), np.int64)}),
+        "other": written([[5, -1, -1, 2], [5, 2, -1, -1]]),
+    }
+    assert draw_depth_maps(records, tmp_path / "maps.png") == ["prune", "other"]
+    one, other, bar = figures[0].axes
+    assert [panel.get_title() for panel in (one, other)] == ["prune", "other"]
+    (image,) = one.images
+    assert image.get_array().tolist() == [[8.5, 13], [7, 8.5]], "blocks count from 1"
+    for panel in (one, other):
+        assert panel.images[0].get_clim() == (7, 13), "one scale for all"
+    assert "never: 13" in bar.get_ylabel()
+    assert (tmp_path / "maps.png").exists()
+    assert draw_depth_maps({"dense": records["dense"]}, tmp_path / "none.png") == []
+
+
+def test_tokens_of_images_are_drawn_step_by_step(figures: list[Figure], tmp_path: Path) -> None:
+    photo = np.full((1, 16, 16, 3), 100, np.uint8)
+    shown = dict(shown=(1,), pictures=photo)
+    records = {
+        "prune": written([[-1, -1, -1, -1], [2, -1, 5, -1]], **shown),
+        "merge": written(
+            clusters={2: np.array([[0] * 4, [0, 1, 2, 2]]), 5: np.array([[0] * 4, [0, 1, 1, 1]])},
+            **shown,
+        ),
+        "dense": written([[-1] * 4] * 2, steps=(), depths=(), num_keep=(), **shown),
+    }
+    assert draw_tokens(records, tmp_path / "tokens.png") == ["prune", "merge"]
+    titles = [axis.get_title() for axis in figures[0].axes]
+    assert titles == [
+        *("prune, image 2", "block 3: 3 patches", "block 6: 2 patches"),
+        *("merge, image 2", "block 3: 3 clusters", "block 6: 2 clusters"),
+    ]
+
+    def cells(place: int) -> np.ndarray:
+        """Whether the middle of each patch shows the image."""
+        picture = np.asarray(figures[0].axes[place].images[0].get_array())
+        middle = picture[96::192, 96::192].reshape(4, 3)  # 16 pixels become 384
+        return (middle == 100).all(axis=1)
+
+    assert [cells(place).tolist() for place in range(6)] == [
+        [True] * 4,
+        [False, True, True, True],
+        [False, True, False, True],
+        [True] * 4,
+        [True, True, False, False],
+        [True, False, False, False],
+    ]
+    entries = [text.get_text() for text in figures[0].legends[0].get_texts()]
+    assert entries[:2] == ["left at block 3", "left at block 6"]
+    assert entries[2].startswith("clusters: ")
+
+
+def test_one_encoder_is_summarised_alone() -> None:
+    found = summarise_record(written([[-1, -1, 5, 2], [2, 5, 5, 2]]))
+    assert found["steps"] == [
+        {"block": 2, "kept": [2.5, 2, 3]},
+        {"block": 5, "kept": [1.0, 0, 2]},
+    ]
+    assert found["depth_map"] == [[7.5, 9], [6, 3]]
+    text = format_summary("a", found).splitlines()
+    assert text[0] == "a, 2 images of 2 x 2 patches"
+    assert [line.split() for line in text[1:]] == [
+        ["block", "patches", "kept", "least", "most"],
+        ["3", "2.5", "2", "3"],
+        ["6", "1", "0", "2"],
+    ]
+    merged = {2: np.array([[0, 0, 0, 1], [0, 1, 2, -1]])}
+    found = summarise_record(written(clusters=merged, steps=(2,), depths=(3,), num_keep=(3,)))
+    assert found["steps"] == [{"block": 2, "clusters": 2.5, "largest": 2.0}]
+    assert found["depth_map"] is None
+    assert format_summary("a", found).splitlines()[1].split()[:2] == ["block", "clusters"]
+    dense = summarise_record(record(some_images()))
+    assert (dense["steps"], dense["depth_map"], dense["neighbours"]) == ([], None, None)
+    assert format_summary("d", dense) == "d, 5 images of 4 x 4 patches: all patches stay"
+    both = summarise_record(record(some_images(), **MEDOIDS))["steps"][0]
+    assert (both["kept"], both["clusters"]) == ([9.0, 9, 9], 9.0)
+
+
+def test_correlations_that_say_nothing_are_left_out() -> None:
+    few, many = (record(some_images(n), **PRUNE) for n in (16, 17))  # of 16 features
+    found = compare_records(few, few)
+    assert {entry["pwcca"] for entry in found["features"]} == {None}
+    assert "more images than features, got 16 of 16" in format_similarity(("a", "b"), found)
+    found = compare_records(many, many)
+    assert found["features"][0]["pwcca"] == pytest.approx(0, abs=1e-6)
+    assert "PWCCA is left out" not in format_similarity(("a", "b"), found)
+    alike = proxy_correlations(
+        {"a": compare_records(few, few), "b": compare_records(few, few)}, dict(f=1, a=2, b=3), "f"
+    )
+    assert not any("pwcca" in name for name in alike["correlations"])
+    assert "features, cka, 1" in alike["correlations"]
+
+
+def test_two_that_prune_are_compared_by_their_patches() -> None:
     images = some_images(40)
     variance = record(images, **PRUNE)
     random = record(images, **PRUNE | dict(reducer=dict(type="cropr_mm.RandomPruner")))
@@ -273,9 +403,9 @@ def test_two_that_prune_are_compared_by_their_patches(tmp_path: Path) -> None:
     assert second["intersection_over_area"]["mean"] == pytest.approx(4 / 16, abs=0.08)
     text = format_similarity(("variance", "random"), found)
     assert text.startswith("variance and random, 40 images")
-    assert "2 and 2" in text, "blocks count from 1"
-    assert draw_depth_maps({"variance": variance, "random": random}, tmp_path / "maps.png")
-    assert (tmp_path / "maps.png").stat().st_size > 5000
+    assert [line.split()[:2] for line in text.splitlines()[3:5]] == [["2", "9"], ["3", "4"]]
+    mixed = format_similarity(("a", "b"), compare_records(variance, record(images, **MERGE)))
+    assert "no overlap nor agreement" in mixed
 
 
 def test_two_that_merge_are_compared_by_their_clusters() -> None:
@@ -335,5 +465,7 @@ def test_a_dense_encoder_has_features_only() -> None:
 def test_other_images_are_refused() -> None:
     with pytest.raises(ValueError, match=r"the same images, got 5 of \(4, 4\) and 4 of"):
         compare_records(record(some_images(), **PRUNE), record(some_images(4), **PRUNE))
+    with pytest.raises(ValueError, match=r"expected blocks of 0 to 3, got \[1, 4\]"):
+        TokenRecorder(encoder(), (1, 4))
     with pytest.raises(ValueError, match="an encoder that ran"):
         TokenRecorder(CroprViT("vit_tiny_patch16_224")).record()
