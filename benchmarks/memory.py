@@ -6,6 +6,7 @@ cuda it is measured. step: encoder, linear head and auxiliary losses of a traini
 """
 
 import argparse
+import copy
 import json
 import sys
 from collections.abc import Callable, Mapping
@@ -124,7 +125,7 @@ def detector_memory(
 
 def detector(cfg: Config, variant: str) -> nn.Module:
     """A config's whole model, dense or with its auxiliary losses listened to."""
-    cfg = cfg.copy()
+    cfg = copy.deepcopy(cfg)
     if variant == DENSE:
         cfg.model.backbone.update(reducer=None, schedule=None, fusion=None, pad_first=False)
         return build_model(cfg)
@@ -140,10 +141,8 @@ def detector(cfg: Config, variant: str) -> nn.Module:
 
 def model_table(rows: list[Row]) -> list[list[str]]:
     """Peaks with weights; over the dense row above."""
-    table = [
-        ["batch", "encoder", "weights GiB", "AdamW GiB", "training GiB", "x dense"]
-        + ["with AdamW", "x dense", "test GiB", "x dense"]
-    ]
+    kinds = [name for kind in ("training", "with AdamW", "test") for name in (kind, "x dense")]
+    table = [["batch", "encoder", "weights GiB", "AdamW", *kinds]]
     for row in rows:
         if row["encoder"] == DENSE:
             dense = model_totals(row)
@@ -224,10 +223,8 @@ def analytic(settings: Mapping[str, Any], batch_size: int, mode: Mode) -> dict[s
 
 def size_table(rows: list[Row]) -> list[list[str]]:
     """Estimates with weights, over dense, and over the analytic model."""
-    table = [
-        ["image", "batch", "encoder", "training GiB", "x dense", "x analytic"]
-        + ["test GiB", "x dense", "x analytic"]
-    ]
+    over = ("x dense", "x analytic")
+    table = [["image", "batch", "encoder", "training GiB", *over, "test GiB", *over]]
     for row in rows:
         kinds = (("weights", "training"), ("weights_deployed", "test"))
         totals = [row[weights] + row[peak] for weights, peak in kinds]

@@ -6,27 +6,31 @@ a step's query points from one group to the others, and that the groups are far 
 
 import copy
 from collections.abc import Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
-import torch._dynamo
+import torch._dynamo.testing
 import torch._inductor.config as inductor
 from torch import Tensor, nn
 
 from cropr_mm import CroprViT
+from cropr_mm.hooks.aux_loss import AuxiliaryListener
 from cropr_mm.structures import Tokens
+from cropr_mm.targets import ClassTarget
 
 SIDE, PATCH = 8, 4
-ARCH = dict(embed_dim=32, depth=4, num_heads=2, patch_size=PATCH)
+ARCH = dict(embed_dim=32, depth=3, num_heads=2, patch_size=PATCH)
 PLAIN: dict[str, Any] = dict(arch=ARCH)
 EVA = dict(
     arch=dict(**ARCH, hidden_dim=48, mlp="swiglu", attn_bias="qv", rope="eva", cls_token=False),
     window_size=4,
-    global_block_indexes=[1, 3],
+    global_block_indexes=[1],
 )
 CASES = pytest.mark.parametrize("settings", [PLAIN, EVA], ids=["plain", "eva_windows"])
-KEEP = {0: 32, 1: 16}
+KEEP = {0: 16}
+DTYPES = (torch.float32, torch.bfloat16)
 
 
 @pytest.fixture(autouse=True)
@@ -50,10 +54,11 @@ def grouped(settings: dict[str, Any]) -> tuple[CroprViT, Tensor]:
         fusion=dict(type="cropr_mm.LastLayerFusion"),
     ).eval()
     for parameter in model.parameters():
-        parameter.data = torch.randn_like(parameter) * (0.2 if parameter.ndim > 1 else 0.02)
-        parameter.data = parameter.data.bfloat16().float()
+        noise = torch.randn_like(parameter)
+        drawn = 0.2 * noise if parameter.ndim > 1 else parameter.data + 0.1 * noise
+        parameter.data = drawn.bfloat16().float()
     ranks = torch.stack([torch.randperm(SIDE**2) for _ in range(2)])
-    level = 2.0 * (ranks < KEEP[0]) + 2.0 * (ranks < KEEP[1]) - 1.5  # three groups
+    level = 4.0 * (ranks < KEEP[0]) - 1.0
     images = level.view(2, 1, SIDE, SIDE).repeat_interleave(PATCH, 2).repeat_interleave(PATCH, 3)
     images = (images + 0.2 * torch.randn(2, 3, SIDE * PATCH, SIDE * PATCH)).bfloat16().float()
 
@@ -74,24 +79,29 @@ def grouped(settings: dict[str, Any]) -> tuple[CroprViT, Tensor]:
 
 def check_choice(model: CroprViT, images: Tensor, ranks: Tensor) -> None:
     """Scores of those that stay and go are ten times as far apart as bfloat16 moves any."""
-    seen: dict[torch.dtype, list[Tensor]] = {torch.float32: [], torch.bfloat16: []}
-    for dtype, scores in seen.items():
-        other = copy.deepcopy(model).to(dtype)
+    exact, rounded = (scores_by_rank(model, images, ranks, dtype) for dtype in DTYPES)
+    for a, b, count in zip(exact, rounded, KEEP.values(), strict=True):
+        margin = a[:, :count].amin(dim=1) - a[:, count:].amax(dim=1)
+        assert margin.min() > 10 * (a - b).abs().max()
 
-        def hear(reducer: nn.Module, args: tuple, _: object, scores: list[Tensor] = scores) -> None:
-            tokens, num_keep, signals = args
-            by_rank = ranks.gather(1, tokens.index).argsort(dim=1)
-            scores.append(reducer.score(tokens, signals).gather(1, by_rank))
-            margin = scores[-1][:, :num_keep].amin(1) - scores[-1][:, num_keep:].amax(1)
-            margins.append(margin.min())
 
-        margins: list[Tensor] = []
-        for reducer in other.reducers.values():
-            reducer.register_forward_hook(hear)
-        with torch.no_grad():
-            other(images.to(dtype))
-    for exact, rounded, margin in zip(*seen.values(), margins, strict=True):
-        assert margin > 10 * (exact - rounded).abs().max()
+def scores_by_rank(
+    model: CroprViT, images: Tensor, ranks: Tensor, dtype: torch.dtype
+) -> list[Tensor]:
+    """Of the live tokens at each step, the brightest first."""
+    scores = []
+
+    def hear(reducer: nn.Module, args: tuple[Tokens, int, Any], _: object) -> None:
+        tokens, _, signals = args
+        order = ranks.gather(1, tokens.index).argsort(dim=1)
+        scores.append(reducer.score(tokens, signals).gather(1, order))
+
+    model = copy.deepcopy(model).to(dtype)
+    for reducer in model.reducers.values():
+        reducer.register_forward_hook(hear)
+    with torch.no_grad():
+        model(images.to(dtype))
+    return scores
 
 
 @pytest.mark.slow
@@ -111,6 +121,47 @@ def test_compiled_bfloat16_is_as_near_to_float32_as_eager(
     assert 0 < bound.max() < 0.1 * reference.abs().max()
     assert error.max() <= 2 * bound.max()
     assert error.mean() <= 2 * bound.mean()
+
+
+class Trained(nn.Module):
+    """An encoder with a loss, as mmengine's models are called."""
+
+    def __init__(self, settings: dict[str, Any]) -> None:
+        super().__init__()
+        self.backbone = CroprViT(
+            **settings,
+            img_size=SIDE * PATCH,
+            with_cp=True,
+            reducer=dict(type="cropr_mm.Cropr", num_classes=5),
+            schedule=dict(type="cropr_mm.ExplicitTokens", num_keep=KEEP),
+            fusion=dict(type="cropr_mm.LastLayerFusion"),
+        )
+
+    def forward(self, inputs: Tensor, data_samples: list, mode: str = "loss") -> dict[str, Tensor]:
+        return dict(loss=self.backbone(inputs)[0].square().mean())
+
+
+@pytest.mark.skipif(not hasattr(nn.Module, "compile"), reason="needs torch with Module.compile")
+def test_an_encoder_of_compiled_blocks_trains_with_its_auxiliary_losses() -> None:
+    eager = Trained(EVA).train()
+    compiled = copy.deepcopy(eager)
+    counter = torch._dynamo.testing.CompileCounterWithBackend("aot_eager")
+    for block in compiled.backbone.blocks:
+        block.compile(backend=counter)
+    images = torch.randn(2, 3, SIDE * PATCH, SIDE * PATCH)
+    samples = [SimpleNamespace(gt_label=torch.tensor([label])) for label in (1, 3)]
+    for model in (eager, compiled):
+        AuxiliaryListener(model, ClassTarget(num_classes=5))
+    expected, got = (model(images, data_samples=samples) for model in (eager, compiled))
+    assert len(got) == 1 + len(KEEP)
+    assert counter.frame_count > 0
+    torch.testing.assert_close(got, expected)
+    for losses in (expected, got):
+        sum(losses.values()).backward()
+    for a, b in zip(compiled.parameters(), eager.parameters(), strict=True):
+        assert (a.grad is None) == (b.grad is None)
+        if b.grad is not None:
+            torch.testing.assert_close(a.grad, b.grad)
 
 
 @pytest.mark.gpu
