@@ -189,7 +189,10 @@ def count_macs(cfg: Config, variant: str) -> int:
 
 
 def count_bytes(cfg: Config, variant: str, batch_size: int, mode: Mode) -> dict[str, int]:
-    """Bytes of weights, and peak of what a step makes; torch's fake tensors, kernels of the CPU."""
+    """Bytes of weights, of AdamW's states, and peak of what a step makes without them.
+
+    On torch's fake tensors, with the kernels of the CPU.
+    """
     target, encoded = encoded_target(cfg, batch_size)
     with torch.device("meta"):
         model = build(cfg, variant).to(mode.torch_dtype)
@@ -202,8 +205,9 @@ def count_bytes(cfg: Config, variant: str, batch_size: int, mode: Mode) -> dict[
         model = copy.deepcopy(model, made)
         target = Encoded(target, fake.from_tensor(encoded))
         step = Step(cfg, variant, batch_size, Mode(mode.dtype, mode.sdpa), False, target, model)
-        weights = sum(p.numel() * p.element_size() for p in step.model.parameters())
-        return dict(weights=weights, step=peak_bytes(step))
+        sizes = {p: p.numel() * p.element_size() for p in step.model.parameters()}
+        states = 2 * sum(size for p, size in sizes.items() if p.requires_grad)
+        return dict(weights=sum(sizes.values()), optimizer=states, step=peak_bytes(step))
 
 
 def measured_bytes(make: Callable[[], Step], device: str) -> int | None:

@@ -75,12 +75,15 @@ def measured_memory(backbone: Mapping[str, Any], batch_size: int, mode: Mode) ->
     if torch.device(mode.device).type != "cuda":
         raise ValueError(f"memory is measured on CUDA devices only, got {mode.device}")
 
-    def peak(function: Callable[[], object]) -> int:
-        before = torch.cuda.memory_allocated(mode.device)
-        return (peak_memory(function, mode.device) or 0) - before
-
     trained, deployed = _forms(backbone, mode, mode.device)
+    peak = partial(cuda_peak_bytes, device=mode.device)
     return _memory(trained, deployed, batch_size, mode, peak)
+
+
+def cuda_peak_bytes(function: Callable[[], object], device: str) -> int:
+    """Most bytes that tensors occupy on a GPU while a function runs, above those before."""
+    before = torch.cuda.memory_allocated(device)
+    return (peak_memory(function, device) or 0) - before
 
 
 def saved_bytes(function: Callable[[], object], without: Iterable[Tensor] = ()) -> int:

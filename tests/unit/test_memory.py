@@ -1,11 +1,10 @@
 """Memory is counted as autograd and the allocator of the CPU see it."""
 
-from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
-from torch.profiler import ProfilerActivity, profile
+from allocator import allocated_peak
 
 from cropr_mm.analysis import memory
 from cropr_mm.analysis.memory import encoder_memory, measured_memory, peak_bytes, saved_bytes
@@ -116,17 +115,3 @@ def test_an_estimate_is_near_what_cuda_gives(dtype: str, with_cp: bool) -> None:
     estimate, real = (f(settings, 8, mode) for f in (encoder_memory, measured_memory))
     assert estimate.test == pytest.approx(real.test, rel=0.1)
     assert estimate.training == pytest.approx(real.training, rel=0.1)
-
-
-def allocated_peak(function: Callable[[], object]) -> int:
-    """Most that the CPU's allocator gave out above what it had before, as the profiler saw it."""
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as run:
-        function()
-    events = [e for e in run.profiler.kineto_results.events() if e.name() == "[memory]"]
-    # Microseconds before torch 2.2.
-    events.sort(key=lambda e: e.start_ns() if hasattr(e, "start_ns") else e.start_us())
-    total = peak = 0
-    for event in events:
-        total += event.nbytes()
-        peak = max(peak, total)
-    return peak

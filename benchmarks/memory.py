@@ -1,0 +1,244 @@
+"""Memory of Cropr models and their dense twins, estimated; nothing is timed.
+
+model: a whole detector in training and test, heads and post-processing included; with --device
+cuda it is measured. step: encoder, linear head and auxiliary losses of a training step
+(train_step.py). size: plain encoders over image sizes, beside the analytic model.
+"""
+
+import argparse
+import copy
+import json
+import sys
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from mmengine.config import Config
+from torch import nn
+from train_step import DENSE, EXACT, count_bytes
+
+from cropr_mm.analysis.entries import native_size, random_batch, with_image_size
+from cropr_mm.analysis.latency import format_table
+from cropr_mm.analysis.machine import machine_name, versions
+from cropr_mm.analysis.memory import cuda_peak_bytes, encoder_memory
+from cropr_mm.analysis.mode import Mode
+from cropr_mm.analysis.model_memory import (
+    ModelMemory,
+    estimated_peak,
+    model_memory,
+    random_training_batch,
+)
+from cropr_mm.analysis.studies import STUDIES
+from cropr_mm.backbones.cropr_vit import CroprViT
+from cropr_mm.backbones.lookup import auxiliary_reducers
+from cropr_mm.build import build_model
+from cropr_mm.console import check_outputs, ignore_noise, short_errors
+from cropr_mm.hooks.aux_loss import AuxiliaryListener, CroprAuxLossHook
+
+Row = dict[str, Any]
+
+
+def parse_args() -> argparse.Namespace:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    model, step, size = (commands.add_parser(name) for name in ("model", "step", "size"))
+    for command in (model, step):
+        command.add_argument("config", help="of a Cropr model")
+        command.add_argument("--img-size", nargs=2, type=int, metavar=("H", "W"), help="pixels")
+    model.add_argument(
+        "--objects", type=int, default=20, metavar="N", help="in an image; default: %(default)s"
+    )
+    model.add_argument("--device", default="cpu", help="cuda measures; default: %(default)s")
+    size.add_argument(
+        "--img-sizes", nargs="+", type=int, metavar="SIDE", help="default: 512 to 2048 pixels"
+    )
+    size.add_argument("--arch", metavar="NAME", help="default: ViT-L/16")
+    for command, dtype in ((model, "amp"), (step, "amp"), (size, "bf16")):
+        command.add_argument("--batch-sizes", nargs="+", type=int, default=[1], metavar="B")
+        command.add_argument(
+            "--dtype",
+            choices=("fp32", "bf16", "fp16", "amp"),
+            default=dtype,
+            help="default: %(default)s",
+        )
+        command.add_argument("--json", type=Path, metavar="FILE", help="write all numbers")
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Estimate, print and write."""
+    args = parse_args()
+    with short_errors(ValueError, TypeError):
+        check_outputs(json=args.json)
+        if min(args.batch_sizes) < 1:
+            raise ValueError(f"expected batch sizes >= 1, got {args.batch_sizes}")
+        rows = dict(model=model_rows, step=step_rows, size=size_rows)[args.command](args)
+    print(format_table(TABLES[args.command](rows)))
+    if args.json:
+        record = dict(
+            command=" ".join(["python", "benchmarks/memory.py", *sys.argv[1:]]),
+            machine=machine_name(getattr(args, "device", "cpu")),
+            versions=versions(),
+            rows=rows,
+        )
+        args.json.write_text(json.dumps(record, indent=2) + "\n")
+        print(f"\nwritten to {args.json}")
+
+
+def read_config(args: argparse.Namespace) -> Config:
+    """The config, for another image size if asked for."""
+    cfg = Config.fromfile(args.config)
+    return with_image_size(cfg, tuple(args.img_size)) if args.img_size else cfg
+
+
+def model_rows(args: argparse.Namespace) -> list[Row]:
+    """A dense and a pruned detector at each batch size."""
+    ignore_noise()
+    cfg, mode = read_config(args), Mode(args.dtype, device=args.device)
+    cuda = torch.device(args.device).type == "cuda"
+    peak = partial(cuda_peak_bytes, device=args.device) if cuda else estimated_peak
+    rows = []
+    for batch_size in args.batch_sizes:
+        for variant in (DENSE, EXACT):
+            torch.manual_seed(0)
+            need = detector_memory(cfg, variant, batch_size, args.objects, mode, peak)
+            rows.append(dict(batch=batch_size, encoder=variant, **vars(need)))
+    return rows
+
+
+def detector_memory(
+    cfg: Config,
+    variant: str,
+    batch_size: int,
+    num_objects: int,
+    mode: Mode,
+    peak: Callable[[Callable[[], object]], int],
+) -> ModelMemory:
+    """Memory of one variant of a config's model on random images."""
+    model, size = mode.place(detector(cfg, variant)), native_size(cfg)  # its scope packs batches
+    training = random_training_batch(cfg, batch_size, size, num_objects)
+    return model_memory(model, training, random_batch(cfg, batch_size, size), mode, peak)
+
+
+def detector(cfg: Config, variant: str) -> nn.Module:
+    """A config's whole model, dense or with its auxiliary losses listened to."""
+    cfg = copy.deepcopy(cfg)
+    if variant == DENSE:
+        cfg.model.backbone.update(reducer=None, schedule=None, fusion=None, pad_first=False)
+        return build_model(cfg)
+    model = build_model(cfg)
+    hooks = [dict(h) for h in cfg.get("custom_hooks", []) if "CroprAuxLossHook" in str(h["type"])]
+    if len(hooks) != 1:
+        raise ValueError(f"expected a config with one CroprAuxLossHook, got {len(hooks)}")
+    del hooks[0]["type"]
+    hook = CroprAuxLossHook(**hooks[0])
+    AuxiliaryListener(model, hook.target, hook.loss_weight, hook.num_cells)
+    return model
+
+
+def model_table(rows: list[Row]) -> list[list[str]]:
+    """Peaks with weights; over the dense row above."""
+    kinds = [name for kind in ("training", "with AdamW", "test") for name in (kind, "x dense")]
+    table = [["batch", "encoder", "weights GiB", "AdamW", *kinds]]
+    for row in rows:
+        if row["encoder"] == DENSE:
+            dense = model_totals(row)
+        cells = [f"{row[kind] / 2**30:.2f}" for kind in ("weights", "optimizer")]
+        for total, base in zip(model_totals(row), dense, strict=True):
+            cells += [f"{total / 2**30:.2f}", f"{total / base:.2f}"]
+        table.append([str(row["batch"]), row["encoder"], *cells])
+    return table
+
+
+def model_totals(row: Row) -> tuple[int, int, int]:
+    """Training without and with the optimiser's states, and test, each with weights."""
+    training = row["weights"] + row["training"]
+    return training, training + row["optimizer"], row["weights_deployed"] + row["test"]
+
+
+def step_rows(args: argparse.Namespace) -> list[Row]:
+    """A dense and a pruned training step at each batch size."""
+    cfg, mode = read_config(args), Mode(args.dtype)
+    return [
+        dict(batch=size, encoder=variant, **count_bytes(cfg, variant, size, mode))
+        for size in args.batch_sizes
+        for variant in (DENSE, EXACT)
+    ]
+
+
+def step_table(rows: list[Row]) -> list[list[str]]:
+    """One row for each batch size."""
+    table = [["batch", "dense GiB", "cropr GiB", "x dense", "with AdamW", "", "x dense"]]
+    for dense, pruned in zip(rows[::2], rows[1::2], strict=True):
+        cells = []
+        for kinds in (("weights", "step"), ("weights", "step", "optimizer")):
+            base, own = (sum(row[kind] for kind in kinds) for row in (dense, pruned))
+            cells += [f"{base / 2**30:.2f}", f"{own / 2**30:.2f}", f"{own / base:.2f}"]
+        table.append([str(dense["batch"]), *cells])
+    return table
+
+
+def size_rows(args: argparse.Namespace) -> list[Row]:
+    """Plain encoders of the study `curve` at each image and batch size."""
+    mode = Mode(args.dtype)
+    if args.dtype == "amp":
+        raise ValueError("the analytic model has one precision: expected fp32, bf16 or fp16")
+    rows = []
+    for group in STUDIES["curve"].groups(args.arch, args.img_sizes):
+        for batch_size in args.batch_sizes:
+            for name, settings in group.encoders.items():
+                need = encoder_memory(settings, batch_size, mode)
+                about = dict(side=settings["img_size"][0], batch=batch_size, encoder=name)
+                rows.append(about | vars(need) | analytic(settings, batch_size, mode))
+    return rows
+
+
+def analytic(settings: Mapping[str, Any], batch_size: int, mode: Mode) -> dict[str, int]:
+    """Bytes in training and test by multiplication: tokens times what a block keeps of each.
+
+    A block keeps eight vectors of C channels for each token (its input, queries, keys, values,
+    what attention gives, the sum, both normalised) and two of the hidden width, and a float32 for
+    each head. To these the gradients of Cropr's modules are added, which are there when the
+    backward pass starts; at its end all gradients are there and no token is. In test the MLP of
+    the first block holds the hidden width twice beside three vectors.
+    """
+    with torch.device("meta"):
+        encoder = CroprViT(**settings)
+    channels, itemsize = encoder.embed_dim, mode.torch_dtype.itemsize
+    block = encoder.blocks[0]
+    hidden, heads = block.mlp.fc1.out_features, block.attn.num_heads
+    tokens = encoder.tokens_per_block()
+    kept = itemsize * (8 * channels + 2 * hidden) + 4 * heads
+    gradients = itemsize * sum(p.numel() for p in encoder.parameters())
+    auxiliary = itemsize * sum(
+        p.numel() for r in auxiliary_reducers(encoder).values() for p in r.parameters()
+    )
+    training = max(batch_size * sum(tokens) * kept + auxiliary, gradients)
+    test = batch_size * tokens[0] * itemsize * (3 * channels + 2 * hidden)
+    return dict(analytic_training=training, analytic_test=test, tokens=sum(tokens))
+
+
+def size_table(rows: list[Row]) -> list[list[str]]:
+    """Estimates with weights, over dense, and over the analytic model."""
+    over = ("x dense", "x analytic")
+    table = [["image", "batch", "encoder", "training GiB", *over, "test GiB", *over]]
+    for row in rows:
+        kinds = (("weights", "training"), ("weights_deployed", "test"))
+        totals = [row[weights] + row[peak] for weights, peak in kinds]
+        if row["encoder"] == DENSE:
+            dense = totals
+        cells = []
+        for (weights, peak), total, base in zip(kinds, totals, dense, strict=True):
+            model = row[weights] + row[f"analytic_{peak}"]
+            cells += [f"{total / 2**30:.2f}", f"{total / base:.2f}", f"{total / model:.2f}"]
+        table.append([f"{row['side']} px", str(row["batch"]), row["encoder"], *cells])
+    return table
+
+
+TABLES = dict(model=model_table, step=step_table, size=size_table)
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,78 @@
+"""benchmarks/memory.py from the command line."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+
+def run(*arguments: object) -> str:
+    return subprocess.run(
+        [sys.executable, str(ROOT / "benchmarks/memory.py"), *map(str, arguments)],
+        cwd=ROOT,
+        check=True,
+        capture_output=True,
+        text=True,
+    ).stdout
+
+
+def rows_of(file: Path) -> list[dict[str, Any]]:
+    record = json.loads(file.read_text())
+    assert record["command"].startswith("python benchmarks/memory.py ")
+    return record["rows"]
+
+
+def last_line(out: str) -> list[str]:
+    return out.splitlines()[-3].split()
+
+
+def test_a_detector_and_its_dense_twin(tmp_path: Path) -> None:
+    file = tmp_path / "model.json"
+    config = ROOT / "configs/demo/cropr_tiny_cascade_digits.py"
+    out = run("model", config, "--objects", 3, "--dtype", "fp32", "--json", file)
+    dense, pruned = rows_of(file)
+    assert (dense["encoder"], pruned["encoder"]) == ("dense", "cropr, exact")
+    assert pruned["weights"] > dense["weights"] == dense["weights_deployed"]
+    assert pruned["training"] < dense["training"]
+    total, base = (row["weights_deployed"] + row["test"] for row in (pruned, dense))
+    assert last_line(out)[-1] == f"{total / base:.2f}"
+
+
+def test_steps_over_batch_sizes(tmp_path: Path) -> None:
+    file = tmp_path / "step.json"
+    config = ROOT / "configs/cropr_tiny_segmenter_camvid.py"
+    out = run("step", config, "--batch-sizes", 1, 4, "--dtype", "fp32", "--json", file)
+    rows = rows_of(file)
+    assert [row["batch"] for row in rows] == [1, 1, 4, 4]
+    assert all(row["optimizer"] == 2 * row["weights"] for row in rows)
+    one, four = (
+        [row["weights"] + row["step"] + row["optimizer"] for row in pair]
+        for pair in (rows[:2], rows[2:])
+    )
+    assert four[1] / four[0] < one[1] / one[0], "modules weigh less beside more activations"
+    assert last_line(out)[-1] == f"{four[1] / four[0]:.2f}"
+
+
+def test_sizes_beside_the_analytic_model(tmp_path: Path) -> None:
+    file = tmp_path / "size.json"
+    arch = ("--arch", "vit_small_patch16_224", "--img-sizes", 64)
+    out = run("size", *arch, "--batch-sizes", 8, "--dtype", "fp32", "--json", file)
+    rows = rows_of(file)
+    assert [row["encoder"] for row in rows] == ["dense", "R=1"]
+    for row in rows:
+        for kind in ("training", "test"):
+            assert row[kind] == pytest.approx(row[f"analytic_{kind}"], rel=0.25)
+    assert last_line(out)[0] == "64"
+
+
+def test_bad_input_is_one_line() -> None:
+    with pytest.raises(subprocess.CalledProcessError) as error:
+        run("size", "--dtype", "amp", "--img-sizes", 64)
+    assert error.value.stderr.endswith(
+        "error: the analytic model has one precision: expected fp32, bf16 or fp16\n"
+    )

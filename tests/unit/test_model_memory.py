@@ -1,0 +1,102 @@
+"""Memory of whole detectors: sizes do not depend on the numbers that are left out."""
+
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from allocator import allocated_peak
+from mmcv.ops import nms, roi_align
+from mmengine.config import Config
+
+from cropr_mm.analysis.entries import native_size, random_batch
+from cropr_mm.analysis.memory import peak_bytes
+from cropr_mm.analysis.mode import Mode
+from cropr_mm.analysis.model_memory import ModelMemory, model_memory, random_training_batch
+from cropr_mm.analysis.without_products import without_products
+from cropr_mm.build import build_model
+from cropr_mm.hooks.aux_loss import AuxiliaryListener
+from cropr_mm.targets import MultiLabelTarget
+
+DEMO = Path(__file__).parents[2] / "configs/demo"
+CONFIGS = ("unpruned_tiny_cascade_digits", "cropr_tiny_cascade_digits")
+
+
+def products(dtype: torch.dtype) -> list[torch.Tensor]:
+    """Results and gradients of one of each."""
+    image = torch.ones(2, 4, 6, 6, dtype=dtype).to(memory_format=torch.channels_last)
+    weight = torch.ones(8, 4, 3, 3, dtype=dtype, requires_grad=True)
+    x = torch.ones(2, 5, 8, dtype=dtype, requires_grad=True)
+    square = torch.ones(8, 8, dtype=dtype, requires_grad=True)
+    y = F.conv2d(image, weight, padding=1)
+    z = F.linear(x, square, square[0])
+    heads = z.view(2, 5, 2, 4).transpose(1, 2)
+    attended = F.scaled_dot_product_attention(heads, heads, heads)
+    up = F.conv_transpose2d(y, weight, stride=2)
+    loss = up.sum() + attended.sum() + (x @ x.transpose(1, 2)).sum()
+    return [y, z, attended, up, *torch.autograd.grad(loss, (weight, x, square))]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_products_are_zeros_of_the_form_they_would_have(dtype: torch.dtype) -> None:
+    expected = products(dtype)
+    with without_products():
+        got = products(dtype)
+    assert all(tensor.abs().sum() > 0 for tensor in expected)
+    assert not any(tensor.any() for tensor in got)
+    form = [(t.shape, t.stride(), t.dtype) for t in expected]
+    assert [(t.shape, t.stride(), t.dtype) for t in got] == form
+
+
+def test_operators_of_mmcv_run_in_half_precision_and_are_restored() -> None:
+    boxes = torch.tensor([[0.0, 0.0, 4.0, 4.0], [0.0, 0.0, 4.0, 3.9]])
+    scores = torch.tensor([0.9, 0.8])
+    regions = torch.tensor([[0.0, 0.0, 0.0, 4.0, 4.0]])
+    image = torch.ones(1, 2, 8, 8)
+    with without_products():
+        detections, kept = nms(boxes.bfloat16(), scores.bfloat16(), 0.5)
+        pooled = roi_align(image.bfloat16(), regions.bfloat16(), 2)
+    assert (kept.tolist(), detections.dtype) == ([0], torch.bfloat16)
+    assert (pooled.shape, pooled.dtype, pooled.any()) == ((1, 2, 2, 2), torch.bfloat16, False)
+    assert roi_align(image, regions, 2).all()
+
+
+def need(name: str, dtype: str = "fp32", **kwargs: Any) -> ModelMemory:
+    cfg = Config.fromfile(DEMO / f"{name}.py")
+    torch.manual_seed(0)
+    model = build_model(cfg)
+    if name.startswith("cropr"):
+        AuxiliaryListener(model, MultiLabelTarget(num_classes=10))
+    size = native_size(cfg)
+    batches = random_training_batch(cfg, 2, size, 8), random_batch(cfg, 2, size)
+    return model_memory(model, *batches, Mode(dtype), **kwargs)
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_an_estimate_is_what_a_real_run_needs(name: str) -> None:
+    estimate, counted = need(name), need(name, peak=peak_bytes)
+    allocated = need(name, peak=allocated_peak)
+    assert estimate.training == pytest.approx(counted.training, rel=0.01)
+    assert estimate.test == pytest.approx(counted.test, rel=0.01)
+    assert estimate.training == pytest.approx(allocated.training, rel=0.01)
+    # The CPU's transposed convolutions hold their result twice more.
+    assert estimate.test < allocated.test
+
+
+def test_a_pruned_detector_trains_in_less_memory_and_both_in_mixed_precision() -> None:
+    dense, pruned = map(need, CONFIGS)
+    mixed = need(CONFIGS[1], "amp")
+    assert mixed.training < pruned.training < dense.training
+    assert pruned.weights > pruned.weights_deployed
+    assert pruned.optimizer > dense.optimizer > 1.9 * dense.weights
+    assert mixed.weights == pruned.weights
+
+
+def test_bad_input_is_named() -> None:
+    make = partial(random_training_batch, Config(), size=(64, 64))
+    with pytest.raises(ValueError, match="at least one image and one object, got 0 and 3"):
+        make(batch_size=0, num_objects=3)
+    with pytest.raises(ValueError, match="at least one image and one object, got 1 and 0"):
+        make(batch_size=1, num_objects=0)
