@@ -1,6 +1,7 @@
 """What the command-line tools share: config, checks, training and testing with any host library."""
 
 import atexit
+import gc
 import json
 import logging
 import os
@@ -275,14 +276,19 @@ def _join_processes_on_cpu(cfg: Config) -> None:
     if cfg.launcher != "pytorch" or get_device() != "cpu" or is_distributed():
         return
     torch.distributed.init_process_group("gloo")
-    # Else its threads are still running when the interpreter ends, which now and then aborts.
-    atexit.register(torch.distributed.destroy_process_group)
+    atexit.register(_leave_processes)
     wrapper = cfg.get("model_wrapper_cfg") or dict(
         type="MMDistributedDataParallel",
         broadcast_buffers=False,
         find_unused_parameters=cfg.get("find_unused_parameters", False),
     )
     cfg.model_wrapper_cfg = {**wrapper, "device_ids": None}
+
+
+def _leave_processes() -> None:
+    """End the threads of the process group, which else may outlive the interpreter and abort."""
+    gc.collect()  # wrapped models hold the group too
+    torch.distributed.destroy_process_group()
 
 
 def _check_hooks(runner: ToolRunner) -> None:
