@@ -121,6 +121,16 @@ def test_fused_tokens_are_no_patches() -> None:
         assert expected[1] < expected[0]
 
 
+def test_places_that_are_left_empty_are_no_kept_patches() -> None:
+    images, schedule = some_images(), dict(type="cropr_mm.ExplicitTokens", num_keep={1: 14})
+    options: dict[str, Any] = dict(reducer=dict(type="cropr_mm.ATS"), schedule=schedule)
+    (result,) = results(images, **options)
+    live = result.kept.policy.sum(dim=1).tolist()
+    assert min(live) < 14, "otherwise nothing is tested"
+    found = record(images, **options)
+    assert [len(found.kept(i)[1]) for i in range(len(images))] == live
+
+
 def test_depth_is_the_block_that_a_step_stands_before_or_in() -> None:
     # Kept: {0, 1, 2}, then {0, 1}; in the second image {1, 2, 3}, then {1, 3}.
     left = [[-1, -1, 5, 2], [2, -1, 5, -1]]
