@@ -132,13 +132,14 @@ def load_config(
         options: Values that replace entries of the config, by dotted key.
 
     Raises:
-        SetupError: If there is no such file or it cannot be read, or its host library is missing.
+        SetupError: If there is no such file or it cannot be read, or its host library or one of its
+            ``custom_imports`` is missing.
     """
     ignore_noise()
     if not os.path.isfile(path):
         raise SetupError(f"expected a config file, found none at {path}")
     register_safe_loader()
-    cfg = Config.fromfile(path)
+    cfg = _read(path)
     cfg.merge_from_dict(dict(options or {}))
     cfg.launcher = launcher
     cfg.work_dir = work_dir or cfg.get("work_dir") or str(Path("work_dirs", Path(path).stem))
@@ -152,6 +153,23 @@ def load_config(
             ) from error
     init_default_scope(scope or "mmengine")
     return cfg
+
+
+def _read(path: str) -> Config:
+    """The config of a file, once its ``custom_imports`` are imported."""
+    try:
+        return Config.fromfile(path)
+    except ImportError as error:
+        if "custom modules" not in str(error):
+            raise
+        # mmengine wraps what happened twice and lists every folder of sys.path.
+        cause: BaseException = error
+        while isinstance(deeper := cause.__cause__ or cause.__context__, ImportError):
+            cause = deeper
+        raise SetupError(
+            f"{path}: {cause}; modules named in custom_imports are looked for in the folders of "
+            "PYTHONPATH"
+        ) from error
 
 
 def train(cfg: Config, resume: str | None = None, amp: bool = False) -> None:
@@ -302,14 +320,18 @@ def _check_hooks(runner: ToolRunner) -> None:
 
 
 def _check_auxiliary(runner: ToolRunner) -> None:
-    """Cropr modules have a hook that trains them, and that hook fits model and data."""
+    """Reducers with losses of their own have a hook for them that fits model and data."""
     model = _unwrapped(runner)
     hooks = [hook for hook in runner.hooks if isinstance(hook, CroprAuxLossHook)]
-    untaught = any(auxiliary_reducers(backbone) for backbone in find_backbones(model).values())
+    untaught = {
+        type(reducer).__name__
+        for backbone in find_backbones(model).values()
+        for reducer in auxiliary_reducers(backbone).values()
+    }
     if not hooks and untaught:
         raise SetupError(
-            "the model has Cropr modules that nothing trains; expected in custom_hooks a "
-            "dict(type='cropr_mm.CroprAuxLossHook', target=...)"
+            f"the model has {', '.join(sorted(untaught))} modules that nothing trains; expected in "
+            "custom_hooks a dict(type='cropr_mm.CroprAuxLossHook', target=...)"
         )
     for hook in hooks:
         try:

@@ -11,6 +11,13 @@ _EPS = 1e-6
 _ROWS_AT_ONCE = 1024  # bounds the attention matrix that the column mean builds
 
 
+def _scaled_products(q_BHMd: Tensor, k_BHNd: Tensor) -> Tensor:
+    """Scaled products of queries and keys, shape (B, H, M, N), float32."""
+    # Queries are scaled, not the product, which half precision may not hold.
+    scaled = q_BHMd * q_BHMd.shape[-1] ** -0.5
+    return (scaled @ k_BHNd.transpose(-2, -1)).float()
+
+
 def attention_rows(q_BHMd: Tensor, k_BHNd: Tensor, bias: Tensor | None) -> Tensor:
     """Softmax attention of the given queries, float32.
 
@@ -22,7 +29,7 @@ def attention_rows(q_BHMd: Tensor, k_BHNd: Tensor, bias: Tensor | None) -> Tenso
     Returns:
         Attention, shape (B, H, M, N), float32.
     """
-    logits = (q_BHMd @ k_BHNd.transpose(-2, -1)).float() * q_BHMd.shape[-1] ** -0.5
+    logits = _scaled_products(q_BHMd, k_BHNd)
     if bias is not None:
         logits = logits + bias
     return logits.softmax(dim=-1)
@@ -48,7 +55,7 @@ def masked_attention(
     Source: Rao et al., DynamicViT (arXiv 2106.02034), equations 9 to 11, with the released
     code's epsilon of 1e-6, which keeps the gradient of dead columns finite.
     """
-    logits = (q_BHNd @ k_BHNd.transpose(-2, -1)).float() * q_BHNd.shape[-1] ** -0.5
+    logits = _scaled_products(q_BHNd, k_BHNd)
     if bias is not None:
         logits = logits + bias
     num_tokens = logits.shape[-1]

@@ -175,8 +175,8 @@ function addTable(parent, costs) {
   const table = make(make(parent, "div", undefined, "scroll"), "table");
   const sizes = [...new Set(costs.map((cost) => cost.size.join(" x ")))].join(" or ");
   make(table, "caption", `Encoder, images of ${sizes} pixels (height x width). Tokens that enter `
-    + "a block, with a class token where there is one; billions of multiply-adds (GMAC) of the block and its "
-    + "reducer, attention included.");
+    + "a block, also those of no patch: class tokens, fused ones, places that a method leaves empty; billions "
+    + "of multiply-adds (GMAC) of the block and its reducer, attention included.");
   const head = make(table, "thead");
   const names = make(head, "tr"), kinds = make(head, "tr");
   make(names, "th", "Block").rowSpan = 2;

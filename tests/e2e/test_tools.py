@@ -246,6 +246,14 @@ def test_two_processes_train_together(root: Path) -> None:
         (dict(train_dataloader=None), "expected entries train_dataloader, got none"),
         (dict(custom_hooks=[]), "the model has Cropr modules that nothing trains"),
         (
+            dict(custom_hooks=[], model__backbone__reducer__type="cropr_mm.NonSalient"),
+            "the model has NonSalient modules that nothing trains",
+        ),
+        (
+            dict(custom_imports=dict(imports=["absent_pruner"])),
+            "No module named 'absent_pruner'; modules named in custom_imports are looked for",
+        ),
+        (
             dict(
                 model__backbone__reducer=dict(_delete_=True, type="cropr_mm.SiT"),
                 model__backbone__fusion=None,

@@ -226,16 +226,18 @@ def test_stages_train_their_heads_and_the_encoder() -> None:
     assert model.blocks[0].mlp.fc1.weight.grad.abs().sum() > 0
 
 
-RANKS = ["RandomPruner", "VariancePruner", "RadialPruner", "AttnTopK", "KMedoids"]
+NAMES = ["RandomPruner", "VariancePruner", "RadialPruner", "AttnTopK", "KMedoids"]
+RANKS = [dict(type=f"cropr_mm.{name}") for name in NAMES]
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("name", RANKS)
-def test_tokens_that_another_method_drops_exit_with_their_logits(name: str) -> None:
+@pytest.mark.parametrize("rank", [*RANKS, dict(type="cropr_mm.AttnTopK", site="between")], ids=str)
+def test_tokens_that_another_method_drops_exit_with_their_logits(rank: dict) -> None:
     torch.manual_seed(1)
     images = torch.randn(2, 3, 48, 64)
-    rank = dict(type=f"cropr_mm.{name}")
     alone, exiting = encoder(reducer=rank), encoder(rank=rank)
+    sites = [[step.site for step in model.reducers.values()] for model in (alone, exiting)]
+    assert sites[0] == sites[1]
     dropped = []
     for model in (alone, exiting):
         steps = record(model)

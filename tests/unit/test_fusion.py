@@ -4,10 +4,12 @@ from typing import Any
 
 import pytest
 import torch
+from timm.models.vision_transformer import Block
 
 from cropr_mm import CroprViT
 from cropr_mm.analysis import encoder_cost
 from cropr_mm.checkpoints import load_backbone
+from cropr_mm.fusion.cross_attention import CrossAttentionBlock
 
 AFTER = {
     "concat": dict(type="cropr_mm.TokenConcat"),
@@ -36,6 +38,20 @@ def record(model: CroprViT) -> list:
     seen: list = []
     model.fusion.register_forward_hook(lambda _m, args, full: seen.append((*args[:2], full)))
     return seen
+
+
+@torch.no_grad()
+def test_a_block_whose_queries_read_themselves_is_timms() -> None:
+    block, plain = CrossAttentionBlock(16, 2), Block(16, 2, qkv_bias=True)
+    weights = block.state_dict()
+    for kind in ("weight", "bias"):
+        parts = [weights.pop(f"{name}.{kind}") for name in ("q", "kv")]
+        weights[f"attn.qkv.{kind}"] = torch.cat(parts)
+        weights[f"attn.proj.{kind}"] = weights.pop(f"proj.{kind}")
+        del weights[f"norm_memory.{kind}"]  # as it was made, like that of the queries
+    plain.load_state_dict(weights)
+    x = torch.randn(2, 5, 16)
+    torch.testing.assert_close(block(x, x), plain(x))
 
 
 @torch.no_grad()

@@ -3,6 +3,7 @@
 B batch, N tokens, H heads, C channels.
 """
 
+import math
 from typing import Any
 
 import pytest
@@ -10,7 +11,7 @@ import torch
 from torch import Tensor
 
 from cropr_mm import CroprViT
-from cropr_mm.ops.attention import masked_attention
+from cropr_mm.ops.attention import attention_rows, masked_attention
 from cropr_mm.reducers import ATS, DTPS, DynamicViT
 from cropr_mm.reducers.ats import draw
 from cropr_mm.reducers.tps import squeeze, squeeze_masked
@@ -148,6 +149,16 @@ def test_masked_attention_of_the_worked_example() -> None:
     out = masked_attention(eye * 3**0.5, logits.t()[None, None], eye, policy, None)
     expected = torch.tensor([[0.119203, 0, 0.880797], [1 / 3] * 3, [0.880797, 0, 0.119203]])
     torch.testing.assert_close(out[0, 0], expected, atol=1e-6, rtol=0)
+    # What the epsilon of 1e-6 leaves to a dead token, a third of it here.
+    assert out[0, 0, 0, 1].item() == pytest.approx(1e-6 / 3 / (1 + math.exp(-2)), rel=1e-3)
+
+
+@pytest.mark.skipif(torch.__version__.startswith("2.1."), reason="no float16 on its CPU")
+def test_large_products_fit_half_precision() -> None:
+    q = torch.full((1, 1, 2, 64), 60.0, dtype=torch.float16)  # 60 * 60 * 64 is above its 65504
+    torch.testing.assert_close(attention_rows(q, q, None), torch.full((1, 1, 2, 2), 0.5))
+    live = masked_attention(q, q, q, torch.ones(1, 2), None)
+    torch.testing.assert_close(live, q, rtol=1e-2, atol=0)
 
 
 def test_masked_attention_has_a_gradient_where_a_token_is_masked() -> None:

@@ -11,9 +11,18 @@ from torch import Tensor
 from cropr_mm import CroprViT
 from cropr_mm.analysis.fusions import fusion_costs
 from cropr_mm.analysis.methods import method_table, registered_methods
-from cropr_mm.reducers import SoftMerger, TokenMerger, TokenPruner, TokenRanker, TokenReducer
+from cropr_mm.analysis.token_record import TokenRecorder
+from cropr_mm.reducers import (
+    SoftMerger,
+    TokenMerger,
+    TokenPruner,
+    TokenRanker,
+    TokenReducer,
+    VariancePruner,
+)
 from cropr_mm.registry import MODELS
 from cropr_mm.structures import Signals, Tokens
+from cropr_mm.visualization.tokens import token_data
 
 ROOT = Path(__file__).parents[2]
 DOC = ROOT / "docs/methods.md"
@@ -82,6 +91,35 @@ def test_a_new_method_has_a_row_and_runs_as_soon_as_it_is_registered() -> None:
     (features,) = model(torch.randn(2, 3, 32, 32))
     assert features.shape == (2, 8, 4, 4)
     assert model.tokens_per_block() == [17, 10, 6, 17]
+
+
+@torch.no_grad()
+@pytest.mark.usefixtures("registry")
+def test_a_step_before_a_block_is_one_after_the_block_before_it() -> None:
+    @MODELS.register_module()
+    class EarlyVariance(VariancePruner):
+        site = "before"
+
+    assert rows()["EarlyVariance"][1] == "before a block"
+    found = []
+    for name, num_keep in (("VariancePruner", {0: 9, 2: 5}), ("EarlyVariance", {1: 9, 3: 5})):
+        torch.manual_seed(0)
+        model = CroprViT(
+            dict(embed_dim=8, depth=6, num_heads=2),
+            img_size=32,
+            patch_size=8,
+            reducer=dict(type=f"cropr_mm.{name}"),
+            schedule=dict(type="cropr_mm.ExplicitTokens", num_keep=num_keep),
+            fusion=dict(type="cropr_mm.LastLayerFusion"),
+        ).eval()
+        with TokenRecorder(model) as recorder:
+            (features,) = model(torch.randn(2, 3, 32, 32))
+        record = recorder.record()
+        firsts = [step["first"] for step in token_data(model, record)["steps"]]
+        found.append((features, model.tokens_per_block(), record.depths, firsts))
+    (after, *said), (before, *said_before) = found
+    assert torch.equal(after, before)
+    assert said == said_before == [[17, 10, 10, 6, 6, 17], (1, 3), [1, 3]]
 
 
 @pytest.mark.usefixtures("registry")

@@ -224,6 +224,23 @@ def test_dpc_knn_finds_dense_tokens_far_from_denser_ones() -> None:
     torch.testing.assert_close(kept.x[0, :, 0], torch.tensor([0.05, 0.25, 9.2 / 3]))
 
 
+def test_distances_are_those_of_one_channel_in_the_mean() -> None:
+    line = [0.0, 0.1, 0.25, 2.0, 2.2, 5.0]
+    # With distances twice as large the second centre would be token 2, not 3.
+    for num_channels in (1, 4):
+        method = DPCKNN(num_channels, num_neighbours=3, equal_weight=True)
+        tokens = tokens_of([[x] * num_channels for x in line])
+        found = method(tokens, 2, Signals(noise=torch.zeros(1, 6))).assignment
+        assert found.tolist() == [[0, 0, 0, 1, 1, 1]]
+
+
+def test_a_centre_stays_in_its_cluster_when_another_is_as_near() -> None:
+    tokens = tokens_of([[1.0], [1.0], [1.0], [1.0]])
+    method = DPCKNN(1, equal_weight=True)
+    found = method(tokens, 3, Signals(noise=row(0.1, 0.2, 0.3, 0.4))).assignment
+    assert sorted(set(found[0].tolist())) == [0, 1, 2], "no slot is empty"
+
+
 def test_equal_weights_are_equal_for_merged_tokens_too() -> None:
     tokens = tokens_of([[0.0], [0.1], [1.0]])._replace(size=row(3.0, 1.0, 1.0))
     method = DPCKNN(1, num_neighbours=2, equal_weight=True)
@@ -464,6 +481,18 @@ def test_patch_merger_mixes_normalised_tokens() -> None:
     torch.testing.assert_close(method(tokens, 2, Signals()).kept.x, expected)
 
 
+def test_products_of_the_patch_merger_may_be_scaled() -> None:
+    torch.manual_seed(0)
+    tokens = tokens_of(torch.randn(5, 4).tolist())
+    plain, scaled = PatchMerger(4, 2), PatchMerger(4, 2, scaled=True)
+    scaled.load_state_dict(plain.state_dict())
+    with torch.no_grad():
+        plain.queries.mul_(0.5)  # the square root of 4 channels
+    torch.testing.assert_close(
+        scaled(tokens, 2, Signals()).kept.x, plain(tokens, 2, Signals()).kept.x
+    )
+
+
 def test_sit_weighs_each_token_by_itself() -> None:
     torch.manual_seed(0)
     method, tokens = SiT(4, 3), tokens_of(torch.randn(5, 4).tolist())
@@ -492,6 +521,13 @@ def test_sit_weighs_each_token_by_itself() -> None:
 )
 def test_parameters_are_as_many_as_published(method: torch.nn.Module, count: int) -> None:
     assert sum(p.numel() for p in method.parameters()) == count
+
+
+def test_defaults_are_those_of_the_published_comparison() -> None:
+    assert DPCKNN(4).num_neighbours == 5
+    assert KMedoids(4).iterations == 3
+    sinkhorn = Sinkhorn(4, 2)
+    assert (sinkhorn.iterations, sinkhorn.epsilon) == (3, 1.0)
 
 
 def test_slots_are_as_many_as_the_schedule_left_at_the_native_size() -> None:

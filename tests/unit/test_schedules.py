@@ -230,6 +230,7 @@ def test_a_share_of_live_tokens_counts_the_fused_one_and_rounds_up() -> None:
 def test_keep_ratios_are_exact_where_floats_are_not() -> None:
     assert 0.29 * 100 < 29
     assert ask(KeepRatios(0.29, [3]), 100) == {3: 29}
+    assert ask(KeepRatios(0.57, [3]), 100) == {3: 57}
 
 
 def test_keeping_everything_names_the_same_blocks() -> None:

@@ -121,6 +121,16 @@ def test_fused_tokens_are_no_patches() -> None:
         assert expected[1] < expected[0]
 
 
+def test_places_that_are_left_empty_are_no_kept_patches() -> None:
+    images, schedule = some_images(), dict(type="cropr_mm.ExplicitTokens", num_keep={1: 14})
+    options: dict[str, Any] = dict(reducer=dict(type="cropr_mm.ATS"), schedule=schedule)
+    (result,) = results(images, **options)
+    live = result.kept.policy.sum(dim=1).tolist()
+    assert min(live) < 14, "otherwise nothing is tested"
+    found = record(images, **options)
+    assert [len(found.kept(i)[1]) for i in range(len(images))] == live
+
+
 def test_depth_is_the_block_that_a_step_stands_before_or_in() -> None:
     # Kept: {0, 1, 2}, then {0, 1}; in the second image {1, 2, 3}, then {1, 3}.
     left = [[-1, -1, 5, 2], [2, -1, 5, -1]]
@@ -408,6 +418,18 @@ def test_two_that_prune_are_compared_by_their_patches() -> None:
     assert "no overlap nor agreement" in mixed
 
 
+def test_overlap_is_a_share_of_the_smaller_set_whichever_comes_first() -> None:
+    one_step: dict[str, Any] = dict(steps=(2,), depths=(3,))
+    many = written([[-1, -1, -1, 2]] * 2, num_keep=(3,), **one_step)
+    few = written([[-1, 2, 2, -1]] * 2, num_keep=(2,), **one_step)
+    for pair in ((many, few), (few, many)):
+        (step,) = compare_records(*pair)["patches"]
+        assert step["mean_kept"] == [r.num_keep[0] for r in pair]
+        # One patch of two or three in common, which is also the least that four patches allow.
+        assert step["intersection_over_area"] == dict(mean=0.5, std=0, least=0.5)
+        assert step["intersection_over_union"] == dict(mean=0.25, std=0, least=0.25)
+
+
 def test_two_that_merge_are_compared_by_their_clusters() -> None:
     images = some_images()
     found = compare_records(record(images, **MERGE), record(images, seed=7, **MERGE))
@@ -451,6 +473,18 @@ def test_similarities_are_correlated_with_scores_where_all_models_have_them() ->
     assert set(alike["correlations"].values()) == {None}
     with pytest.raises(ValueError, match="three models or more, the first one included, got 2"):
         proxy_correlations({"random": results["random"]}, {"first": 1, "random": 0}, "first")
+
+
+@torch.no_grad()
+def test_features_are_those_behind_the_block() -> None:
+    images, model = some_images(), encoder()
+    seen: list[torch.Tensor] = []
+    for block in model.blocks:
+        block.register_forward_hook(lambda _m, _args, output: seen.append(output[0][:, 0]))
+    model(images)
+    found = record(images).features
+    for block, values in found.items():
+        np.testing.assert_allclose(values, seen[block].numpy(), rtol=1e-5, atol=1e-6)
 
 
 def test_a_dense_encoder_has_features_only() -> None:
