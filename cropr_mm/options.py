@@ -35,6 +35,16 @@ def enable_amp(cfg: Config) -> None:
     cfg.optim_wrapper.setdefault("loss_scale", "dynamic")
 
 
+def disable_amp(cfg: Config) -> None:
+    """Replace a config's mixed-precision optimizer wrapper, if it has one, by its plain form."""
+    plain = {amp: kind for kind, amp in _AMP_WRAPPERS.items()}
+    kind = cfg.optim_wrapper.get("type")
+    if kind in plain:
+        cfg.optim_wrapper.type = plain[kind]
+        for name in ("loss_scale", "dtype", "use_fp16"):
+            cfg.optim_wrapper.pop(name, None)
+
+
 def check_precision(cfg: Config) -> None:
     """Find out before the first iteration whether the device can train in the config's precision.
 
@@ -45,7 +55,8 @@ def check_precision(cfg: Config) -> None:
     if kind in _AMP_WRAPPERS.values() and get_device() == "cpu":
         raise SetupError(
             f"optim_wrapper.type={kind} trains in mixed precision and expects an accelerator such "
-            "as CUDA, got only the CPU (everything else was checked and fits)"
+            "as CUDA, got only the CPU (everything else was checked and fits); --no-amp trains in "
+            "full precision"
         )
 
 

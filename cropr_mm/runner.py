@@ -45,6 +45,7 @@ from cropr_mm.hooks.prune_audit import PruneAuditHook
 from cropr_mm.options import (
     add_hook,
     check_precision,
+    disable_amp,
     draw_predictions,
     dump_predictions,
     enable_amp,
@@ -172,20 +173,20 @@ def _read(path: str) -> Config:
         ) from error
 
 
-def train(cfg: Config, resume: str | None = None, amp: bool = False) -> None:
+def train(cfg: Config, resume: str | None = None, amp: bool | None = None) -> None:
     """Check, then train.
 
     Args:
         cfg: Config from :func:`load_config`; changed in place.
         resume: Checkpoint to go on from, or 'auto' for the latest in the working folder.
-        amp: Train with automatic mixed precision.
+        amp: Whether to train with automatic mixed precision; None leaves that to the config.
 
     Raises:
         SetupError: If config or data do not fit, before the first iteration.
     """
     _need(cfg, "train_dataloader", "train_cfg", "optim_wrapper")
-    if amp:
-        enable_amp(cfg)
+    if amp is not None:
+        (enable_amp if amp else disable_amp)(cfg)
     if resume == "auto":
         resume = find_latest_checkpoint(cfg.work_dir)
         if resume is None:

@@ -19,7 +19,11 @@ def main() -> None:
         metavar="CKPT",
         help="go on from this checkpoint; without one, from the latest in the work dir",
     )
-    parser.add_argument("--amp", action="store_true", help="automatic mixed precision")
+    parser.add_argument(
+        "--amp",
+        action=argparse.BooleanOptionalAction,
+        help="with or without automatic mixed precision (default: as in the config)",
+    )
     parser.add_argument("--launcher", choices=("none", "pytorch", "slurm", "mpi"), default="none")
     parser.add_argument(
         "--cfg-options",

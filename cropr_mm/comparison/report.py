@@ -179,12 +179,12 @@ def _highest_rate(summary: Mapping[str, Any]) -> str:
 
     near = list(takewhile(is_near, rates))
     if not near:
-        return f"At no rate does Cropr's interval include dense minus {MARGIN} {main}."
+        return f"At every rate Cropr loses more than {MARGIN} {main}."
     percent, name = near[-1]
     ratio = speed["functions"][name]["speedup"]["value"]
     return (
-        f"Up to {percent:.0f} % pruned Cropr's interval includes dense minus {MARGIN} {main} or "
-        f"lies above; the encoder is {ratio:.2f}x as fast there."
+        f"Up to {percent:.0f} % pruned a loss of no more than {MARGIN} {main} is in Cropr's interval, "
+        f"which does not show that it loses so little; the encoder is {ratio:.2f}x as fast there."
     )
 
 
