@@ -183,8 +183,9 @@ def _highest_rate(summary: Mapping[str, Any]) -> str:
     percent, name = near[-1]
     ratio = speed["functions"][name]["speedup"]["value"]
     return (
-        f"Up to {percent:.0f} % pruned a loss of no more than {MARGIN} {main} is in Cropr's interval, "
-        f"which does not show that it loses so little; the encoder is {ratio:.2f}x as fast there."
+        f"Up to {percent:.0f} % pruned a loss of no more than {MARGIN} {main} is in Cropr's "
+        "interval, which does not show that it loses so little; the encoder is "
+        f"{ratio:.2f}x as fast there."
     )
 
 
