@@ -115,10 +115,11 @@ def measure_with_floors(
 ) -> tuple[Latencies, dict[str, Floor]]:
     """Time functions, and in turn with them the products of encoders.
 
-    Each distinct shape is measured once a round, on random numbers in the layout of the encoder,
-    without gradient, right after an untimed call, which also packs weights. Operands share memory,
-    so no more of it is needed than the largest take; they stay in the cache where they fit, which
-    makes this a floor.
+    All are called once untimed right before each timed call, so times are those of a loop over one
+    of them: between two turns of an encoder its weights would leave caches, and on some machines
+    the memory. Each distinct shape is measured once a round, on random numbers in the layout of the
+    encoder, without gradient. Operands share memory, so no more of it is needed than the largest
+    take; they stay in the cache where they fit, which makes this a floor.
 
     Args:
         functions: What is compared with the floors, see :func:`measure`; may be none. Names do not
@@ -154,7 +155,7 @@ def measure_with_floors(
             rounds=rounds,
             warmup=warmup,
             items=items,
-            before=once,
+            before={**functions, **once},
             device=device,
         )
     times = {

@@ -233,3 +233,13 @@ def test_meta_twin_shares_nothing_and_holds_nothing() -> None:
     assert not twin.training
     assert [n for n, _ in twin.named_parameters()] == [n for n, _ in encoder.named_parameters()]
     assert encoder_cost(twin).macs == encoder_cost(meta_twin(encoder)).macs
+
+
+def test_each_timed_call_follows_an_untimed_one() -> None:
+    calls: list[int] = []
+    products: Products = {Gemm(2, 3, 4, None, torch.float32): 1}
+    times, _ = measure_with_floors(
+        {"model": lambda: calls.append(1)}, {"model": products}, rounds=3, warmup=1
+    )
+    assert len(times.times["model"]) == 3
+    assert len(calls) == 1 + 2 * 3
