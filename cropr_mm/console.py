@@ -36,12 +36,13 @@ _NOISE = (
 
 
 @contextmanager
-def short_errors(*kinds: type[Exception]) -> Iterator[None]:
+def short_errors(*kinds: type[Exception], hint: str = "") -> Iterator[None]:
     """End the program with one line where the input is at fault; keep other tracebacks.
 
     Args:
         kinds: Exceptions that stand for such a fault, besides SetupError, CheckpointError and
             FileNotFoundError.
+        hint: What to say to who interrupts it, such as how it goes on.
     """
     faults: tuple[type[Exception], ...] = (SetupError, CheckpointError, FileNotFoundError, *kinds)
     try:
@@ -49,7 +50,7 @@ def short_errors(*kinds: type[Exception]) -> Iterator[None]:
     except faults as error:
         raise SystemExit(f"error: {error}") from None
     except KeyboardInterrupt:
-        print("\ninterrupted; a training goes on with --resume", file=sys.stderr)
+        print("\ninterrupted" + (f"; {hint}" if hint else ""), file=sys.stderr)
         raise SystemExit(130) from None
 
 
@@ -57,10 +58,10 @@ def check_outputs(**files: Path | None) -> None:
     """Refuse files that could not be written at the end, by the name of their option.
 
     Raises:
-        ValueError: If the folder of one does not exist.
+        ValueError: If the folder of one does not exist, or it is a folder itself.
     """
     for option, file in files.items():
-        if file and not file.absolute().parent.is_dir():
+        if file and (file.is_dir() or not file.absolute().parent.is_dir()):
             raise ValueError(f"--{option} expects a file in a folder that exists, got {file}")
 
 

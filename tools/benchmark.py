@@ -6,8 +6,9 @@ compared with.
 
 import argparse
 import json
+import shlex
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -88,6 +89,10 @@ def main() -> None:
     args = parse_args()
     with short_errors(ValueError, TypeError):
         check_outputs(json=args.json, plot=args.plot)
+        if args.rounds < 1:  # before anything is compiled
+            raise ValueError(f"expected rounds >= 1, got {args.rounds}")
+        if min(args.batch_sizes) < 1:
+            raise ValueError(f"expected batch sizes >= 1, got {args.batch_sizes}")
         freeze_weights(args.freeze, args.compile)
         mode = Mode(args.dtype, args.sdpa, args.device)
         configs = {Path(path).stem: load_config(path) for path in args.configs}
@@ -116,19 +121,13 @@ def main() -> None:
         )
         results = record["batches"] = {}
         for batch_size in args.batch_sizes:
-            batch = (
-                random_images(batch_size, size, mode)
+            make_batch = (
+                partial(random_images, batch_size, size, mode)
                 if args.part == "encoder"
-                else random_batch(first, batch_size, size)
+                else partial(random_batch, first, batch_size, size)
             )
-            seen = tuple(next(iter(entries.values())).images(batch).shape[-2:])
-            if seen != size:
-                raise ValueError(
-                    f"expected encoders to see images of {size[0]}x{size[1]} pixels, but the "
-                    f"config's data_preprocessor makes them {seen[0]}x{seen[1]}: change that too"
-                )
             with Console(stderr=True).status(f"batch {batch_size}: {len(entries)} models in turn"):
-                found, reason = attempt(partial(run_batch, entries, batch, args))
+                found, reason = attempt(partial(run_batch, entries, make_batch, size, args))
             result, text = found or ({"error": reason, "idle": False}, f"\ndid not run: {reason}")
             results[str(batch_size)] = result
             print(f"\nbatch {batch_size}{text}", flush=True)
@@ -162,7 +161,7 @@ def about(
         "models": {name: cfg.model.to_dict() for name, cfg in configs.items()},
     }
     return {
-        "command": " ".join(["python", "tools/benchmark.py", *sys.argv[1:]]),
+        "command": shlex.join(["python", "tools/benchmark.py", *sys.argv[1:]]),
         "machine": machine_name(mode.device),
         "versions": versions(),
         "commit": git_commit(),
@@ -173,13 +172,26 @@ def about(
 
 
 def run_batch(
-    entries: Mapping[str, Entry], batch: Any, args: argparse.Namespace
+    entries: Mapping[str, Entry],
+    make_batch: Callable[[], Any],
+    size: tuple[int, ...],
+    args: argparse.Namespace,
 ) -> tuple[dict[str, Any], str]:
-    """Time all entries on one batch.
+    """Time all entries on one batch, which may itself be too large for the machine.
 
     Returns:
         Record for JSON, and text behind the title.
+
+    Raises:
+        ValueError: If encoders do not see images of that height and width.
     """
+    batch = make_batch()
+    seen = tuple(next(iter(entries.values())).images(batch).shape[-2:])
+    if seen != size:
+        raise ValueError(
+            f"expected encoders to see images of {size[0]}x{size[1]} pixels, but the config's "
+            f"data_preprocessor makes them {seen[0]}x{seen[1]}: change that too"
+        )
     result = time_side_by_side(entries, batch, rounds=args.rounds)
     ran = {name: entries[name] for name in result.latencies.times}
     bases = [name for name in args.against if name in ran]
@@ -217,7 +229,7 @@ def largest(shares: Mapping[str, float], least: float = 0.01) -> str:
 def over(result: SideBySide, base: str) -> dict[str, str]:
     """Speed-ups over one row as text; to a thousandth, for some are near one."""
     return {
-        name: f"{ratio.value:.3f}x ({ratio.low:.3f}-{ratio.high:.3f})"
+        name: ratio.text(len(result.latencies.times[name]), digits=3)
         for name, ratio in result.against(base).items()
     }
 

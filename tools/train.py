@@ -33,7 +33,7 @@ def main() -> None:
         help="replace config entries, one key at a time, such as train_dataloader.batch_size=4",
     )
     args = parser.parse_args()
-    with short_errors():
+    with short_errors(hint="a training goes on with --resume"):
         cfg = load_config(args.config, args.work_dir, args.launcher, args.cfg_options)
         train(cfg, args.resume, args.amp)
 

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from mmengine.config import Config
+from mmengine.config import Config, ConfigDict
 from mmengine.registry import TRANSFORMS
 from timm.layers import to_2tuple
 from torch import Tensor, nn
@@ -83,15 +83,19 @@ def make_entries(
 
 
 def native_size(cfg: Config) -> tuple[int, int]:
-    """Height and width in pixels of the images that a config's encoder is made for."""
-    backbone = cfg.model.backbone
+    """Height and width in pixels of the images that a config's encoder is made for.
+
+    Raises:
+        ValueError: If the config has no ``cropr_mm.CroprViT``.
+    """
+    backbone = _backbone(cfg)
     return to_2tuple(backbone.get("img_size") or resolve_arch(backbone.arch).img_size)
 
 
 def with_image_size(cfg: Config, size: tuple[int, int]) -> Config:
-    """The same config for images of another height and width, in pixels."""
+    """The same config for images of another height and width, in pixels; errors as there."""
     changed = copy.deepcopy(cfg)
-    changed.model.backbone.img_size = tuple(size)
+    _backbone(changed).img_size = tuple(size)
     return changed
 
 
@@ -126,12 +130,17 @@ def _check(part: str, yardsticks: Sequence[str], mode: Mode) -> None:
 
 
 def _build(cfg: Config) -> nn.Module:
+    _backbone(cfg)
+    return build_model(cfg)
+
+
+def _backbone(cfg: Config) -> ConfigDict:
     backbone = (cfg.get("model") or {}).get("backbone") or {}
     if "CroprViT" not in str(backbone.get("type")):
         raise ValueError(
             f"expected model.backbone of type cropr_mm.CroprViT, got {backbone.get('type')}"
         )
-    return build_model(cfg)
+    return backbone
 
 
 def _load(model: nn.Module, checkpoint: str) -> None:

@@ -36,10 +36,11 @@ class Ratio(NamedTuple):
     def __str__(self) -> str:
         return f"{self.value:.2f}x ({self.low:.2f}-{self.high:.2f})"
 
-    def text(self, rounds: int, unit: str = "x") -> str:
+    def text(self, rounds: int, unit: str = "x", digits: int = 2) -> str:
         """For a table; without the interval where it comes from too few rounds."""
-        interval = f"{self.low:.2f}-{self.high:.2f}" if rounds >= MIN_ROUNDS else "-"
-        return f"{self.value:.2f}{unit} ({interval})"
+        low, high = f"{self.low:.{digits}f}", f"{self.high:.{digits}f}"
+        interval = f"{low}-{high}" if rounds >= MIN_ROUNDS else "-"
+        return f"{self.value:.{digits}f}{unit} ({interval})"
 
 
 def resampled_medians(times: Sequence[float], samples: int = 2000) -> NDArray[np.float64]:

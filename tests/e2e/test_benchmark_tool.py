@@ -9,7 +9,7 @@ import pytest
 import torch
 import torch._inductor.config as inductor
 
-from cropr_mm.analysis import side_by_side
+from cropr_mm.analysis import entries, side_by_side
 from cropr_mm.analysis.machine import git_commit
 from cropr_mm.build import build_model
 from cropr_mm.runner import load_config
@@ -17,6 +17,7 @@ from cropr_mm.runner import load_config
 ROOT = Path(__file__).parents[2]
 Tool = Callable[..., str]
 SEGMENTER = str(ROOT / "configs/demo/cropr_tiny_segmenter_digits.py")
+NO_MODEL = str(ROOT / "configs/_base_/runtime/default.py")
 CAMVID = ROOT / "configs/cropr_tiny_segmenter_camvid.py"
 
 
@@ -77,7 +78,7 @@ def test_a_whole_detector_against_its_dense_twin(tool: Tool, tmp_path: Path) -> 
         ratio = function["speedup_over"]["random"]["value"]
         assert ratio == pytest.approx(times["random"] / times[name])
         row = next(line for line in out.splitlines() if line.startswith(name))
-        assert f"{ratio:.3f}x (" in row
+        assert f"{ratio:.3f}x (-)" in row, "two rounds have no interval"
         (count,) = function["instances"]
         assert row.endswith(f"  {count:.1f}")
 
@@ -125,6 +126,17 @@ def test_a_batch_that_is_too_large_is_named_and_the_others_run(
     assert list(json.loads(file.read_text())["batches"]) == ["1"], "written after each"
 
 
+def test_a_batch_that_cannot_even_be_made_is_named(
+    tool: Tool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(batch_size: int, *_: Any) -> None:
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried 9 bytes")
+
+    monkeypatch.setattr(entries, "random_images", refuse)
+    out = tool("benchmark.py", SEGMENTER, "--rounds", "1")
+    assert "batch 1\ndid not run: DefaultCPUAllocator: can't allocate memory" in out
+
+
 @pytest.mark.parametrize(
     ("args", "message"),
     [
@@ -134,6 +146,9 @@ def test_a_batch_that_is_too_large_is_named_and_the_others_run(
         ((SEGMENTER, "--img-size", "60", "60"), "multiples of the patch size 8, got 60x60"),
         ((SEGMENTER, "--freeze"), "expected --compile with --freeze"),
         ((SEGMENTER, "--rounds", "0"), "expected rounds >= 1"),
+        ((SEGMENTER, "--batch-sizes", "1", "0"), "expected batch sizes >= 1, got [1, 0]"),
+        ((SEGMENTER, "--json", "."), "--json expects a file in a folder that exists, got ."),
+        ((NO_MODEL,), "expected model.backbone of type cropr_mm.CroprViT, got None"),
         ((SEGMENTER, "--against", "dense"), "--against expects rows (cropr_tiny_segmenter_"),
         (
             (CAMVID, "--part", "model", "--img-size", "240", "304"),
