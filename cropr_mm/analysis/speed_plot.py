@@ -62,7 +62,7 @@ def draw_sizes(groups: Mapping[str, Mapping[str, Any]], file: Path) -> None:
         file: Picture to write.
 
     Raises:
-        ValueError: If there is nothing to draw.
+        ValueError: If there is nothing to draw, or groups have different numbers of encoders.
     """
     rows: dict[str, dict[int, Mapping[str, Any]]] = {}
     for title, group in groups.items():
@@ -70,6 +70,9 @@ def draw_sizes(groups: Mapping[str, Mapping[str, Any]], file: Path) -> None:
         rows.setdefault(title.replace(f", {side} px", ""), {})[side] = group
     if not rows:
         raise ValueError("expected at least one group that ran, got none to draw")
+    counts = sorted({len(group["functions"]) for group in groups.values()})
+    if len(counts) > 1:  # very small images have no half rate
+        raise ValueError(f"expected groups of the same number of encoders, got {counts}")
     figure = Figure(figsize=(10, 3.2 * len(rows)), layout="constrained")
     panels = figure.subplots(len(rows), 3, squeeze=False)
     for axes, (title, by_side) in zip(panels, rows.items(), strict=True):

@@ -339,5 +339,8 @@ def test_lines_over_image_size_are_counted_and_points_are_measured(
     needs = [line.get_xydata().tolist() for line in training.lines]
     assert needs == [[[32, 4], [64, 4]]] * 2 + [[[32, 3], [64, 3]]] * 2
     assert {line.get_linestyle() for line in test.lines} == {"-", "None"}
+    del groups["vit, 32 px, fp32"]["functions"]["R=32"]
+    with pytest.raises(ValueError, match=r"same number of encoders, got \[1, 2\]"):
+        draw_sizes(groups, tmp_path / "b.png")
     with pytest.raises(ValueError, match="got none to draw"):
         draw_sizes({}, tmp_path / "b.png")
