@@ -6,6 +6,7 @@ give the same numbers as the first of its group, up to the rounding of its preci
 
 import argparse
 import json
+import shlex
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -16,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from cropr_mm.analysis.latency import measure
-from cropr_mm.analysis.machine import machine_name, versions
+from cropr_mm.analysis.machine import git_commit, machine_name, versions
 from cropr_mm.analysis.mode import Mode
 from cropr_mm.console import check_outputs, short_errors
 from cropr_mm.layers.patch_embed import PatchEmbed
@@ -196,9 +197,10 @@ def main() -> None:
         mode = Mode(args.dtype, "auto", args.device)
         names = args.groups or [n for n in GROUPS if n != "packed" or args.device == "cpu"]
         record: dict[str, Any] = {
-            "command": " ".join(["python", *sys.argv]),
+            "command": shlex.join(["python", *sys.argv]),
             "machine": machine_name(mode.device),
             "versions": versions(),
+            "commit": git_commit(),
             "dtype": mode.dtype,
             "groups": {},
         }

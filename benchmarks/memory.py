@@ -8,6 +8,7 @@ cuda it is measured. step: encoder, linear head and auxiliary losses of a traini
 import argparse
 import copy
 import json
+import shlex
 import sys
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -21,7 +22,7 @@ from train_step import DENSE, EXACT, count_bytes
 
 from cropr_mm.analysis.entries import native_size, random_batch, with_image_size
 from cropr_mm.analysis.latency import format_table
-from cropr_mm.analysis.machine import machine_name, versions
+from cropr_mm.analysis.machine import git_commit, machine_name, versions
 from cropr_mm.analysis.memory import cuda_peak_bytes, encoder_memory
 from cropr_mm.analysis.mode import Mode
 from cropr_mm.analysis.model_memory import (
@@ -44,7 +45,15 @@ def parse_args() -> argparse.Namespace:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
-    model, step, size = (commands.add_parser(name) for name in ("model", "step", "size"))
+    about = dict(
+        model="a whole detector in training and test",
+        step="encoder, linear head and auxiliary losses of a training step",
+        size="plain encoders over image sizes, beside the analytic model",
+    )
+    model, step, size = (
+        commands.add_parser(name, help=text, description=f"Memory of {text}.")
+        for name, text in about.items()
+    )
     for command in (model, step):
         command.add_argument("config", help="of a Cropr model")
         command.add_argument("--img-size", nargs=2, type=int, metavar=("H", "W"), help="pixels")
@@ -79,9 +88,10 @@ def main() -> None:
     print(format_table(TABLES[args.command](rows)))
     if args.json:
         record = dict(
-            command=" ".join(["python", "benchmarks/memory.py", *sys.argv[1:]]),
+            command=shlex.join(["python", "benchmarks/memory.py", *sys.argv[1:]]),
             machine=machine_name(getattr(args, "device", "cpu")),
             versions=versions(),
+            commit=git_commit(),
             rows=rows,
         )
         args.json.write_text(json.dumps(record, indent=2) + "\n")
@@ -98,6 +108,8 @@ def model_rows(args: argparse.Namespace) -> list[Row]:
     """A dense and a pruned detector at each batch size."""
     ignore_noise()
     cfg, mode = read_config(args), Mode(args.dtype, device=args.device)
+    if cfg.get("default_scope") != "mmdet":
+        raise ValueError(f"expected a detector of mmdet, got {args.config}; see the command step")
     cuda = torch.device(args.device).type == "cuda"
     peak = partial(cuda_peak_bytes, device=args.device) if cuda else estimated_peak
     rows = []
@@ -171,7 +183,7 @@ def step_rows(args: argparse.Namespace) -> list[Row]:
 
 def step_table(rows: list[Row]) -> list[list[str]]:
     """One row for each batch size."""
-    table = [["batch", "dense GiB", "cropr GiB", "x dense", "with AdamW", "", "x dense"]]
+    table = [["batch", "dense GiB", "cropr GiB", "x dense", "dense with AdamW", "cropr", "x dense"]]
     for dense, pruned in zip(rows[::2], rows[1::2], strict=True):
         cells = []
         for kinds in (("weights", "step"), ("weights", "step", "optimizer")):

@@ -8,6 +8,7 @@ only what was not measured on an idle machine.
 import argparse
 import itertools
 import json
+import shlex
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
@@ -110,11 +111,13 @@ def main() -> None:
     """Time, print and write, group by group."""
     args = parse_args()
     study = STUDIES[args.study]
-    with short_errors(ValueError, TypeError):
+    with short_errors(ValueError, TypeError, hint="with --json the same command goes on"):
         check_outputs(json=args.json, plot=args.plot)
         freeze_weights(args.freeze, args.compile)
         if min(args.batch_sizes) < 1:
             raise ValueError(f"expected batch sizes >= 1, got {args.batch_sizes}")
+        if args.rounds < 1:
+            raise ValueError(f"expected rounds >= 1, got {args.rounds}")
         dtypes, kernels = args.dtype or study.dtypes, args.sdpa or study.kernels
         modes = [Mode(*kind, args.device) for kind in itertools.product(dtypes, kernels)]
         together = {str(mode): [mode] for mode in modes}
@@ -150,7 +153,7 @@ def main() -> None:
             done[key] = {**found, "commit": commit, "settings_hash": digest}
             print(f"\n{key}{text}", flush=True)
             if args.json:
-                record = {**about, "command": " ".join(["python", *sys.argv]), "groups": done}
+                record = {**about, "command": shlex.join(["python", *sys.argv]), "groups": done}
                 args.json.write_text(json.dumps(record, indent=2, default=list) + "\n")
         if args.json:
             print(f"\nwritten to {args.json}")

@@ -9,6 +9,7 @@ import argparse
 import copy
 import gc
 import json
+import shlex
 import sys
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -25,7 +26,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from cropr_mm.analysis.entries import native_size, with_image_size
 from cropr_mm.analysis.latency import Latencies, format_table, measure
-from cropr_mm.analysis.machine import machine_name, peak_memory, versions
+from cropr_mm.analysis.machine import git_commit, machine_name, peak_memory, versions
 from cropr_mm.analysis.memory import peak_bytes
 from cropr_mm.analysis.mode import Mode
 from cropr_mm.console import check_outputs, short_errors
@@ -262,6 +263,10 @@ def run(args: argparse.Namespace) -> None:
         ValueError: If options or the config do not fit, before anything is measured.
     """
     check_outputs(json=args.json)
+    if args.batch_size < 1 or args.rounds < 0:
+        raise ValueError(
+            f"expected batch size >= 1 and rounds >= 0, got {args.batch_size} and {args.rounds}"
+        )
     mode = Mode(args.dtype, args.sdpa, args.device)
     cfg = Config.fromfile(args.config)
     if args.img_size:
@@ -280,9 +285,10 @@ def run(args: argparse.Namespace) -> None:
         f"on {machine_name(mode.device)}\n\ncounted\n{format_table(count_rows(counts))}"
     )
     record: dict[str, Any] = dict(
-        command=" ".join(["python", "benchmarks/train_step.py", *sys.argv[1:]]),
+        command=shlex.join(["python", "benchmarks/train_step.py", *sys.argv[1:]]),
         machine=machine_name(mode.device),
         versions=versions(),
+        commit=git_commit(),
         dtype=args.dtype,
         img_size=size,
         batch_size=args.batch_size,
@@ -309,7 +315,7 @@ def allowed(counts: Mapping[str, Mapping[str, int]], variant: str) -> float:
 
 def count_rows(counts: Mapping[str, Mapping[str, int]]) -> list[list[str]]:
     """Multiply-adds of an image and bytes of a batch, with their ratios to the dense step."""
-    head = ["", "GMAC an image", "MACs allow", "weights GiB", "step GiB", "x dense", "both x dense"]
+    head = ["", "GMAC an image", "MACs allow", "weights GiB", "step GiB", "x dense", "with weights"]
     rows = [head]
     dense = counts[DENSE]
     for variant, c in counts.items():

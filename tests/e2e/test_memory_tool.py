@@ -70,9 +70,21 @@ def test_sizes_beside_the_analytic_model(tmp_path: Path) -> None:
     assert last_line(out)[0] == "64"
 
 
-def test_bad_input_is_one_line() -> None:
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (
+            ("size", "--dtype", "amp", "--img-sizes", 64),
+            "the analytic model has one precision: expected fp32, bf16 or fp16",
+        ),
+        (
+            ("model", "configs/cropr_vitb_cub.py"),
+            "expected a detector of mmdet, got configs/cropr_vitb_cub.py; see the command step",
+        ),
+    ],
+)
+def test_bad_input_is_one_line(arguments: tuple[object, ...], message: str) -> None:
     with pytest.raises(subprocess.CalledProcessError) as error:
-        run("size", "--dtype", "amp", "--img-sizes", 64)
-    assert error.value.stderr.endswith(
-        "error: the analytic model has one precision: expected fp32, bf16 or fp16\n"
-    )
+        run(*arguments)
+    assert error.value.stderr.endswith(f"error: {message}\n")
+    assert "Traceback" not in error.value.stderr
