@@ -237,7 +237,7 @@ def test_meta_twin_shares_nothing_and_holds_nothing() -> None:
 
 def test_each_timed_call_follows_an_untimed_one() -> None:
     calls: list[int] = []
-    products: Products = {Gemm(2, 3, 4, None, torch.float32): 1}
+    products = {Gemm(2, 3, 4, None, F32): 1}
     times, _ = measure_with_floors(
         {"model": lambda: calls.append(1)}, {"model": products}, rounds=3, warmup=1
     )
