@@ -1,0 +1,50 @@
+"""The tables of docs/performance.md say what the stored measurements say."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+RESULTS = ROOT / "benchmarks/results"
+
+
+def table(title: str) -> list[dict[str, str]]:
+    """Rows of the first table below a title, cells by column."""
+    text = (ROOT / "docs/performance.md").read_text().split(f"## {title}\n")[1]
+    lines = text[text.index("\n| ") :].strip().split("\n\n")[0].splitlines()
+    head, _, *rows = ([cell.strip() for cell in line.strip("|").split("|")] for line in lines)
+    return [dict(zip(head, row, strict=True)) for row in rows]
+
+
+def interval(value: float, low: float, high: float) -> str:
+    return f"{value:.2f} ({low:.2f} to {high:.2f})"
+
+
+def of_floor(function: dict[str, Any], kind: str) -> str:
+    if kind not in function:
+        return "-"
+    return interval(function[kind], *function[f"{kind}_interval"])
+
+
+@pytest.mark.parametrize(
+    ("title", "file"),
+    [
+        ("EVA-02-L, 512 pixels, 40 tokens a block, one image", "eva02l_512_cpu.json"),
+        ("EVA-02-B detector's encoder, 1024 pixels in windows, one image", "eva02b_1024_cpu.json"),
+    ],
+)
+def test_encoders_side_by_side(title: str, file: str) -> None:
+    group = json.loads((RESULTS / file).read_text())["batches"]["1"]
+    assert group["idle"], "else it does not count"
+    rows = table(title)
+    assert len(rows) == len(group["functions"])
+    for row, (name, function) in zip(rows, group["functions"].items(), strict=True):
+        assert row["encoder"] == name.replace(name.split(",")[0], row["encoder"].split(",")[0])
+        assert row["x of floor"] == of_floor(function, "times_floor")
+        assert row["x of packed floor"] == of_floor(function, "times_packed_floor")
+        assert row["over dense"] == interval(**function["speedup"])
+        for base, ratio in function["speedup_over"].items():
+            if f"over {base}" in row:
+                assert row[f"over {base}"] == interval(**ratio)
