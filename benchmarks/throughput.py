@@ -22,6 +22,7 @@ from rich.console import Console
 from torch import Tensor, nn
 
 from cropr_mm.analysis.entries import random_images
+from cropr_mm.analysis.floor import PROTOCOL
 from cropr_mm.analysis.limits import attempt, free_memory
 from cropr_mm.analysis.machine import git_commit, machine_name, settings_hash, versions
 from cropr_mm.analysis.memory import EncoderMemory, encoder_memory, measured_memory
@@ -142,10 +143,10 @@ def main() -> None:
         print(f"{args.study} on {about['machine']}, {about['threads']} CPU threads")
         for group, how, batch_size in itertools.product(groups, together, args.batch_sizes):
             key = f"{group.title}, {how}, batch {batch_size}"
-            digest = settings_hash([group, how, batch_size, args.compile, args.freeze, args.rounds])
+            how_timed = [args.compile, args.freeze, args.rounds, PROTOCOL]
+            digest = settings_hash([group, how, batch_size, *how_timed])
             before = done.get(key, {})
-            # Files of earlier versions have no hash.
-            if before.get("idle") and before.get("settings_hash", digest) == digest:
+            if before.get("idle") and before.get("settings_hash") == digest:
                 print(f"\n{key}: measured before, in {args.json}")
                 continue
             with Console(stderr=True).status(key):

@@ -27,9 +27,10 @@ from cropr_mm.analysis.mode import attention_kernel
 from cropr_mm.analysis.packing import pack, packed_linear
 from cropr_mm.analysis.products import Gemm, Product, Products, Sdpa, is_linear, macs
 
-_MIN_MS = (
-    2.0  # shortest sample; quicker products are repeated, or the clock and launches would show
-)
+# Shortest sample: quicker products are repeated, or the clock and launches would show.
+_MIN_MS = 2.0
+PROTOCOL = 2
+"""Counts up when times come to mean something else; 2: an untimed call before each timed one."""
 
 
 @dataclass(frozen=True)
@@ -116,8 +117,7 @@ def measure_with_floors(
     """Time functions, and in turn with them the products of encoders.
 
     All are called once untimed right before each timed call, so times are those of a loop over one
-    of them: between two turns of an encoder its weights would leave caches, and on some machines
-    the memory. Each distinct shape is measured once a round, on random numbers in the layout of the
+    of them: between two turns of an encoder its weights would leave the caches. Each distinct shape is measured once a round, on random numbers in the layout of the
     encoder, without gradient. Operands share memory, so no more of it is needed than the largest
     take; they stay in the cache where they fit, which makes this a floor.
 

@@ -171,8 +171,8 @@ def _memory(
         test = peak(partial(deployed, images))
     forward = partial(_outputs, trained, images, mode)
     return EncoderMemory(
-        weights=_bytes(_state(trained)),
-        weights_deployed=_bytes(_state(deployed)),
+        weights=tensor_bytes(_state(trained)),
+        weights_deployed=tensor_bytes(_state(deployed)),
         test=test,
         saved=saved_bytes(forward, without=(*_state(trained), images)),
         training=peak(partial(_step, forward)),
@@ -217,7 +217,8 @@ def _state(encoder: CroprViT) -> tuple[Tensor, ...]:
     return (*encoder.parameters(), *encoder.buffers())
 
 
-def _bytes(tensors: Iterable[Tensor]) -> int:
+def tensor_bytes(tensors: Iterable[Tensor]) -> int:
+    """Bytes of the elements of tensors."""
     return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
 
 

@@ -5,7 +5,7 @@ Estimated without computing products, or on a GPU measured. What the estimate do
 the first proposals and as many detections as the settings allow are taken.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -14,9 +14,9 @@ import numpy as np
 import torch
 from mmengine.config import Config
 from mmengine.registry import TRANSFORMS
-from torch import Tensor, nn
+from torch import nn
 
-from cropr_mm.analysis.memory import peak_bytes
+from cropr_mm.analysis.memory import peak_bytes, tensor_bytes
 from cropr_mm.analysis.mode import Mode
 from cropr_mm.analysis.without_products import without_products
 from cropr_mm.backbones.lookup import find_backbones
@@ -69,15 +69,15 @@ def model_memory(
     """
     trained = list(model.parameters())
     batch = model.data_preprocessor(training_batch, training=True)
-    weights = _bytes((*trained, *model.buffers()))
-    optimizer = 2 * _bytes(p for p in trained if p.requires_grad)
+    weights = tensor_bytes((*trained, *model.buffers()))
+    optimizer = 2 * tensor_bytes(p for p in trained if p.requires_grad)
     training = peak(partial(_step, model.train(), batch, mode))
     model.zero_grad(set_to_none=True)
     for backbone in find_backbones(model).values():
         backbone.switch_to_deploy()
     batch = model.data_preprocessor(test_batch, training=False)
     test = peak(partial(_predict, model.eval(), batch, mode))
-    deployed = _bytes((*model.parameters(), *model.buffers()))
+    deployed = tensor_bytes((*model.parameters(), *model.buffers()))
     return ModelMemory(weights, deployed, optimizer, training, test)
 
 
@@ -137,7 +137,3 @@ def _step(model: nn.Module, batch: dict[str, Any], mode: Mode) -> None:
 def _predict(model: nn.Module, batch: dict[str, Any], mode: Mode) -> None:
     with mode.running():
         model(**batch, mode="predict")
-
-
-def _bytes(tensors: Iterable[Tensor]) -> int:
-    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
