@@ -117,9 +117,10 @@ def measure_with_floors(
     """Time functions, and in turn with them the products of encoders.
 
     All are called once untimed right before each timed call, so times are those of a loop over one
-    of them: between two turns of an encoder its weights would leave the caches. Each distinct shape is measured once a round, on random numbers in the layout of the
-    encoder, without gradient. Operands share memory, so no more of it is needed than the largest
-    take; they stay in the cache where they fit, which makes this a floor.
+    of them: between two turns of an encoder its weights would leave the caches. Each distinct shape
+    is measured once a round, on random numbers in the layout of the encoder, without gradient.
+    Operands share memory, so no more of it is needed than the largest take; they stay in the cache
+    where they fit, which makes this a floor.
 
     Args:
         functions: What is compared with the floors, see :func:`measure`; may be none. Names do not
