@@ -37,7 +37,8 @@ def main() -> None:
         "--variants",
         nargs="+",
         default=DEFAULT_VARIANTS,
-        help=f"default: {', '.join(DEFAULT_VARIANTS)}; known: {', '.join(VARIANTS)}",
+        help=f"default: {', '.join(DEFAULT_VARIANTS)}; known: {', '.join(VARIANTS)}, and any "
+        "registered reduction method by its class name",
     )
     parser.add_argument(
         "--seeds",
@@ -61,6 +62,13 @@ def main() -> None:
         "--samples", type=positive, default=500, help="bootstrap samples (default: %(default)s)"
     )
     parser.add_argument("--compile", action="store_true", help="time compiled encoders too")
+    parser.add_argument(
+        "--imports",
+        nargs="+",
+        default=[],
+        metavar="MODULE",
+        help="modules in PYTHONPATH that register methods of your own",
+    )
     args = parser.parse_args()
     os.chdir(Path(__file__).resolve().parents[1])
     packs = args.packs or [name for name, pack in PACKS.items() if pack.task == args.task]
@@ -68,7 +76,16 @@ def main() -> None:
         parser.error(f"expected each of --seeds once, got {args.seeds}")
     out = args.out or Path("work_dirs/compare", args.task)
     with short_errors():
-        compare(packs, args.variants, args.seeds, out, args.jobs, args.samples, args.compile)
+        compare(
+            packs,
+            args.variants,
+            args.seeds,
+            out,
+            args.jobs,
+            args.samples,
+            args.compile,
+            args.imports,
+        )
 
 
 if __name__ == "__main__":

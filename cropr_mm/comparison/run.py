@@ -1,5 +1,6 @@
 """The whole comparison: runs in order, then what they say."""
 
+import importlib
 import json
 import os
 from collections.abc import Mapping, Sequence
@@ -29,6 +30,7 @@ def compare(
     jobs: int = 1,
     samples: int = 500,
     compile: bool = False,
+    imports: Sequence[str] = (),
 ) -> list[Path]:
     """Train and test everything that is not done yet, then write table, plot and numbers.
 
@@ -37,31 +39,37 @@ def compare(
 
     Args:
         packs: Names out of PACKS.
-        variants: Names out of VARIANTS, with or without a rate ('cropr@70'); 'dense' is always
-            among them.
+        variants: Names out of VARIANTS or of registered methods, with or without a rate
+            ('cropr@70'); 'dense' is always among them.
         seeds: Seeds, at least one.
         out: Folder for all output.
         jobs: Runs at the same time; they share the cores.
         samples: Bootstrap samples.
         compile: Whether compiled encoders are timed too.
+        imports: Modules that register methods of the user's own.
 
     Returns:
         Files with all numbers of each pack, JSON, beside its table and plot.
 
     Raises:
-        SetupError: If a name is unknown, a process fails or a dense model does not converge; the
-            others are kept. Other models that do not converge are part of the report.
+        SetupError: If a module or a name is unknown, a process fails or a dense model does not
+            converge; the others are kept. Other models that do not converge are part of the report.
     """
     variants = list(dict.fromkeys(["dense", *variants]))
     unknown = [name for name in packs if name not in PACKS]
     if unknown:
         raise SetupError(f"unknown pack {', '.join(unknown)}; known: {', '.join(PACKS)}")
+    try:
+        for module in imports:
+            importlib.import_module(module)
+    except ImportError as error:
+        raise SetupError(f"{error}; expected modules that PYTHONPATH finds") from error
     for name in variants:
         find_variant(name)
     out = out.absolute()
     groups = [(pack, seed) for pack in packs for seed in seeds]
     first = {group: _run(out, *group, PRETRAINING) for group in groups}
-    rest = {group: [_run(out, *group, name) for name in variants] for group in groups}
+    rest = {group: [_run(out, *group, name, *imports) for name in variants] for group in groups}
     for pack in packs:
         for root, look in PACKS[pack].demo_data.items():
             make_demo_data(root, look)
@@ -91,8 +99,8 @@ def _some(metrics: Mapping[str, float]) -> str:
     return ", ".join(f"{name} {metrics[name]:.3f}" for name in names)
 
 
-def _run(out: Path, pack: str, seed: int, name: str) -> Run:
-    return Run(pack, seed, name, out / pack / f"seed{seed}" / name)
+def _run(out: Path, pack: str, seed: int, name: str, *imports: str) -> Run:
+    return Run(pack, seed, name, out / pack / f"seed{seed}" / name, imports)
 
 
 def _execute(first: Mapping[Group, Run], rest: Mapping[Group, Sequence[Run]], jobs: int) -> None:

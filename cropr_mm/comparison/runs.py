@@ -44,12 +44,14 @@ class Run:
         seed: Seed of the random numbers.
         name: A variant, or 'pretraining' for the dense model that all variants start from.
         folder: Folder for all output.
+        imports: Modules of the user's own that the configs import.
     """
 
     pack: str
     seed: int
     name: str
     folder: Path
+    imports: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         return f"{self.pack}, seed {self.seed}, {self.name}"
@@ -169,6 +171,8 @@ def make_config(run: Run, pack: Pack, start: Path | None) -> Config:
     cfg.val_dataloader = cfg.val_evaluator = cfg.val_cfg = None
     cfg.default_hooks.checkpoint.interval = 100
     cfg.randomness = dict(seed=run.seed)
+    if run.imports:
+        cfg.custom_imports = dict(imports=list(run.imports))
     TASKS[pack.task].record(cfg, run.folder)
     return cfg
 

@@ -10,6 +10,8 @@ from timm.layers import to_2tuple
 
 from cropr_mm.datasets import DemoSettings
 from cropr_mm.preflight import SetupError
+from cropr_mm.reducers import SoftMerger, TokenMerger, TokenReducer
+from cropr_mm.registry import MODELS
 
 
 @dataclass(frozen=True)
@@ -148,6 +150,8 @@ _NAME = re.compile(r"(?P<base>[^@]*)(?:@(?P<rate>[^b]*)(?:b(?P<after>.*))?)?")
 def find_variant(name: str) -> Variant:
     """Variant of a name, with 'cropr@70' for 70 % of the tokens pruned, 'cropr@70b2' after block 2.
 
+    Names that are not among VARIANTS are those of registered methods, with their default arguments.
+
     Raises:
         SetupError: If the name is unknown, or what follows '@' is no percentage of a pruned
             variant, or no block.
@@ -155,9 +159,7 @@ def find_variant(name: str) -> Variant:
     match = _NAME.fullmatch(name)
     assert match is not None, "the pattern takes every text"
     base, rate, after = match["base"], match["rate"], match["after"]
-    if base not in VARIANTS:
-        raise SetupError(f"unknown variant {base}; known: {', '.join(VARIANTS)}")
-    variant = VARIANTS[base]
+    variant = VARIANTS.get(base) or _registered(base)
     if rate is None:
         return variant
     if not (rate.isdigit() and 0 < int(rate) < 100 and variant.pruned):
@@ -165,6 +167,19 @@ def find_variant(name: str) -> Variant:
     if after is not None and not (after.isdigit() and int(after) > 0):
         raise SetupError(f"expected a block, counted from 1, behind 'b', got {name}")
     return replace(variant, percent=int(rate), after=int(after or 0))
+
+
+def _registered(name: str) -> Variant:
+    """A method of the user's own."""
+    kind = MODELS.module_dict.get(name)
+    if kind is None or not issubclass(kind, TokenReducer):
+        raise SetupError(
+            f"unknown variant {name}; known: {', '.join(VARIANTS)}, and registered reduction "
+            "methods by their class name (one of your own: --imports MODULE)"
+        )
+    reducer = dict(type=f"cropr_mm.{name}")
+    copied = issubclass(kind, TokenMerger | SoftMerger)  # as in _merger
+    return Variant(reducer=reducer, backbone=dict(fusion=None) if copied else {})
 
 
 def family(name: str) -> str:

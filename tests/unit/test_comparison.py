@@ -19,6 +19,8 @@ from cropr_mm.comparison.runs import PRETRAINING, Run, drops_tokens, execute, ma
 from cropr_mm.comparison.variants import DEFAULT_VARIANTS, PACKS, VARIANTS, family, same_rate
 from cropr_mm.hooks.curriculum import ramp
 from cropr_mm.preflight import SetupError
+from cropr_mm.reducers import RandomPruner, ToMe
+from cropr_mm.registry import MODELS as CROPR_MODELS
 
 START = Path("dense.pth")
 
@@ -405,6 +407,35 @@ def test_unknown_names_are_refused(
 ) -> None:
     with pytest.raises(SetupError, match=message):
         compare(packs, variants, [0], tmp_path)
+
+
+def test_a_method_of_ones_own_is_compared_by_its_class_name(tmp_path: Path) -> None:
+    class Own(RandomPruner):
+        """Registered below."""
+
+    class OwnMerger(ToMe):
+        """Registered below."""
+
+    kinds = dict(Own=Own, OwnMerger=OwnMerger)
+    for name, kind in kinds.items():
+        CROPR_MODELS.register_module(name=name, module=kind)
+    try:
+        for name, fused in (("Own", True), ("OwnMerger", False)):
+            run = Run("digits_seg", 0, f"{name}@50", tmp_path, ("own_module",))
+            cfg = make_config(run, PACKS["digits_seg"], START)
+            assert cfg.custom_imports.imports == ["own_module"]
+            assert bool(cfg.model.backbone.fusion) == fused
+            init_default_scope("mmseg")
+            encoder = MODELS.build(cfg.model.backbone)
+            assert isinstance(encoder.reducers[str(0)], kinds[name])
+    finally:
+        for name in kinds:
+            CROPR_MODELS.module_dict.pop(name)
+
+
+def test_a_module_that_is_not_there_is_said(tmp_path: Path) -> None:
+    with pytest.raises(SetupError, match=r"No module named 'own_module'; expected modules that"):
+        compare(["digits"], ["cropr"], [0], tmp_path, imports=["own_module"])
 
 
 def test_tables_say_when_the_machine_was_busy() -> None:
