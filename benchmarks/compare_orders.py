@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 
 from cropr_mm.comparison.agreement import ORDERS, feature_agreement
+from cropr_mm.comparison.packs import PACKS
 from cropr_mm.comparison.runs import PRETRAINING
 from cropr_mm.comparison.stored import run_arguments, stored_runs
-from cropr_mm.comparison.variants import PACKS
 from cropr_mm.runner import short_errors
 
 

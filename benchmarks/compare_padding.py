@@ -9,9 +9,10 @@ from pathlib import Path
 
 import numpy as np
 
+from cropr_mm.comparison.packs import PACKS
 from cropr_mm.comparison.padding import padding_kept
 from cropr_mm.comparison.stored import run_arguments, stored_runs
-from cropr_mm.comparison.variants import DEFAULT_VARIANTS, PACKS, VARIANTS
+from cropr_mm.comparison.variants import DEFAULT_VARIANTS, VARIANTS
 from cropr_mm.runner import short_errors
 
 

@@ -8,7 +8,8 @@ import os
 from pathlib import Path
 
 from cropr_mm.comparison import compare
-from cropr_mm.comparison.variants import DEFAULT_VARIANTS, PACKS, VARIANTS
+from cropr_mm.comparison.packs import PACKS
+from cropr_mm.comparison.variants import DEFAULT_VARIANTS, VARIANTS
 from cropr_mm.runner import short_errors
 
 TASKS = sorted({pack.task for pack in PACKS.values()})

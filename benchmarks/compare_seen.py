@@ -11,9 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cropr_mm.analysis.bootstrap import Interval, draw_images, paired_interval
+from cropr_mm.comparison.packs import PACKS
 from cropr_mm.comparison.seen import PixelsSeen, pixels_seen
 from cropr_mm.comparison.stored import failures, run_arguments, stored_runs
-from cropr_mm.comparison.variants import DEFAULT_VARIANTS, PACKS, VARIANTS
+from cropr_mm.comparison.variants import DEFAULT_VARIANTS, VARIANTS
 from cropr_mm.runner import short_errors
 
 SAMPLES = 500

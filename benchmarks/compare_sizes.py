@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 
 from cropr_mm.analysis.bootstrap import draw_images, paired_interval
+from cropr_mm.comparison.packs import PACKS
 from cropr_mm.comparison.sizes import scores_at
 from cropr_mm.comparison.stored import failures, run_arguments, stored_runs
 from cropr_mm.comparison.tasks import TASKS
-from cropr_mm.comparison.variants import PACKS
 from cropr_mm.runner import short_errors
 
 SAMPLES = 500

@@ -17,8 +17,8 @@ from torch import Tensor
 from cropr_mm.analysis.recorder import PruningRecorder
 from cropr_mm.backbones.cropr_vit import CroprViT
 from cropr_mm.checkpoints import load_backbone
+from cropr_mm.comparison.packs import Pack
 from cropr_mm.comparison.runs import ROOT, Run
-from cropr_mm.comparison.variants import Pack
 
 ORDERS = {
     f"{order}, {rope}": dict(survivor_order=order, window_rope=rope)

@@ -10,10 +10,10 @@ from mmengine.runner import Runner
 
 from cropr_mm.analysis.recorder import PruningRecorder
 from cropr_mm.checkpoints import safe_load
+from cropr_mm.comparison.packs import PACKS
 from cropr_mm.comparison.runs import Run
 from cropr_mm.comparison.stored import check_run_drops
 from cropr_mm.comparison.tasks import TASKS
-from cropr_mm.comparison.variants import PACKS
 from cropr_mm.ops.padding import is_padding
 from cropr_mm.runner import evaluate, load_config
 

@@ -11,9 +11,10 @@ from mmengine.registry import init_default_scope
 from numpy.typing import NDArray
 
 from cropr_mm.analysis.bootstrap import draw_images, paired_interval
+from cropr_mm.comparison.packs import PACKS
 from cropr_mm.comparison.runs import Run
 from cropr_mm.comparison.tasks import TASKS
-from cropr_mm.comparison.variants import PACKS, family, same_rate
+from cropr_mm.comparison.variants import family, same_rate
 
 Values = tuple[dict[str, float], dict[str, NDArray[np.float64]]]
 

@@ -10,11 +10,12 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from cropr_mm.comparison.packs import PACKS
 from cropr_mm.comparison.plots import draw, draw_curves
 from cropr_mm.comparison.report import format_tables, summarise
 from cropr_mm.comparison.runs import PRETRAINING, Run, execute, make_config
 from cropr_mm.comparison.speed import encoder_speed
-from cropr_mm.comparison.variants import PACKS, find_variant
+from cropr_mm.comparison.variants import find_variant
 from cropr_mm.datasets import make_demo_data
 from cropr_mm.preflight import SetupError
 

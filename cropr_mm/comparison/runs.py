@@ -18,14 +18,9 @@ from mmengine.config import Config
 from mmengine.runner import find_latest_checkpoint
 from timm.layers import to_2tuple
 
+from cropr_mm.comparison.packs import PACKS, WARMUP_ITERS, Pack
 from cropr_mm.comparison.tasks import TASKS
-from cropr_mm.comparison.variants import (
-    PACKS,
-    VARIANTS,
-    WARMUP_ITERS,
-    Pack,
-    find_variant,
-)
+from cropr_mm.comparison.variants import VARIANTS, find_variant
 from cropr_mm.layers.arch import resolve_arch
 from cropr_mm.preflight import SetupError
 from cropr_mm.reducers import AttentionRanker, SoftMerger, TokenMerger, TokenReducer

@@ -6,9 +6,9 @@ from pathlib import Path
 from mmengine.config import Config
 from timm.layers import to_2tuple
 
+from cropr_mm.comparison.packs import PACKS
 from cropr_mm.comparison.runs import Run
 from cropr_mm.comparison.tasks import TASKS, Scores
-from cropr_mm.comparison.variants import PACKS
 from cropr_mm.layers.arch import resolve_arch
 from cropr_mm.preflight import SetupError
 from cropr_mm.runner import evaluate, load_config

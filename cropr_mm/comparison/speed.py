@@ -46,7 +46,7 @@ def encoder_speed(
         if compile:
             entry = encoder_entry(encoder, encoder, Mode(), compile=True)
             calls[f"{name}, compiled"] = partial(entry.call, images)
-    # After a long wait for its turn, a model finds its weights far away: each is called once before.
+    # After a wait for its turn a model finds its weights far away: each is called once before.
     latencies = measure(calls, rounds=rounds, warmup=3, items=batch_size, before=calls)
     compiled = {
         name: latencies.speedup(f"{name}, compiled", "dense, compiled")._asdict()

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 from mmengine.config import Config
 
+from cropr_mm.comparison.packs import PACKS
 from cropr_mm.comparison.runs import Run, execute, make_config
-from cropr_mm.comparison.variants import PACKS
 from cropr_mm.datasets import DemoSettings, make_demo_data
 
 

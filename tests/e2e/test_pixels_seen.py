@@ -11,10 +11,10 @@ import pytest
 import torch
 from mmengine.registry import MODELS, init_default_scope
 
+from cropr_mm.comparison.packs import PACKS
 from cropr_mm.comparison.runs import ROOT, Run, make_config
 from cropr_mm.comparison.seen import PixelsSeen, pixels_seen
 from cropr_mm.comparison.stored import failures
-from cropr_mm.comparison.variants import PACKS
 from cropr_mm.datasets import DemoSettings, make_demo_data
 from cropr_mm.preflight import SetupError
 

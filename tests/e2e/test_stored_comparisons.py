@@ -11,9 +11,9 @@ import torch
 from mmengine.registry import MODELS, init_default_scope
 
 from cropr_mm.comparison.agreement import feature_agreement
+from cropr_mm.comparison.packs import PACKS
 from cropr_mm.comparison.runs import PRETRAINING, ROOT, Run, make_config
 from cropr_mm.comparison.speed import encoder_speed
-from cropr_mm.comparison.variants import PACKS
 from cropr_mm.datasets import DemoSettings, make_demo_data
 
 pytestmark = pytest.mark.slow

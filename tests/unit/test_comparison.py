@@ -14,9 +14,10 @@ from pycocotools.cocoeval import COCOeval
 
 from cropr_mm.comparison import compare, runs
 from cropr_mm.comparison.detection import DetectionScores
+from cropr_mm.comparison.packs import PACKS
 from cropr_mm.comparison.report import format_tables
 from cropr_mm.comparison.runs import PRETRAINING, Run, drops_tokens, execute, make_config
-from cropr_mm.comparison.variants import DEFAULT_VARIANTS, PACKS, VARIANTS, family, same_rate
+from cropr_mm.comparison.variants import DEFAULT_VARIANTS, VARIANTS, family, same_rate
 from cropr_mm.hooks.curriculum import ramp
 from cropr_mm.preflight import SetupError
 from cropr_mm.reducers import RandomPruner, ToMe

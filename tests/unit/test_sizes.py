@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 from mmengine.registry import init_default_scope
 
+from cropr_mm.comparison.packs import PACKS
 from cropr_mm.comparison.runs import Run, make_config
 from cropr_mm.comparison.sizes import resize
-from cropr_mm.comparison.variants import PACKS
 from cropr_mm.preflight import SetupError
 from cropr_mm.registry import MODELS
 
