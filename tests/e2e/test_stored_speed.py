@@ -10,9 +10,9 @@ ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "benchmarks/results"
 
 
-def table(title: str) -> list[dict[str, str]]:
+def table(title: str, file: str = "docs/performance.md") -> list[dict[str, str]]:
     """Rows of the first table below a title, cells by column."""
-    text = (ROOT / "docs/performance.md").read_text().split(f"## {title}\n")[1]
+    text = (ROOT / file).read_text().split(f"## {title}\n")[1]
     lines = text[text.index("\n| ") :].strip().split("\n\n")[0].splitlines()
     head, _, *rows = ([cell.strip() for cell in line.strip("|").split("|")] for line in lines)
     return [dict(zip(head, row, strict=True)) for row in rows]
@@ -48,3 +48,27 @@ def test_encoders_side_by_side(title: str, file: str) -> None:
         for base, ratio in function["speedup_over"].items():
             if f"over {base}" in row:
                 assert row[f"over {base}"] == interval(**ratio)
+
+
+def test_readme() -> None:
+    files = {"EVA-02-L": "eva02l_512_cpu.json", "EVA-02-B": "eva02b_1024_cpu.json"}
+    rows = table("Speed", "README.md")
+    assert {(row["encoder"].rpartition(", ")[2], row["form"]) for row in rows} == {
+        ("dense", "compiled"),
+        ("Cropr", "eager"),
+        ("Cropr", "compiled"),
+    }
+    for row in rows:
+        group = json.loads((RESULTS / files[row["encoder"].split(",")[0]]).read_text())
+        functions = group["batches"]["1"]["functions"]
+        encoder = row["encoder"].rpartition(", ")[2].lower()
+        (name,) = (
+            name
+            for name in functions
+            if name.startswith(encoder) and name.endswith(", compiled") == (row["form"] != "eager")
+        )
+        function = functions[name]
+        assert row["over dense, eager"] == f"{function['speedup']['value']:.2f}"
+        ratio = function["speedup_over"]["dense, compiled"]["value"]
+        assert row["over dense, compiled"] == f"{ratio:.2f}"
+        assert row["x of floor"] == f"{function['times_floor']:.2f}"
