@@ -14,6 +14,7 @@ ROOT = Path(__file__).parents[2]
     ("file", "document"),
     [
         ("compare_camvid_small.json", "methods.md"),
+        ("compare_camvid_small_seeds.json", "methods.md"),
         ("compare_camvid.json", "segmentation.md"),
         ("compare_digits_seg.json", "segmentation.md"),
         ("compare_digits_strokes.json", "segmentation.md"),
