@@ -201,8 +201,9 @@ def test_merged_tokens_can_lie_in_the_mean_of_their_cells(name: str) -> None:
             for slot in range(16):
                 mine = cells[kept[0].source[image] == slot]
                 torch.testing.assert_close(position[image, slot], mine.mean(0))
-    assert bool((position >= 0).all())
-    assert bool((position <= torch.tensor([5.0, 7.0])).all())
+    rounding = 1e-5  # learned weights add up to one but for it
+    assert bool((position >= -rounding).all())
+    assert bool((position <= torch.tensor([5.0, 7.0]) + rounding).all())
 
 
 def test_merging_again_follows_the_first_cells() -> None:

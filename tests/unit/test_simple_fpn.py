@@ -46,7 +46,7 @@ def test_finest_level_equals_a_plain_version() -> None:
 def test_enlarged_levels_start_without_checkerboard() -> None:
     fine = SimpleFPN(16, 8, scale_factors=(2.0,), num_outs=1).levels[0][0](torch.randn(1, 16, 3, 3))
     cells = fine.unflatten(3, (3, 2)).unflatten(2, (3, 2))  # (1, 8, 3, 2, 3, 2)
-    assert torch.equal(cells, cells[:, :, :, :1, :, :1].expand_as(cells))
+    torch.testing.assert_close(cells, cells[:, :, :, :1, :, :1].expand_as(cells))
 
 
 def test_coarse_level_pools_before_its_convolutions() -> None:
