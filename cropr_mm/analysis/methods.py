@@ -5,7 +5,7 @@ It knows no method by name: whatever is registered has a row, made of what the m
 
 import inspect
 
-from cropr_mm.reducers import SoftMerger, TokenMerger, TokenReducer
+from cropr_mm.reducers import MergingReducer, SoftMerger, TokenMerger, TokenReducer
 from cropr_mm.registry import MODELS
 
 _EMBED_DIM = 384
@@ -96,7 +96,7 @@ def _teacher(method: TokenReducer) -> str:
 
 
 def _way_back(method: TokenReducer) -> str:
-    if isinstance(method, TokenMerger | SoftMerger):
+    if isinstance(method, MergingReducer):
         return "copies of merged tokens"
     return "exit logits" if method.num_exit_classes else "fusion, or as left"
 

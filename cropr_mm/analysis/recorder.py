@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from cropr_mm.backbones.base import ReducingBackbone
 from cropr_mm.backbones.lookup import find_backbones
-from cropr_mm.reducers import SoftMerger, TokenMerger
+from cropr_mm.reducers import MergingReducer
 from cropr_mm.structures import Reduction, Tokens
 
 
@@ -135,7 +135,7 @@ def check_drops(backbone: ReducingBackbone, what: str) -> None:
         ValueError: If one of its reducers merges.
     """
     for block, reducer in backbone.reducers.items():
-        if isinstance(reducer, TokenMerger | SoftMerger):
+        if isinstance(reducer, MergingReducer):
             raise ValueError(
                 f"{what} expects a method that drops tokens, got {type(reducer).__name__} at "
                 f"block {int(block) + 1}: it merges them, so no patch leaves"

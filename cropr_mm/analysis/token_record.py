@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from cropr_mm.analysis.centres import centres_of_clusters, medoid_of_patches
 from cropr_mm.analysis.recorder import PruningRecorder
 from cropr_mm.backbones.cropr_vit import CroprViT
-from cropr_mm.reducers import DPCKNN, KMedoids, SoftMerger, TokenMerger
+from cropr_mm.reducers import DPCKNN, KMedoids, MergingReducer
 from cropr_mm.structures import Reduction, Tokens
 
 _NUM_CELLS = 16  # of each image, for pictures of features
@@ -184,7 +184,7 @@ class TokenRecorder:
         ((height, width),) = grids
         reducers = self.backbone.reducers
         plan = self.backbone.num_keep((height, width))
-        merges = any(isinstance(r, TokenMerger | SoftMerger) for r in reducers.values())
+        merges = any(isinstance(r, MergingReducer) for r in reducers.values())
         known = not merges or all(isinstance(r, DPCKNN) for r in reducers.values())
         return TokenRecord(
             grid=(height, width),
@@ -207,7 +207,7 @@ class TokenRecorder:
 
     def _note_reduction(self, block: int, _: nn.Module, args: tuple, output: Reduction) -> None:
         reducer = self.backbone.reducers[str(block)]
-        if isinstance(reducer, TokenMerger | SoftMerger):
+        if isinstance(reducer, MergingReducer):
             self._clusters[block].append(_clusters(output.kept))
         if isinstance(reducer, KMedoids):
             self._medoids = medoid_of_patches(reducer, self._medoids, args[0], output.kept)

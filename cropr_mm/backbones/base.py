@@ -5,7 +5,9 @@ from typing import Any
 from mmengine.model import BaseModule
 from torch import nn
 
+from cropr_mm.backbones.checks import check_discs
 from cropr_mm.registry import MODELS
+from cropr_mm.schedules import Schedule
 
 
 class ReducingBackbone(BaseModule):
@@ -18,6 +20,7 @@ class ReducingBackbone(BaseModule):
         patch_size: Side of a token's cell in the image, in pixels.
         num_prefix: Prefix tokens.
         progress: Share of the full reduction in force, in [0, 1]; written by a curriculum.
+        schedule: Counts of tokens; None where nothing is reduced.
         reducers: By block (0-based, as text); empty where nothing is reduced.
     """
 
@@ -27,6 +30,7 @@ class ReducingBackbone(BaseModule):
     patch_size: int
     num_prefix = 0
     progress: float
+    schedule: Schedule | None
     reducers: nn.ModuleDict
 
     @property
@@ -56,13 +60,18 @@ class ReducingBackbone(BaseModule):
         return counts
 
     def make_reducers(self, cfg: dict[str, Any]) -> nn.ModuleDict:
-        """One reducer per block of the schedule, by the block's number as text."""
+        """One reducer per block of the schedule, by the block's number as text.
+
+        Raises:
+            ValueError: If the schedule is not one of the method's.
+        """
         reducers = nn.ModuleDict()
         for block, count in self.num_keep().items():
             given = {"embed_dim": self.embed_dim}
             if getattr(MODELS.get(cfg["type"]), "sized", False):
                 given["num_slots"] = count
             reducers[str(block)] = MODELS.build({**cfg, **given})
+            check_discs(reducers[str(block)], self.schedule)
         return reducers
 
     def switch_to_deploy(self) -> None:

@@ -5,7 +5,8 @@ from typing import Any
 
 import torch
 
-from cropr_mm.reducers import SoftMerger, TokenMerger, TokenReducer
+from cropr_mm.reducers import MergingReducer, RadialPruner, TokenReducer
+from cropr_mm.schedules import Discs, Schedule, ShrinkingDiscs
 
 _CHOICES = {
     "out_type": ("featmap", "raw", "avg_featmap", "avg_all", "cls_token"),
@@ -119,7 +120,7 @@ def check_reducer(
         raise ValueError(f"{name} masks tokens in global attention: expected window_size=None")
     if reducer.num_exit_classes and fused:
         raise ValueError(f"{name} lets tokens leave with their logits: expected fusion=None")
-    if not isinstance(reducer, TokenMerger | SoftMerger):
+    if not isinstance(reducer, MergingReducer):
         return
     if fused:
         raise ValueError(
@@ -128,6 +129,18 @@ def check_reducer(
         )
     if pad_first:
         raise ValueError(f"{name} merges tokens: pad_first needs a pruner, which drops them")
+
+
+def check_discs(reducer: TokenReducer, schedule: Schedule | None) -> None:
+    """A schedule of discs counts those that the pruner keeps."""
+    if not isinstance(reducer, RadialPruner) or not isinstance(schedule, Discs | ShrinkingDiscs):
+        return
+    counted, kept = (f"norm={x.norm!r}, compat={x.compat}" for x in (schedule, reducer))
+    if counted != kept:
+        raise ValueError(
+            f"{type(schedule).__name__} counts discs of {counted}, RadialPruner keeps those of "
+            f"{kept}: expected the same, else rings are cut"
+        )
 
 
 def check_synthetic_rope(synthetic_rope: str, rope: str | None, makes_tokens: bool) -> None:

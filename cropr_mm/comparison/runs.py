@@ -23,7 +23,7 @@ from cropr_mm.comparison.tasks import TASKS
 from cropr_mm.comparison.variants import VARIANTS, find_variant
 from cropr_mm.layers.arch import resolve_arch
 from cropr_mm.preflight import SetupError
-from cropr_mm.reducers import AttentionRanker, SoftMerger, TokenMerger, TokenReducer
+from cropr_mm.reducers import AttentionRanker, MergingReducer, TokenReducer
 from cropr_mm.registry import MODELS
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -289,7 +289,7 @@ def drops_tokens(backbone: Config) -> bool:
     if not backbone.get("reducer"):
         return False
     kind = MODELS.get(backbone.reducer["type"])
-    return kind is not None and not issubclass(kind, TokenMerger | SoftMerger)
+    return kind is not None and not issubclass(kind, MergingReducer)
 
 
 def _mask_pixels_seen(audit: Path) -> float:

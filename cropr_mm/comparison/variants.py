@@ -9,7 +9,7 @@ from mmengine.config import Config
 from timm.layers import to_2tuple
 
 from cropr_mm.preflight import SetupError
-from cropr_mm.reducers import SoftMerger, TokenMerger, TokenReducer
+from cropr_mm.reducers import MergingReducer, TokenReducer
 from cropr_mm.registry import MODELS
 
 
@@ -177,7 +177,7 @@ def _registered(name: str) -> Variant:
             "methods by their class name (one of your own: --imports MODULE)"
         )
     reducer = dict(type=f"cropr_mm.{name}")
-    copied = issubclass(kind, TokenMerger | SoftMerger)  # as in _merger
+    copied = issubclass(kind, MergingReducer)  # as in _merger
     return Variant(reducer=reducer, backbone=dict(fusion=None) if copied else {})
 
 

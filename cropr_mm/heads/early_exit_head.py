@@ -21,6 +21,8 @@ class EarlyExitHead(FCNHead):
     Source: Tang et al., Dynamic token pruning (arXiv 2308.01045).
     """
 
+    reads_exits = True  # preflight refuses a head without, where tokens exit
+
     def forward(self, inputs: tuple[Tensor, ...]) -> Tensor:
         """Logits of all cells, shape (B, num_classes, h, w)."""
         if self.in_index in (-1, len(inputs) - 1):

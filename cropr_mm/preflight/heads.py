@@ -38,11 +38,13 @@ def check_channels(model: nn.Module) -> None:
 
     Raises:
         SetupError: If one expects other channels or more outputs, a classifier gets a map or a
-            segmenter none, or windows of a sliding test do not fit the schedule.
+            segmenter none, tokens exit with logits that no head reads, or windows of a sliding test
+            do not fit the schedule.
     """
     backbone = getattr(model, "backbone", None)
     if not isinstance(backbone, CroprViT):
         return
+    _check_exits(model, backbone)
     neck = getattr(model, "neck", None)
     paths = _HEADS if neck is None else ("neck",)
     reader: Any
@@ -68,6 +70,18 @@ def check_channels(model: nn.Module) -> None:
     test = getattr(model, "test_cfg", None) or {}
     if test.get("mode") == "slide":
         _check_windows(backbone, tuple(test["crop_size"]))
+
+
+def _check_exits(model: nn.Module, backbone: CroprViT) -> None:
+    """Logits with which tokens leave are read, and not dropped or taken for features."""
+    head = getattr(model, "decode_head", None)
+    if backbone.num_exit_classes and not getattr(head, "reads_exits", False):
+        (name,) = {type(reducer).__name__ for reducer in backbone.reducers.values()}
+        got = "no decode_head" if head is None else type(head).__name__
+        raise SetupError(
+            f"{name} lets tokens leave with their logits: expected a segmenter with decode_head="
+            f"dict(type='cropr_mm.EarlyExitHead', in_index=0, ...), got {got}"
+        )
 
 
 def _check_output(model: nn.Module, backbone: CroprViT) -> None:

@@ -4,6 +4,7 @@ from cropr_mm.reducers.ats import ATS
 from cropr_mm.reducers.attn_topk import AttnTopK
 from cropr_mm.reducers.base import (
     AttentionRanker,
+    MergingReducer,
     TokenMerger,
     TokenPruner,
     TokenRanker,
@@ -42,6 +43,7 @@ __all__ = [
     "EViT",
     "KMedoids",
     "KeepDecision",
+    "MergingReducer",
     "NonSalient",
     "PatchMerger",
     "RadialPruner",

@@ -211,17 +211,27 @@ class TokenPruner(TokenRanker):
         )
 
 
-class TokenMerger(TokenReducer):
-    """Average tokens that belong together; a method gives the matching only.
+class MergingReducer(TokenReducer):
+    """Nothing leaves: every token goes on as part of a new one, which stands for no single cell.
 
-    Merged tokens have ``index`` -1: they stand for no single cell (see :func:`merge_tokens`).
+    New tokens have ``index`` -1, and ``Tokens.source`` says which of them each cell is part of.
+    """
+
+    synthetic = True
+
+    def keep_all(self, tokens: Tokens) -> Reduction:
+        slots = torch.arange(tokens.index.shape[1], device=tokens.index.device)
+        return Reduction(tokens, assignment=slots.expand_as(tokens.index).contiguous())
+
+
+class TokenMerger(MergingReducer):
+    """Average tokens that belong together; a method gives the matching only (:func:`merge_tokens`).
 
     Attributes:
         proportional: Whether attention in later blocks counts a merged token as the cells behind
             it.
     """
 
-    synthetic = True
     proportional = False
 
     def match(self, tokens: Tokens, num_keep: int, signals: Signals) -> Tensor:
@@ -231,10 +241,6 @@ class TokenMerger(TokenReducer):
     def log_weight(self, tokens: Tokens) -> Tensor | None:
         """Logarithm of each patch token's weight, (B, N), float32; None weighs by size."""
         return None
-
-    def keep_all(self, tokens: Tokens) -> Reduction:
-        slots = torch.arange(tokens.index.shape[1], device=tokens.index.device)
-        return Reduction(tokens, assignment=slots.expand_as(tokens.index).contiguous())
 
     def reduce(self, tokens: Tokens, num_keep: int, signals: Signals) -> Reduction:
         with torch.no_grad():

@@ -7,11 +7,11 @@ import torch
 from torch import Tensor
 
 from cropr_mm.ops.merge import merged_source
-from cropr_mm.reducers.base import TokenReducer
+from cropr_mm.reducers.base import MergingReducer
 from cropr_mm.structures import Reduction, Signals, Tokens
 
 
-class SoftMerger(TokenReducer):
+class SoftMerger(MergingReducer):
     """Mix all patch tokens into a fixed number of slots; a method gives weights and values.
 
     Slots belong to no cell (index -1). A map gets, in each cell, a copy of the slot that the cell's
@@ -23,7 +23,6 @@ class SoftMerger(TokenReducer):
             image size. Parameters depend on it, so no other number will do.
     """
 
-    synthetic = True
     sized = True
 
     def __init__(self, embed_dim: int, num_slots: int) -> None:
@@ -35,10 +34,6 @@ class SoftMerger(TokenReducer):
     def mix(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Weights (B, K, N) and values (B, N, C) of patch tokens (B, N, C)."""
         raise NotImplementedError
-
-    def keep_all(self, tokens: Tokens) -> Reduction:
-        slots = torch.arange(tokens.index.shape[1], device=tokens.index.device)
-        return Reduction(tokens, assignment=slots.expand_as(tokens.index).contiguous())
 
     def check_count(self, num_patches: int, num_prefix: int, num_keep: int) -> None:
         if num_keep != self.num_slots:

@@ -146,8 +146,15 @@ def test_checkpointing_changes_neither_output_nor_gradients() -> None:
         dict(type="cropr_mm.AttnTopK", signal="column_mean"),
         dict(type="cropr_mm.AttnTopK", signal="column_mean", site="between"),
         dict(type="cropr_mm.NonSalient", num_classes=5),
+        dict(type="cropr_mm.RadialPruner"),
+        dict(type="cropr_mm.KMedoids"),
+        dict(type="cropr_mm.KMedoids", equal_weight=True),
+        dict(type="cropr_mm.ETPS", signal="column_mean"),
     ],
-    ids=["random", "variance", "attn_after", "attn_between", "non_salient"],
+    ids=[
+        *("random", "variance", "attn_after", "attn_between", "non_salient", "radial"),
+        *("k_medoids", "k_medoids_equal", "etps"),
+    ],
 )
 @pytest.mark.parametrize("windows", [{}, WINDOWS], ids=["global", "windows"])
 def test_every_pruner_runs_and_gives_all_tokens_back(reducer: dict, windows: dict) -> None:

@@ -19,6 +19,22 @@ AFTER = {
 }
 
 CROPR = dict(type="cropr_mm.Cropr")
+FUSIONS = AFTER | {"last_layer": dict(type="cropr_mm.LastLayerFusion")}
+KEEPERS = {
+    "ats": dict(type="cropr_mm.ATS"),
+    "attn_topk": dict(type="cropr_mm.AttnTopK"),
+    "cropr": CROPR,
+    "dtps": dict(type="cropr_mm.DTPS"),
+    "dynamic_vit": dict(type="cropr_mm.DynamicViT"),
+    "etps": dict(type="cropr_mm.ETPS"),
+    "evit": dict(type="cropr_mm.EViT"),
+    "k_medoids": dict(type="cropr_mm.KMedoids"),
+    "k_medoids_equal": dict(type="cropr_mm.KMedoids", equal_weight=True),
+    "non_salient": dict(type="cropr_mm.NonSalient"),
+    "radial": dict(type="cropr_mm.RadialPruner"),
+    "random": dict(type="cropr_mm.RandomPruner"),
+    "variance": dict(type="cropr_mm.VariancePruner"),
+}
 
 
 def encoder(fusion: dict | None, **options: Any) -> CroprViT:
@@ -68,6 +84,31 @@ def test_acts_behind_the_last_block_and_fills_the_grid(name: str) -> None:
     assert (kept.index.shape[1], len(parked)) == (8, 2)
     assert torch.equal(full.index, torch.arange(48).expand(2, -1))
     assert torch.equal(full.prefix, kept.prefix) or name == "self"
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("name", FUSIONS)
+@pytest.mark.parametrize("method", KEEPERS)
+def test_every_keeper_gives_each_cell_to_every_fusion_once(method: str, name: str) -> None:
+    model = encoder(FUSIONS[name], reducer=KEEPERS[method])
+    seen = record(model)
+    (features,) = model(torch.randn(2, 3, 48, 64))
+    ((kept, parked, full),) = seen
+    assert features.shape == (2, 32, 6, 8)
+    assert features.isfinite().all()
+    assert torch.equal(full.index, torch.arange(48).expand(2, -1))
+    for image in range(2):
+        live = kept.index[image] >= 0  # not the token that EViT made
+        if kept.policy is not None:
+            live &= kept.policy[image]  # not those that fill up ATS
+        left = [part.index[image] for part in parked]
+        left = [part[part >= 0] for part in left]
+        cells = torch.cat([kept.index[image][live], *left])
+        assert cells.tolist() != list(range(48)), "else nothing left"
+        assert cells.sort().values.tolist() == list(range(48))
+        if name == "concat":
+            mine = kept.index[image][live]
+            assert torch.equal(full.patches[image, mine], kept.patches[image][live])
 
 
 @torch.no_grad()

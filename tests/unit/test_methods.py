@@ -219,7 +219,7 @@ def test_dpc_knn_finds_dense_tokens_far_from_denser_ones() -> None:
     tokens = tokens_of([[0.0], [0.1], [0.25], [2.0], [2.2], [5.0]])
     method = DPCKNN(1, num_neighbours=3, equal_weight=True)
     kept, _, assignment = method(tokens, 3, Signals(noise=torch.zeros(1, 6)))
-    # Centres 1, 3 and 5: density times distance is 4.95, 0.62, 0.15 at 1, 3, 2.
+    # Centres 1, 3 and 2: density times distance is 4.95, 0.62 and 0.15 there.
     assert assignment.tolist() == [[0, 0, 1, 2, 2, 2]]
     torch.testing.assert_close(kept.x[0, :, 0], torch.tensor([0.05, 0.25, 9.2 / 3]))
 

@@ -10,6 +10,7 @@ from mmengine.dataset import ConcatDataset
 from mmengine.registry import DATASETS, MODELS, init_default_scope
 from torch import nn
 
+from cropr_mm import CroprViT
 from cropr_mm.preflight import (
     SetupError,
     check_channels,
@@ -126,3 +127,25 @@ def test_multi_label_data_are_checked_before_the_model_is_built(tmp_path: Path) 
     cfg.train_dataloader.dataset.metainfo = dict(classes=("cow",))
     with pytest.raises(SetupError, match=r"train_dataloader: .*got none named cow"):
         check_data(cfg, ("train",))
+
+
+def exiting(head: dict | None) -> nn.Module:
+    """An encoder that tokens leave with logits, below a segmenter's head or none."""
+    init_default_scope("mmseg")
+    schedule = dict(type="cropr_mm.Stages", rate=4, blocks=[0])
+    reducer = dict(type="cropr_mm.DToP", num_classes=3)
+    model = nn.Module()
+    model.backbone = CroprViT(ARCH, reducer=reducer, schedule=schedule)
+    if head is not None:
+        given: dict[str, Any] = dict(in_channels=16, channels=16, num_classes=3, num_convs=0)
+        model.decode_head = MODELS.build(given | head)
+    return model
+
+
+def test_logits_of_tokens_that_left_need_a_head_that_reads_them() -> None:
+    pytest.importorskip("mmseg")
+    check_channels(exiting(dict(type="cropr_mm.EarlyExitHead", in_index=0)))
+    with pytest.raises(SetupError, match=r"DToP lets .*EarlyExitHead', in_index=0.*got FCNHead"):
+        check_channels(exiting(dict(type="mmseg.FCNHead", in_index=0)))
+    with pytest.raises(SetupError, match=r"DToP lets tokens leave .* got no decode_head"):
+        check_channels(exiting(None))

@@ -9,6 +9,7 @@ import torch
 from mmengine.config import ConfigDict
 from torch import Tensor
 
+from cropr_mm import CroprViT
 from cropr_mm.registry import TASK_UTILS
 from cropr_mm.schedules import (
     ConstantRate,
@@ -404,3 +405,18 @@ def test_schedules_are_pure_and_print_their_settings() -> None:
     schedule = Stages([10, 20], [1, 3])
     assert ask(schedule, 100) == ask(schedule, 100)
     assert re.fullmatch(r"Stages\(rate=\[10, 20\], blocks=\(1, 3\), .*\)", str(schedule))
+
+
+@pytest.mark.parametrize("kind", ["Discs", "ShrinkingDiscs"])
+@pytest.mark.parametrize("other", [dict(norm="l1"), dict(compat=True)])
+def test_discs_of_another_norm_than_the_pruners_are_refused(kind: str, other: dict) -> None:
+    counts = dict(Discs=dict(ratio=0.7), ShrinkingDiscs=dict())[kind]
+    options: dict[str, Any] = dict(arch=dict(embed_dim=8, depth=3, num_heads=1), img_size=64)
+    schedule = dict(type=f"cropr_mm.{kind}", blocks=[0, 1], **counts)
+    pruner = dict(type="cropr_mm.RadialPruner")
+    for asked in ({}, other):
+        CroprViT(**options, reducer=pruner | asked, schedule=schedule | asked)
+    for own, asked in ((other, {}), ({}, other)):
+        with pytest.raises(ValueError, match=f"{kind} counts discs of .* expected the same"):
+            CroprViT(**options, reducer=pruner | own, schedule=schedule | asked)
+    CroprViT(**options, reducer=dict(type="cropr_mm.RandomPruner"), schedule=schedule | other)
