@@ -16,10 +16,14 @@ _ROOT = Path(__file__).parents[2]
 _CODE = ("cropr_mm", "configs", "tools", "benchmarks/*.py")
 _PACKAGES = ("torch", "torchvision", "timm", "numpy", "mmengine", "mmcv")
 _HOSTS = ("mmdet", "mmseg", "mmpretrain")
+_INSTRUCTIONS = ("amx_bf16", "avx512_bf16", "avx512f", "avx2")  # as /proc/cpuinfo names them
 
 
 def machine_name(device: str | torch.device) -> str:
-    """Name of the GPU or, for any other device, of the CPU."""
+    """Name of the GPU or, for any other device, of the CPU with its widest instructions.
+
+    Instances of one name can differ in these, and with them the speed of bfloat16 by several times.
+    """
     device = torch.device(device)
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
@@ -28,7 +32,11 @@ def machine_name(device: str | torch.device) -> str:
     except OSError:
         lines = []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()
+    if not names:
+        return platform.processor() or platform.machine()
+    flags = {flag for line in lines if line.startswith("flags") for flag in line.split()}
+    widest = next((kind for kind in _INSTRUCTIONS if kind in flags), None)
+    return names[0] if widest is None else f"{names[0]}, {widest}"
 
 
 def versions() -> dict[str, str | None]:

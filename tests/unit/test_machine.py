@@ -20,6 +20,9 @@ def test_machine_name_of_a_cpu_is_that_of_its_first_core(
     )
     monkeypatch.setattr(machine, "Path", lambda file: tmp_path / Path(file).name)
     assert machine_name("cpu") == "Some CPU: fast @ 2.60GHz"
+    with (tmp_path / "cpuinfo").open("a") as file:
+        file.write("flags\t\t: fpu avx2 avx512f avx512_bf16 amx\n")
+    assert machine_name("cpu") == "Some CPU: fast @ 2.60GHz, avx512_bf16"
 
 
 def test_machine_name_without_proc_is_what_the_platform_says(
