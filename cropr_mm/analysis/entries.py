@@ -22,6 +22,8 @@ from cropr_mm.layers.arch import resolve_arch
 OF_OURS = ("dense", "random")
 """Yardsticks that can stand inside a whole model."""
 
+_DETECTS = {"rpn_head", "bbox_head"}  # parts of mmdet's models
+
 
 def make_entries(
     configs: Mapping[str, Config],
@@ -54,6 +56,13 @@ def make_entries(
     _check(part, yardsticks, mode)
     if checkpoint is not None and len(configs) > 1:
         raise ValueError(f"expected one config for a checkpoint, got {', '.join(configs)}")
+    if part == "model" and (mode.dtype, mode.device) == ("amp", "cpu"):
+        detectors = [name for name, cfg in configs.items() if _DETECTS & cfg.model.keys()]
+        if detectors:
+            raise ValueError(
+                f"{detectors[0]} is a detector, and mmcv's non-maximum suppression on a CPU takes "
+                "float32 only: expected dtype fp32, got amp"
+            )
     built = {name: _build(cfg) for name, cfg in configs.items()}
     if checkpoint is not None:
         _load(next(iter(built.values())), checkpoint)

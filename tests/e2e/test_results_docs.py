@@ -16,6 +16,7 @@ ROOT = Path(__file__).parents[2]
         ("compare_camvid_small.json", "methods.md"),
         ("compare_camvid_small_seeds.json", "methods.md"),
         ("compare_trashnet_small.json", "methods.md"),
+        ("compare_digits_methods.json", "methods.md"),
         ("compare_camvid.json", "segmentation.md"),
         ("compare_digits_seg.json", "segmentation.md"),
         ("compare_digits_strokes.json", "segmentation.md"),

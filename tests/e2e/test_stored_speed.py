@@ -33,6 +33,8 @@ def of_floor(function: dict[str, Any], kind: str) -> str:
     [
         ("EVA-02-L, 512 pixels, 40 tokens a block, one image", "eva02l_512_cpu.json"),
         ("EVA-02-B detector's encoder, 1024 pixels in windows, one image", "eva02b_1024_cpu.json"),
+        ("EVA-02-L, 512 pixels, without AMX", "eva02l_512_zen4_cpu.json"),
+        ("EVA-02-B, 1024 pixels, without AMX", "eva02b_1024_zen4_cpu.json"),
     ],
 )
 def test_encoders_side_by_side(title: str, file: str) -> None:
@@ -72,3 +74,43 @@ def test_readme() -> None:
         ratio = function["speedup_over"]["dense, compiled"]["value"]
         assert row["over dense, compiled"] == f"{ratio:.2f}"
         assert row["x of floor"] == f"{function['times_floor']:.2f}"
+
+
+def rows_below(command: str) -> list[list[str]]:
+    """Cells of the first table of docs/performance.md behind a command, without its head."""
+    text = (ROOT / "docs/performance.md").read_text().split(command)[1]
+    lines = text[text.index("\n| ") :].strip().split("\n\n")[0].splitlines()
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[2:]]
+
+
+def test_scale_and_detection() -> None:
+    groups = [
+        group
+        for study in ("scale", "detection")
+        for group in json.loads((RESULTS / f"{study}_cpu.json").read_text())["groups"].values()
+    ]
+    rows = rows_below("--json benchmarks/results/detection_cpu.json")
+    assert len(rows) == len(groups) == 7
+    for row, group in zip(rows, groups, strict=True):
+        assert group["idle"], row
+        dense, pruned = group["functions"].values()
+        gmacs = [
+            sum(one["floor"][f"macs_{kind}"] for kind in ("linear", "attention")) / 1e9
+            for one in (dense, pruned)
+        ]
+        assert row[3] == f"{gmacs[0]:.0f} to {gmacs[1]:.0f}"
+        assert row[4] == interval(**pruned["speedup"])
+        assert row[6:] == [of_floor(one, "times_floor") for one in (dense, pruned)]
+
+
+def test_whole_models() -> None:
+    files = ("model_eva02l_512_zen4_cpu.json", "model_eva02b_1024_zen4_cpu.json")
+    rows = rows_below(f"--json benchmarks/results/{files[1]}")
+    for row, file in zip(rows, files, strict=True):
+        record = json.loads((RESULTS / file).read_text())
+        group = record["batches"]["1"]
+        assert group["idle"], file
+        assert row[1] == record["dtype"]
+        dense, pruned = group["functions"].values()
+        assert row[2] == interval(**pruned["speedup"])
+        assert row[3:] == [of_floor(one, "times_floor") for one in (dense, pruned)]

@@ -232,6 +232,13 @@ def test_what_does_not_go_together_is_refused(options: dict[str, Any], message: 
         make_entries({"mine": tiny()}, mode, **options)
 
 
+def test_a_detector_in_mixed_precision_is_refused_on_a_cpu() -> None:
+    cfg = tiny()
+    cfg.model.rpn_head = dict(type="RPNHead")
+    with pytest.raises(ValueError, match=r"mine is a detector, .* CPU .* fp32, got amp"):
+        make_entries({"mine": cfg}, Mode("amp"), part="model")
+
+
 def test_another_backbone_is_refused() -> None:
     cfg = Config(dict(model=dict(backbone=dict(type="mmdet.ResNet"))))
     with pytest.raises(ValueError, match=r"expected .* cropr_mm\.CroprViT, got mmdet\.ResNet"):
