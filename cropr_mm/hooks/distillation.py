@@ -7,7 +7,7 @@ import copy
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -27,7 +27,7 @@ class Distillation:
     """Losses against the same model without pruning, whose weights stay as they are.
 
     ``loss_teacher_logits`` is the divergence of the teacher's classes from the student's,
-    ``loss_teacher_tokens`` the mean square between features of both encoders at the tokens that
+    ``loss_teacher_tokens`` the distance between features of both encoders at the tokens that
     the student keeps, behind the last block and the final norm. The latter needs a method that
     masks in training, DynamicViT or dTPS: others have no token left of those that they drop.
 
@@ -39,18 +39,21 @@ class Distillation:
             labels an image.
         logit_weight: Factor of the first loss.
         token_weight: Factor of the second, 0 to leave it out.
+        token_loss: 'mse', the mean square, or 'kl', the divergence of the softmax over channels.
 
     Raises:
-        ValueError: If a weight is negative, or nothing is left to learn.
+        ValueError: If a weight is negative, nothing is left to learn, or there is no such loss.
 
     Source: Rao et al., DynamicViT (arXiv 2106.02034), equations 10 to 12, with the released code's
-    weights. The teacher sees the very inputs of the student, mixed ones too.
+    weights, where LV-ViT has the divergence and all others the mean square. The teacher sees the
+    very inputs of the student, mixed ones too.
     """
 
     checkpoint: str
     logits: str | None = None
     logit_weight: float = 0.5
     token_weight: float = 0.5
+    token_loss: Literal["mse", "kl"] = "mse"
 
     def __post_init__(self) -> None:
         if min(self.logit_weight, self.token_weight) < 0:
@@ -59,6 +62,8 @@ class Distillation:
             )
         if not self.token_weight and (self.logits is None or not self.logit_weight):
             raise ValueError("expected something to learn from the teacher, got weights of 0")
+        if self.token_loss not in ("mse", "kl"):
+            raise ValueError(f"expected token_loss 'mse' or 'kl', got {self.token_loss!r}")
 
     def listen(self, model: nn.Module) -> "DistillationListener":
         """Load the teacher and listen to the student, an unwrapped model without listeners.
@@ -185,11 +190,15 @@ class DistillationListener(LossListener[_Heard]):
         return losses
 
     def _distance(self, state: _Heard, truth: _Heard) -> Tensor:
-        """Mean square between features, over kept tokens and channels."""
-        wanted = self._teacher.features(truth).detach()
-        square = (self._student.features(state) - wanted).square().mean(dim=2)  # (B, N)
-        kept = torch.ones_like(square) if state.kept is None else state.kept.detach()
-        return (square * kept).sum() / kept.sum().clamp(min=1)
+        """Between features, mean over kept tokens."""
+        wanted, given = self._teacher.features(truth).detach(), self._student.features(state)
+        if self.options.token_loss == "mse":
+            apart = (given - wanted).square().mean(dim=2)  # (B, N)
+        else:
+            said, true = given.log_softmax(dim=2), wanted.log_softmax(dim=2)
+            apart = F.kl_div(said, true, log_target=True, reduction="none").sum(dim=2)
+        kept = torch.ones_like(apart) if state.kept is None else state.kept.detach()
+        return (apart * kept).sum() / kept.sum().clamp(min=1)
 
     @torch.no_grad()
     def _ask(self, inputs: Tensor) -> _Heard:

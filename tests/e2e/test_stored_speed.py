@@ -114,3 +114,24 @@ def test_whole_models() -> None:
         dense, pruned = group["functions"].values()
         assert row[2] == interval(**pruned["speedup"])
         assert row[3:] == [of_floor(one, "times_floor") for one in (dense, pruned)]
+
+
+def test_aims() -> None:
+    rows = table("Aims")
+    machines = {"with AMX": "cpu", "without": "zen4_cpu"}
+    for column, machine in machines.items():
+        files = (RESULTS / f"{name}_{machine}.json" for name in ("eva02l_512", "eva02b_1024"))
+        records = (json.loads(file.read_text()) for file in files)
+        large, base = (record["batches"]["1"]["functions"] for record in records)
+        pruned, small = (
+            next(f for n, f in group.items() if n.startswith("cropr") and n.endswith(", compiled"))
+            for group in (large, base)
+        )
+        dense = large["dense, compiled"]
+        over = pruned["speedup_over"]["literal"]
+        expected = [interval(**over)]
+        expected += [of_floor(f, "times_floor") for f in (dense, pruned)]
+        expected += [of_floor(f, "times_floor") for f in (base["dense, compiled"], small)]
+        expected += [interval(**large["dense"]["speedup_over"]["timm"])]
+        expected += [interval(**dense["speedup_over"]["timm, compiled"])]
+        assert [row[column] for row in rows[: len(expected)]] == expected

@@ -27,6 +27,7 @@ from cropr_mm.reducers.radial import axis
 from cropr_mm.reducers.sinkhorn import transport
 from cropr_mm.reducers.tps import squeeze
 from cropr_mm.schedules import Discs, ShrinkingDiscs
+from cropr_mm.schedules.discs import disc_counts
 from cropr_mm.structures import Signals, Tokens
 
 
@@ -290,6 +291,24 @@ def test_raw_variance_is_that_of_the_image_before_it_was_normalised() -> None:
         VariancePruner(8, std=[1.0])(tokens, 2, Signals(variance=torch.ones(2, 9, 3)))
     with pytest.raises(ValueError, match="positive standard deviations"):
         VariancePruner(8, std=[1.0, 0.0, 1.0])
+
+
+@pytest.mark.parametrize(
+    ("norm", "counts"),
+    [
+        ("l1", [4, 12, 24, 40, 60, 84, 112, 136, 156, 172, 184, 192, 196]),
+        (
+            "l2",
+            [
+                *(4, 12, 16, 24, 32, 44, 52, 60, 68, 76, 80, 88, 96, 112, 120, 124, 140, 148),
+                *(156, 164, 172, 176, 184, 192, 196),
+            ],
+        ),
+        ("linf", [4, 16, 36, 64, 100, 144, 196]),
+    ],
+)
+def test_discs_of_a_grid_of_14_rows(norm: str, counts: list[int]) -> None:
+    assert disc_counts(14, norm) == counts
 
 
 @pytest.mark.parametrize(("compat", "expected"), [(False, [1, 5]), (True, [0, 3])])

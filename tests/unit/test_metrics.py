@@ -27,7 +27,10 @@ def test_overlap_of_kept_patches() -> None:
         ((0.9, 0.25), (0.591837, 0, 0), (0.147959, 0, 0)),
         ((0.7, 0.7), (0.569343, 0, 0), (0.397959, 0, 0)),
         ((0.7, 0.5), (0.397959, 0, 0), (0.198980, 0, 0)),
+        ((0.7, 0.25), (0, 0, 0), (0, 0, 0)),
         ((0.5, 0.5), (0, 0, 0), (0, 0, 0)),
+        ((0.5, 0.25), (0, 0, 0), (0, 0, 0)),
+        ((0.25, 0.25), (0, 0, 0), (0, 0, 0)),
     ],
 )
 def test_least_overlap_is_the_published_bound(ratios: tuple, area: tuple, union: tuple) -> None:
@@ -73,6 +76,7 @@ def test_similarity_of_maps() -> None:
     assert m.pearson(A, B) == close(0.258199, abs=1e-6)
     assert m.kendall(A, B) == close(0.235702, abs=1e-6)
     assert m.jensen_shannon(A, B) == close(0.055170, abs=1e-6)
+    assert m.jensen_shannon(A, B) * np.log(2) == close(0.038241, abs=1e-6)
     assert m.jensen_shannon(A, B, compat=True) == close(0.059454, abs=1e-6)
     assert m.earth_movers_distance(A, B) == close(0.1 + 0.1 * np.sqrt(2))
     assert m.histogram_similarity(A, B, stretch=False) == close(0.8)

@@ -227,9 +227,13 @@ def checkpoint(tmp_path: Path) -> Path:
     return path
 
 
-def test_the_teacher_is_the_dense_model_of_the_checkpoint(checkpoint: Path) -> None:
+@pytest.mark.parametrize("token_loss", ["mse", "kl"])
+def test_the_teacher_is_the_dense_model_of_the_checkpoint(
+    checkpoint: Path, token_loss: str
+) -> None:
     model = model_of("DynamicViT")
-    listen(model, target=KEEP, teacher=dict(checkpoint=str(checkpoint), logits="head"))
+    teaching = dict(checkpoint=str(checkpoint), logits="head", token_loss=token_loss)
+    listen(model, target=KEEP, teacher=teaching)
     steps, said = record(model), {}
     model.head.register_forward_hook(lambda _m, _a, out: said.update(logits=out))
     model.backbone.blocks[-1].register_forward_hook(lambda _m, _a, out: said.update(x=out[0]))
@@ -242,9 +246,12 @@ def test_the_teacher_is_the_dense_model_of_the_checkpoint(checkpoint: Path) -> N
         truth["x"] = teacher.backbone.norm(truth["x"])[:, 1:]
     x = model.backbone.norm(said["x"])[:, 1:]
     kept = steps[-1].kept.policy.detach() > 0
-    torch.testing.assert_close(
-        losses["loss_teacher_tokens"], 0.5 * F.mse_loss(x[kept], truth["x"][kept])
-    )
+    given, wanted = x[kept], truth["x"][kept]
+    expected = F.mse_loss(given, wanted)
+    if token_loss == "kl":
+        ratio = wanted.log_softmax(1) - given.log_softmax(1)
+        expected = (wanted.softmax(1) * ratio).sum() / len(wanted)
+    torch.testing.assert_close(losses["loss_teacher_tokens"], 0.5 * expected)
     probabilities = truth["logits"].softmax(1)
     ratio = truth["logits"].log_softmax(1) - said["logits"].log_softmax(1)
     divergence = (probabilities * ratio).sum(1).mean()
@@ -308,6 +315,8 @@ def test_what_no_teacher_can_be_made_of_is_named(checkpoint: Path, tmp_path: Pat
         listen(model_of("DTPS"), target=KEEP, teacher=dict(checkpoint=file, logit_weight=-1))
     with pytest.raises(ValueError, match="something to learn"):
         listen(model_of("DTPS"), target=KEEP, teacher=dict(checkpoint=file, token_weight=0))
+    with pytest.raises(ValueError, match="token_loss 'mse' or 'kl', got 'l1'"):
+        listen(model_of("DTPS"), target=KEEP, teacher=dict(checkpoint=file, token_loss="l1"))
     with pytest.raises(FileNotFoundError):
         listen(model_of("DTPS"), target=KEEP, teacher=dict(checkpoint=str(tmp_path / "no.pth")))
     encoder = tmp_path / "encoder.pth"
