@@ -53,16 +53,9 @@ def make_entries(
             checkpoint not with the configs.
         CheckpointError: If the file is damaged or holds code.
     """
-    _check(part, yardsticks, mode)
+    _check(configs, part, yardsticks, mode)
     if checkpoint is not None and len(configs) > 1:
         raise ValueError(f"expected one config for a checkpoint, got {', '.join(configs)}")
-    if part == "model" and (mode.dtype, mode.device) == ("amp", "cpu"):
-        detectors = [name for name, cfg in configs.items() if _DETECTS & cfg.model.keys()]
-        if detectors:
-            raise ValueError(
-                f"{detectors[0]} is a detector, and mmcv's non-maximum suppression on a CPU takes "
-                "float32 only: expected dtype fp32, got amp"
-            )
     built = {name: _build(cfg) for name, cfg in configs.items()}
     if checkpoint is not None:
         _load(next(iter(built.values())), checkpoint)
@@ -124,7 +117,7 @@ def random_batch(cfg: Config, batch_size: int, size: tuple[int, int]) -> dict[st
     return {key: [sample[key] for sample in samples] for key in samples[0]}
 
 
-def _check(part: str, yardsticks: Sequence[str], mode: Mode) -> None:
+def _check(configs: Mapping[str, Config], part: str, yardsticks: Sequence[str], mode: Mode) -> None:
     unknown = [name for name in yardsticks if name not in YARDSTICKS]
     if unknown:
         raise ValueError(f"unknown yardstick {unknown[0]}; known: {', '.join(YARDSTICKS)}")
@@ -136,6 +129,12 @@ def _check(part: str, yardsticks: Sequence[str], mode: Mode) -> None:
             )
         if mode.dtype not in ("fp32", "amp"):
             raise ValueError("heads of the host libraries run in fp32 or amp, got " + mode.dtype)
+        detectors = [name for name, cfg in configs.items() if _DETECTS & cfg.model.keys()]
+        if detectors and (mode.dtype, mode.device) == ("amp", "cpu"):
+            raise ValueError(
+                f"{detectors[0]} is a detector, and mmcv's non-maximum suppression on a CPU takes "
+                "float32 only: expected dtype fp32, got amp"
+            )
 
 
 def _build(cfg: Config) -> nn.Module:

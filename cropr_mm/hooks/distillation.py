@@ -182,7 +182,8 @@ class DistillationListener(LossListener[_Heard]):
                     f"teacher.logits names {self.options.logits}, which did not run in this pass; "
                     "expected a module whose output are logits of classes"
                 )
-            divergence = _divergence(state.logits.float(), truth.logits.float())
+            rows = (logits.float().movedim(1, -1) for logits in (state.logits, truth.logits))
+            divergence = _divergence(*rows).mean()  # over images or cells
             losses["loss_teacher_logits"] = self.options.logit_weight * divergence
         if self.options.token_weight:
             distance = self._distance(state, truth)
@@ -195,8 +196,7 @@ class DistillationListener(LossListener[_Heard]):
         if self.options.token_loss == "mse":
             apart = (given - wanted).square().mean(dim=2)  # (B, N)
         else:
-            said, true = given.log_softmax(dim=2), wanted.log_softmax(dim=2)
-            apart = F.kl_div(said, true, log_target=True, reduction="none").sum(dim=2)
+            apart = _divergence(given, wanted)
         kept = torch.ones_like(apart) if state.kept is None else state.kept.detach()
         return (apart * kept).sum() / kept.sum().clamp(min=1)
 
@@ -213,10 +213,9 @@ class DistillationListener(LossListener[_Heard]):
 
 
 def _divergence(student: Tensor, teacher: Tensor) -> Tensor:
-    """Kullback-Leibler divergence of class logits, mean over images or cells."""
-    rows = [logits.movedim(1, -1).flatten(0, -2) for logits in (student, teacher)]  # (.., K)
-    said, truth = (row.log_softmax(dim=-1) for row in rows)
-    return F.kl_div(said, truth, log_target=True, reduction="batchmean")
+    """Kullback-Leibler divergence of the softmax of (..., K) logits, shape (...)."""
+    said, truth = student.log_softmax(dim=-1), teacher.log_softmax(dim=-1)
+    return F.kl_div(said, truth, log_target=True, reduction="none").sum(dim=-1)
 
 
 def _dense_copy(model: nn.Module, checkpoint: str) -> nn.Module:

@@ -6,8 +6,11 @@ from typing import Any
 import pytest
 import torch
 from mmengine.config import Config
-from mmengine.optim import OptimWrapper
+from mmengine.optim import OptimWrapper, build_optim_wrapper
 from mmengine.registry import PARAM_SCHEDULERS
+
+from cropr_mm.build import build_model
+from cropr_mm.runner import load_config
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 EPOCH_LENGTH = 10
@@ -87,3 +90,17 @@ def learning_rates(cfg: Config) -> list[float]:
         for scheduler in schedulers:
             scheduler.step()
     return rates
+
+
+def test_heads_of_dtop_learn_ten_times_as_fast_as_its_encoder() -> None:
+    pytest.importorskip("mmseg")
+    cfg = load_config(str(CONFIGS / "dtop_vitl_segmenter_ade20k.py"))
+    with torch.device("meta"):
+        model = build_model(cfg)
+    parts = ("constructor", "optimizer", "paramwise_cfg")  # mixed precision wants a GPU
+    wrapper = dict(type="OptimWrapper", **{key: cfg.optim_wrapper[key] for key in parts})
+    groups = build_optim_wrapper(model, wrapper).optimizer.param_groups
+    rates = {id(p): group["lr"] for group in groups for p in group["params"]}
+    heads = ("backbone.reducers.", "decode_head.")
+    for name, parameter in model.named_parameters():
+        assert rates[id(parameter)] == pytest.approx(2e-4 if name.startswith(heads) else 2e-5), name
