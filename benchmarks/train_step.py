@@ -298,7 +298,7 @@ def run(args: argparse.Namespace) -> None:
         peaks = {v: measured_bytes(make, mode.device) for v, make in makes.items()}
         steps = {v: make() for v, make in makes.items()}
         times = measure(
-            steps, rounds=args.rounds, items=args.batch_size, device=mode.device, warmup=3
+            steps, rounds=args.rounds, items=args.batch_size, device=mode.device, warmup=1
         )
         idle = "" if times.is_idle else f"; NOT IDLE, load {times.load:.2f}: does not count"
         print(f"\nmeasured{idle}\n{time_table(times, counts, peaks)}")
