@@ -9,7 +9,8 @@ VENV := $(if $(filter onedl,$(STACK)),.venv,.venv-$(STACK))
 RUN := $(VENV)/bin/python
 
 # Tests are many small tensors: one thread each is fastest, and steady beside other work. A file stays
-# in one process, which shares what its tests prepare.
+# in one process, which shares what its tests prepare. Files go in alphabetical order, so that whole
+# programs (tests/e2e) come early and no process is left alone with them.
 test: export OMP_NUM_THREADS ?= 1
 
 .DEFAULT_GOAL := help
@@ -35,7 +36,7 @@ task:
 	echo 'make demo: TASK=$(TASK) is not available; available: det, seg, cls' >&2; exit 2;; esac
 
 test: env $(if $(filter onedl,$(STACK)),lint)
-	$(RUN) -m pytest -n $(JOBS) --dist loadfile $(PYTEST_ARGS)
+	$(RUN) -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
 
 lint: env
 	$(RUN) -m ruff check .

@@ -19,7 +19,7 @@ from torch import Tensor
 from cropr_mm.analysis.latency import measure
 from cropr_mm.analysis.machine import git_commit, machine_name, versions
 from cropr_mm.analysis.mode import Mode
-from cropr_mm.console import check_outputs, short_errors
+from cropr_mm.console import check_outputs, short_errors, show_rounds
 from cropr_mm.layers.patch_embed import PatchEmbed
 from cropr_mm.ops.restore import restore_tokens
 from cropr_mm.ops.rope import Rope, apply_rope
@@ -210,7 +210,14 @@ def main() -> None:
             with mode.running():
                 calls = GROUPS[name](mode)
                 check_equal(calls, mode)
-                times = measure(calls, rounds=args.rounds, warmup=3, device=mode.device)
+                with show_rounds(name, args.rounds) as on_round:
+                    times = measure(
+                        calls,
+                        rounds=args.rounds,
+                        warmup=3,
+                        device=mode.device,
+                        on_round=on_round,
+                    )
             base = next(iter(calls))
             record["groups"][name] = times.as_dict(base)
             idle = "" if times.is_idle else f"; NOT IDLE, load {times.load:.2f}: does not count"

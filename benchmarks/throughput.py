@@ -18,7 +18,6 @@ from typing import Any, NamedTuple
 
 import torch
 import torch._dynamo
-from rich.console import Console
 from torch import Tensor, nn
 
 from cropr_mm.analysis.entries import random_images
@@ -32,7 +31,7 @@ from cropr_mm.analysis.side_by_side import Entry, SideBySide, encoder_entry, tim
 from cropr_mm.analysis.speed_plot import draw_groups, draw_sizes
 from cropr_mm.analysis.studies import STUDIES, Group
 from cropr_mm.backbones.cropr_vit import CroprViT
-from cropr_mm.console import check_outputs, short_errors
+from cropr_mm.console import check_outputs, short_errors, show_rounds
 
 
 def parse_args() -> argparse.Namespace:
@@ -149,8 +148,10 @@ def main() -> None:
             if before.get("idle") and before.get("settings_hash") == digest:
                 print(f"\n{key}: measured before, in {args.json}")
                 continue
-            with Console(stderr=True).status(key):
-                found, text = run_group(group, together[how], batch_size, args, study.with_memory)
+            with show_rounds(key, args.rounds) as on_round:
+                found, text = run_group(
+                    group, together[how], batch_size, args, study.with_memory, on_round
+                )
             done[key] = {**found, "commit": commit, "settings_hash": digest}
             print(f"\n{key}{text}", flush=True)
             if args.json:
@@ -188,7 +189,12 @@ def read_done(file: Path, about: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def run_group(
-    group: Group, modes: list[Mode], batch_size: int, args: argparse.Namespace, with_memory: bool
+    group: Group,
+    modes: list[Mode],
+    batch_size: int,
+    args: argparse.Namespace,
+    with_memory: bool,
+    on_round: Callable[[int], None],
 ) -> tuple[dict[str, Any], str]:
     """Time one group in all modes, or say why it does not run here: memory and kernels have limits.
 
@@ -202,7 +208,7 @@ def run_group(
         rows = make_rows(group, modes, batch_size, args.compile)
         images = next(iter(rows)).entry.encoder.images
         entries = {row.name: row.entry for row in rows}
-        return rows, time_side_by_side(entries, images, rounds=args.rounds)
+        return rows, time_side_by_side(entries, images, rounds=args.rounds, on_round=on_round)
 
     found, reason = attempt(timed)
     if found is None:

@@ -29,7 +29,7 @@ from cropr_mm.analysis.latency import Latencies, format_table, measure
 from cropr_mm.analysis.machine import git_commit, machine_name, peak_memory, versions
 from cropr_mm.analysis.memory import peak_bytes
 from cropr_mm.analysis.mode import Mode
-from cropr_mm.console import check_outputs, short_errors
+from cropr_mm.console import check_outputs, short_errors, show_rounds
 from cropr_mm.hooks.aux_loss import AuxiliaryListener
 from cropr_mm.registry import MODELS, TASK_UTILS
 from cropr_mm.targets import ClassTarget, PatchLabelTarget
@@ -297,9 +297,15 @@ def run(args: argparse.Namespace) -> None:
     if args.rounds:
         peaks = {v: measured_bytes(make, mode.device) for v, make in makes.items()}
         steps = {v: make() for v, make in makes.items()}
-        times = measure(
-            steps, rounds=args.rounds, items=args.batch_size, device=mode.device, warmup=1
-        )
+        with show_rounds(f"{len(steps)} steps in turn", args.rounds) as on_round:
+            times = measure(
+                steps,
+                rounds=args.rounds,
+                items=args.batch_size,
+                device=mode.device,
+                warmup=1,
+                on_round=on_round,
+            )
         idle = "" if times.is_idle else f"; NOT IDLE, load {times.load:.2f}: does not count"
         print(f"\nmeasured{idle}\n{time_table(times, counts, peaks)}")
         record["measured"] = {**times.as_dict(base=DENSE), "peak_bytes": peaks}

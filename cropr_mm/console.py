@@ -6,9 +6,12 @@ import logging
 import sys
 import traceback
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from cropr_mm.checkpoints.errors import CheckpointError
 from cropr_mm.preflight import SetupError
@@ -94,6 +97,38 @@ def ignore_noise() -> None:
     """Ignore warnings of the host libraries that no user of the tools can act on."""
     for message in _NOISE:
         warnings.filterwarnings("ignore", message=message)
+
+
+@contextmanager
+def show_rounds(title: str, rounds: int) -> Iterator[Callable[[int], None]]:
+    """Show on a terminal how many rounds of timing are done, and when the last one will be.
+
+    Drawn between rounds only: no thread runs beside what is timed.
+
+    Yields:
+        What to call after each round with the number of rounds that are done.
+    """
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("rounds,"),
+        TimeRemainingColumn(),
+        TextColumn("left"),
+    )
+    console = Console(stderr=True)
+    with Progress(
+        *columns,
+        console=console,
+        auto_refresh=False,
+        transient=True,
+        disable=not console.is_terminal,
+    ) as progress:
+        task = progress.add_task(f"{title}, warming up:", total=rounds)
+        progress.refresh()
+        yield lambda done: progress.update(
+            task, completed=done, description=f"{title}:", refresh=True
+        )
 
 
 def import_quietly(module: str) -> None:

@@ -15,7 +15,6 @@ from typing import Any
 
 import torch
 from mmengine.config import Config
-from rich.console import Console
 
 from cropr_mm.analysis.entries import (
     make_entries,
@@ -31,7 +30,7 @@ from cropr_mm.analysis.operators import operator_shares
 from cropr_mm.analysis.side_by_side import Entry, SideBySide, time_side_by_side
 from cropr_mm.analysis.speed_plot import draw_groups
 from cropr_mm.analysis.yardsticks import YARDSTICKS
-from cropr_mm.console import check_outputs
+from cropr_mm.console import check_outputs, show_rounds
 from cropr_mm.runner import load_config, short_errors
 
 
@@ -126,8 +125,11 @@ def main() -> None:
                 if args.part == "encoder"
                 else partial(random_batch, first, batch_size, size)
             )
-            with Console(stderr=True).status(f"batch {batch_size}: {len(entries)} models in turn"):
-                found, reason = attempt(partial(run_batch, entries, make_batch, size, args))
+            title = f"batch {batch_size}: {len(entries)} models in turn"
+            with show_rounds(title, args.rounds) as on_round:
+                found, reason = attempt(
+                    partial(run_batch, entries, make_batch, size, args, on_round)
+                )
             result, text = found or ({"error": reason, "idle": False}, f"\ndid not run: {reason}")
             results[str(batch_size)] = result
             print(f"\nbatch {batch_size}{text}", flush=True)
@@ -176,6 +178,7 @@ def run_batch(
     make_batch: Callable[[], Any],
     size: tuple[int, ...],
     args: argparse.Namespace,
+    on_round: Callable[[int], None],
 ) -> tuple[dict[str, Any], str]:
     """Time all entries on one batch, which may itself be too large for the machine.
 
@@ -192,7 +195,7 @@ def run_batch(
             f"expected encoders to see images of {size[0]}x{size[1]} pixels, but the config's "
             f"data_preprocessor makes them {seen[0]}x{seen[1]}: change that too"
         )
-    result = time_side_by_side(entries, batch, rounds=args.rounds)
+    result = time_side_by_side(entries, batch, rounds=args.rounds, on_round=on_round)
     ran = {name: entries[name] for name in result.latencies.times}
     bases = [name for name in args.against if name in ran]
     record = result.as_dict(bases)

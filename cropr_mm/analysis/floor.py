@@ -113,6 +113,7 @@ def measure_with_floors(
     rounds: int = 10,
     warmup: int = 2,
     items: int = 1,
+    on_round: Callable[[int], object] | None = None,
 ) -> tuple[Latencies, dict[str, Floor]]:
     """Time functions, and in turn with them the products of encoders.
 
@@ -131,6 +132,7 @@ def measure_with_floors(
         rounds: Timed calls of each function and samples of each shape.
         warmup: Calls and samples before that.
         items: Images that one call of a function processes.
+        on_round: See :func:`measure`.
 
     Returns:
         Times of the functions, and floors by name of the encoder.
@@ -158,6 +160,7 @@ def measure_with_floors(
             items=items,
             before={**functions, **once},
             device=device,
+            on_round=on_round,
         )
     times = {
         product: tuple(ms / repeats[name] for ms in latencies.times[name])

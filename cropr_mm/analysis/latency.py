@@ -163,6 +163,7 @@ def measure(
     items: int = 1,
     before: Mapping[str, Callable[[], object]] | None = None,
     device: str | torch.device = "cpu",
+    on_round: Callable[[int], object] | None = None,
 ) -> Latencies:
     """Time functions in turn, in an order drawn anew for each round from a fixed seed.
 
@@ -173,6 +174,7 @@ def measure(
         items: Images that one call processes.
         before: What runs untimed right before each timed call of a function, by its name.
         device: Device that the functions compute on; it is synchronised around each call.
+        on_round: Called after each round with the number of rounds that are done.
 
     Raises:
         ValueError: If there is nothing to time, or a count is too small.
@@ -190,11 +192,13 @@ def measure(
     load = _LoadMeter()
     times: dict[str, list[float]] = {name: [] for name in functions}
     names, turns = list(functions), np.random.default_rng(0)
-    for _ in range(rounds):
+    for done in range(1, rounds + 1):
         for i in turns.permutation(len(names)):
             if before and names[i] in before:
                 before[names[i]]()
             times[names[i]].append(_milliseconds(functions[names[i]], device))
+        if on_round:
+            on_round(done)
     return Latencies(
         times={name: tuple(values) for name, values in times.items()},
         items=items,

@@ -170,7 +170,12 @@ def model_entry(model: nn.Module, encoder: nn.Module, mode: Mode, compile: bool 
 
 
 def time_side_by_side(
-    entries: Mapping[str, Entry], batch: Any, *, rounds: int = 10, warmup: int = 3
+    entries: Mapping[str, Entry],
+    batch: Any,
+    *,
+    rounds: int = 10,
+    warmup: int = 3,
+    on_round: Callable[[int], object] | None = None,
 ) -> SideBySide:
     """Time all entries on one batch, in turn with the products of their encoders.
 
@@ -183,6 +188,7 @@ def time_side_by_side(
         batch: What the entries are called with.
         rounds: Timed calls of each.
         warmup: Calls of each before that.
+        on_round: Called after each round with the number of rounds that are done.
 
     Raises:
         ValueError: If there is nothing to time, a count is too small, or devices differ.
@@ -212,6 +218,7 @@ def time_side_by_side(
         rounds=rounds,
         warmup=warmup,
         device=device,
+        on_round=on_round,
     )
     return SideBySide(
         latencies,

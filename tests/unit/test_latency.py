@@ -120,3 +120,15 @@ def _spin() -> None:
 def test_impossible_arguments_raise(functions: dict, arguments: dict) -> None:
     with pytest.raises(ValueError, match=r"expected|at least one"):
         measure(functions, **arguments)
+
+
+def test_rounds_are_told_when_they_are_done() -> None:
+    seen: list[tuple[int, int]] = []
+    calls: list[int] = []
+    measure(
+        {"a": lambda: calls.append(0)},
+        rounds=3,
+        warmup=2,
+        on_round=lambda n: seen.append((n, len(calls))),
+    )
+    assert seen == [(1, 3), (2, 4), (3, 5)]

@@ -1,0 +1,26 @@
+"""What the tools show of their progress."""
+
+import io
+
+import pytest
+from rich.console import Console
+
+from cropr_mm import console
+from cropr_mm.console import show_rounds
+
+
+def test_rounds_are_shown_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    screen = io.StringIO()
+    terminal = Console(file=screen, force_terminal=True, width=100)
+    monkeypatch.setattr(console, "Console", lambda **_: terminal)
+    with show_rounds("batch 1", rounds=3) as on_round:
+        assert "batch 1, warming up:" in screen.getvalue()
+        on_round(2)
+        assert "2/3" in screen.getvalue()
+        assert "batch 1: " in screen.getvalue()
+
+
+def test_nothing_is_shown_elsewhere(capfd: pytest.CaptureFixture) -> None:
+    with show_rounds("batch 1", rounds=3) as on_round:
+        on_round(1)
+    assert capfd.readouterr() == ("", "")
