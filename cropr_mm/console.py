@@ -11,7 +11,8 @@ from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Column
 
 from cropr_mm.checkpoints.errors import CheckpointError
 from cropr_mm.preflight import SetupError
@@ -103,18 +104,18 @@ def ignore_noise() -> None:
 def show_rounds(title: str, rounds: int) -> Iterator[Callable[[int], None]]:
     """Show on a terminal how many rounds of timing are done, and when the last one will be.
 
-    Drawn between rounds only: no thread runs beside what is timed.
+    Drawn between rounds only: no thread runs beside what is timed. Gone after the last one.
 
     Yields:
         What to call after each round with the number of rounds that are done.
     """
+    short = Column(ratio=1, no_wrap=True, overflow="ellipsis")  # a narrow terminal cuts the title
     columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
+        TextColumn("{task.description}", table_column=short),
         MofNCompleteColumn(),
-        TextColumn("rounds,"),
+        TextColumn("rounds,", table_column=Column(no_wrap=True)),
         TimeRemainingColumn(),
-        TextColumn("left"),
+        TextColumn("left", table_column=Column(no_wrap=True)),
     )
     console = Console(stderr=True)
     with Progress(
@@ -122,13 +123,18 @@ def show_rounds(title: str, rounds: int) -> Iterator[Callable[[int], None]]:
         console=console,
         auto_refresh=False,
         transient=True,
+        expand=True,
         disable=not console.is_terminal,
     ) as progress:
-        task = progress.add_task(f"{title}, warming up:", total=rounds)
+        task = progress.add_task(f"first calls of {title}", total=rounds)
         progress.refresh()
-        yield lambda done: progress.update(
-            task, completed=done, description=f"{title}:", refresh=True
-        )
+
+        def on_round(done: int) -> None:
+            progress.update(task, completed=done, description=title, refresh=True)
+            if done == rounds:
+                progress.stop()
+
+        yield on_round
 
 
 def import_quietly(module: str) -> None:

@@ -30,7 +30,10 @@ class TimmTwin(nn.Module):
     def __init__(self, backbone: CroprViT, arch: str | dict) -> None:
         super().__init__()
         if not isinstance(arch, str):
-            raise ValueError(f"expected an encoder that timm knows by its name, got arch={arch}")
+            raise ValueError(
+                "the yardsticks timm and literal expect an encoder that timm knows by its name, "
+                f"got arch={arch}"
+            )
         if backbone.window_size is not None:
             raise ValueError(f"timm has no {arch} with windows")
         options = dict(img_size=backbone.img_size, patch_size=backbone.patch_size, num_classes=0)

@@ -11,13 +11,14 @@ from cropr_mm.console import show_rounds
 
 def test_rounds_are_shown_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     screen = io.StringIO()
-    terminal = Console(file=screen, force_terminal=True, width=100)
+    terminal = Console(file=screen, force_terminal=True, width=80)
     monkeypatch.setattr(console, "Console", lambda **_: terminal)
-    with show_rounds("batch 1", rounds=3) as on_round:
-        assert "batch 1, warming up:" in screen.getvalue()
+    with show_rounds(f"a long title{80 * '.'}", rounds=3) as on_round:
+        assert "first calls of a long title" in screen.getvalue()
         on_round(2)
-        assert "2/3" in screen.getvalue()
-        assert "batch 1: " in screen.getvalue()
+        assert all(part in screen.getvalue().split("\r")[-1] for part in ("2/3", "rounds,", "left"))
+        on_round(3)
+        assert screen.getvalue().endswith("\x1b[2K"), "cleared"
 
 
 def test_nothing_is_shown_elsewhere(capfd: pytest.CaptureFixture) -> None:
