@@ -116,10 +116,8 @@ def packed(mode: Mode) -> dict[str, Call]:
 
 
 def choice(mode: Mode) -> dict[str, Call]:
-    """Score of all tokens by one query, and the choice of those that stay."""
-    x = mode.place(torch.randn(1, TOKENS[0], CHANNELS))
-    query = torch.randn(CHANNELS, device=x.device)
-    scores = x.float() @ query
+    """Choice of the tokens that stay, by their scores."""
+    scores = torch.randn(1, TOKENS[0], device=mode.device)
     num_keep = TOKENS[0] - REMOVED
 
     def by_sorting() -> list[Tensor]:
@@ -130,6 +128,14 @@ def choice(mode: Mode) -> dict[str, Call]:
     return {
         "choice by two thresholds": lambda: list(select_topk(scores, num_keep)),
         "choice by sorting": by_sorting,
+    }
+
+
+def score(mode: Mode) -> dict[str, Call]:
+    """Scores of all tokens by one query, in float32."""
+    x = mode.place(torch.randn(1, TOKENS[0], CHANNELS))
+    query = torch.randn(CHANNELS, device=x.device)
+    return {
         "score by a product": lambda: x.float() @ query,
         "score by a sum": lambda: (x.float() * query).sum(dim=-1),
     }
@@ -164,6 +170,7 @@ GROUPS: dict[str, Callable[[Mode], dict[str, Call]]] = {
     "attention": attention,
     "packed": packed,
     "choice": choice,
+    "score": score,
     "fusion": fusion,
 }
 
