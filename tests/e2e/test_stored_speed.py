@@ -12,6 +12,7 @@ from cropr_mm.analysis.latency import Latencies
 T = TypeVar("T")
 EAGER = "cropr_eva02_segmenter_ade20k"
 COMPILED = f"{EAGER}, compiled"
+RIVALS = ("timm, compiled", "literal, compiled")
 SUITES = {
     "EVA-02-L, 512 pixels, 40 tokens a block, one image": "eva02l_512_cpu",
     "EVA-02-B detector's encoder, 1024 pixels in windows, one image": "eva02b_1024_cpu",
@@ -53,6 +54,16 @@ def test_readme() -> None:
         ratio = function["speedup_over"]["dense, compiled"]["value"]
         assert row["over dense, compiled"] == f"{ratio:.2f}"
         assert row["x of floor"] == f"{function['times_floor']:.2f}"
+
+
+def test_readme_against_others() -> None:
+    text = " ".join((ROOT / "README.md").read_text().split())
+    with_amx, without = (
+        [ratio(measured(f"eva02l_512_{machine}"), COMPILED, base).split()[0] for base in RIVALS]
+        for machine in ("cpu", "zen4_cpu")
+    )
+    expected = f"{with_amx[0]} times timm's dense model and {with_amx[1]} times the published step"
+    assert f"{expected}; without {without[0]} and {without[1]}." in text
 
 
 def row_of(rows: Mapping[str, T], encoder: str, compiled: bool = True) -> T:
