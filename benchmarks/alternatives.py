@@ -16,15 +16,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from cropr_mm.analysis.latency import measure
-from cropr_mm.analysis.machine import git_commit, machine_name, versions
-from cropr_mm.analysis.mode import Mode
-from cropr_mm.console import check_outputs, short_errors, show_rounds
+from cropr_mm.engine.console import check_outputs, short_errors, show_rounds
 from cropr_mm.layers.patch_embed import PatchEmbed
-from cropr_mm.ops.restore import restore_tokens
 from cropr_mm.ops.rope import Rope, apply_rope
 from cropr_mm.ops.select import select_topk
+from cropr_mm.profiling.environment import git_commit, machine_name, versions
+from cropr_mm.profiling.latency import measure
+from cropr_mm.profiling.run_mode import Mode
 from cropr_mm.structures import Tokens
+from cropr_mm.tokens.restore import restore_tokens
 
 CHANNELS, HEADS, HIDDEN, PATCH, SIDE = 1024, 16, 2730, 16, 512
 GRID = (SIDE // PATCH, SIDE // PATCH)

@@ -9,17 +9,17 @@ from pathlib import Path
 
 import numpy as np
 
-from cropr_mm.comparison.agreement import ORDERS, feature_agreement
-from cropr_mm.comparison.packs import PACKS
-from cropr_mm.comparison.runs import PRETRAINING
-from cropr_mm.comparison.stored import run_arguments, stored_runs
-from cropr_mm.runner import short_errors
+from cropr_mm.engine.console import short_errors
+from experiments.benchmark_tasks import BENCHMARK_TASKS
+from experiments.feature_agreement import ORDERS, feature_agreement
+from experiments.runs import PRETRAINING
+from experiments.stored_runs import run_arguments, stored_runs
 
 
 def main() -> None:
     """Parse arguments and compare."""
     parser = run_arguments(__doc__)
-    packs = [name for name, pack in PACKS.items() if pack.task == "det"]
+    packs = [name for name, pack in BENCHMARK_TASKS.items() if pack.task == "det"]
     parser.add_argument("--packs", nargs="+", choices=packs, default=packs, help="default: all")
     args = parser.parse_args()
     os.chdir(Path(__file__).resolve().parents[1])
@@ -27,7 +27,7 @@ def main() -> None:
     with short_errors():
         for run in stored_runs(args.runs, args.packs, [PRETRAINING], args.seeds):
             values = record.setdefault(run.pack, {name: [] for name in ORDERS})
-            for name, images in feature_agreement(run, PACKS[run.pack], ORDERS).items():
+            for name, images in feature_agreement(run, BENCHMARK_TASKS[run.pack], ORDERS).items():
                 values[name].append(images.tolist())
     print("Distance to the dense features at survivors, as a share of their variance: mean of")
     print("images and seeds, in brackets of each seed. Difference: to the first row.\n")

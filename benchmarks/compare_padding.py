@@ -9,17 +9,17 @@ from pathlib import Path
 
 import numpy as np
 
-from cropr_mm.comparison.packs import PACKS
-from cropr_mm.comparison.padding import padding_kept
-from cropr_mm.comparison.stored import run_arguments, stored_runs
-from cropr_mm.comparison.variants import DEFAULT_VARIANTS, VARIANTS
-from cropr_mm.runner import short_errors
+from cropr_mm.engine.console import short_errors
+from experiments.benchmark_tasks import BENCHMARK_TASKS
+from experiments.padding import padding_kept
+from experiments.stored_runs import run_arguments, stored_runs
+from experiments.variants import DEFAULT_VARIANTS, VARIANTS
 
 
 def main() -> None:
     """Parse arguments and compare."""
     parser = run_arguments(__doc__)
-    parser.add_argument("--pack", choices=PACKS, default="person")
+    parser.add_argument("--pack", choices=BENCHMARK_TASKS, default="person")
     pruned = [name for name in DEFAULT_VARIANTS if VARIANTS[name].pruned]
     parser.add_argument("--variants", nargs="+", choices=VARIANTS, default=pruned)
     args = parser.parse_args()

@@ -7,12 +7,12 @@ import argparse
 import os
 from pathlib import Path
 
-from cropr_mm.comparison import compare
-from cropr_mm.comparison.packs import PACKS
-from cropr_mm.comparison.variants import DEFAULT_VARIANTS, VARIANTS
-from cropr_mm.runner import short_errors
+from cropr_mm.engine.console import short_errors
+from experiments import compare
+from experiments.benchmark_tasks import BENCHMARK_TASKS
+from experiments.variants import DEFAULT_VARIANTS, VARIANTS
 
-TASKS = sorted({pack.task for pack in PACKS.values()})
+TASKS = sorted({pack.task for pack in BENCHMARK_TASKS.values()})
 
 
 def positive(text: str) -> int:
@@ -72,7 +72,7 @@ def main() -> None:
     )
     args = parser.parse_args()
     os.chdir(Path(__file__).resolve().parents[1])
-    packs = args.packs or [name for name, pack in PACKS.items() if pack.task == args.task]
+    packs = args.packs or [name for name, pack in BENCHMARK_TASKS.items() if pack.task == args.task]
     if len(set(args.seeds)) < len(args.seeds):
         parser.error(f"expected each of --seeds once, got {args.seeds}")
     out = args.out or Path("work_dirs/compare", args.task)

@@ -10,12 +10,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from cropr_mm.analysis.bootstrap import Interval, draw_images, paired_interval
-from cropr_mm.comparison.packs import PACKS
-from cropr_mm.comparison.seen import PixelsSeen, pixels_seen
-from cropr_mm.comparison.stored import failures, run_arguments, stored_runs
-from cropr_mm.comparison.variants import DEFAULT_VARIANTS, VARIANTS
-from cropr_mm.runner import short_errors
+from cropr_mm.engine.console import short_errors
+from experiments.benchmark_tasks import BENCHMARK_TASKS
+from experiments.bootstrap import Interval, draw_images, paired_interval
+from experiments.pixels_seen import PixelsSeen, pixels_seen
+from experiments.stored_runs import failures, run_arguments, stored_runs
+from experiments.variants import DEFAULT_VARIANTS, VARIANTS
 
 SAMPLES = 500
 
@@ -24,7 +24,7 @@ def main() -> None:
     """Parse arguments, count and print."""
     parser = run_arguments(__doc__)
     parser.set_defaults(runs=Path("work_dirs/compare/seg"))
-    segmenters = [name for name, pack in PACKS.items() if pack.task == "seg"]
+    segmenters = [name for name, pack in BENCHMARK_TASKS.items() if pack.task == "seg"]
     parser.add_argument("--pack", choices=segmenters, default="digits_seg")
     pruned = [name for name in DEFAULT_VARIANTS if VARIANTS[name].pruned]
     parser.add_argument("--variants", nargs="+", default=pruned, help="'cropr' among them")
@@ -40,14 +40,14 @@ def main() -> None:
             for name in args.variants
             if name not in failed
         }
-    record = {**summarise(found), "failed": failed}
+    record = {**summarize(found), "failed": failed}
     print(f"\n{format_table(record)}")
     file = args.runs / args.pack / "seen.json"
     file.write_text(json.dumps({args.pack: {"seeds": args.seeds, **record}}, indent=2) + "\n")
     print(f"\nnumbers  {file}")
 
 
-def summarise(found: dict[str, list[PixelsSeen]]) -> dict:
+def summarize(found: dict[str, list[PixelsSeen]]) -> dict:
     """Shares by step and class, and intervals of the mean over classes after the last step."""
     first = found["cropr"][0]
     images = np.arange(len(first.total))

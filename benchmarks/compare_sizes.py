@@ -9,12 +9,12 @@ from pathlib import Path
 
 import numpy as np
 
-from cropr_mm.analysis.bootstrap import draw_images, paired_interval
-from cropr_mm.comparison.packs import PACKS
-from cropr_mm.comparison.sizes import scores_at
-from cropr_mm.comparison.stored import failures, run_arguments, stored_runs
-from cropr_mm.comparison.tasks import TASKS
-from cropr_mm.runner import short_errors
+from cropr_mm.engine.console import short_errors
+from experiments.benchmark_tasks import BENCHMARK_TASKS
+from experiments.bootstrap import draw_images, paired_interval
+from experiments.image_sizes import scores_at
+from experiments.scores import TASKS
+from experiments.stored_runs import failures, run_arguments, stored_runs
 
 SAMPLES = 500
 
@@ -23,13 +23,13 @@ def main() -> None:
     """Parse arguments and compare."""
     parser = run_arguments(__doc__)
     parser.set_defaults(runs=Path("work_dirs/compare/seg"))
-    packs = [name for name, pack in PACKS.items() if pack.task != "det"]
+    packs = [name for name, pack in BENCHMARK_TASKS.items() if pack.task != "det"]
     parser.add_argument("--pack", choices=packs, required=True, help="of the task of --runs")
     parser.add_argument("--variants", nargs="+", default=["cropr", "variance", "random"])
     parser.add_argument("--scales", nargs="+", type=float, required=True)
     args = parser.parse_args()
     os.chdir(Path(__file__).resolve().parents[1])
-    metric = TASKS[PACKS[args.pack].task].main
+    metric = TASKS[BENCHMARK_TASKS[args.pack].task].main
     names = ["dense", *args.variants]
     found: dict[tuple[str, float], list[tuple[float, np.ndarray]]] = {}
     with short_errors():
@@ -46,7 +46,7 @@ def main() -> None:
                 found.setdefault((run.name, scale), []).append((whole, np.array(drawn)))
     record = {"pack": args.pack, "metric": metric, "seeds": args.seeds, "samples": SAMPLES}
     record["scales"] = {
-        str(scale): {name: summarise(found, name, scale) for name in names} for scale in args.scales
+        str(scale): {name: summarize(found, name, scale) for name in names} for scale in args.scales
     }
     record["failed"] = failed
     print(f"\n{metric}, mean of {len(args.seeds)} seeds, percent\n\n{format_table(record)}")
@@ -57,7 +57,7 @@ def main() -> None:
     print(f"\nnumbers  {file}")
 
 
-def summarise(
+def summarize(
     found: dict[tuple[str, float], list[tuple[float, np.ndarray]]], name: str, scale: float
 ) -> dict:
     """Values by seed, and the interval of the paired difference to the dense model."""

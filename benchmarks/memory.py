@@ -20,23 +20,23 @@ from mmengine.config import Config
 from torch import nn
 from train_step import DENSE, EXACT, count_bytes
 
-from cropr_mm.analysis.entries import native_size, random_batch, with_image_size
-from cropr_mm.analysis.latency import format_table
-from cropr_mm.analysis.machine import git_commit, machine_name, versions
-from cropr_mm.analysis.memory import cuda_peak_bytes, encoder_memory
-from cropr_mm.analysis.mode import Mode
-from cropr_mm.analysis.model_memory import (
+from cropr_mm.backbones.cropr_vit import CroprViT
+from cropr_mm.backbones.find import auxiliary_reducers
+from cropr_mm.build import build_model
+from cropr_mm.engine.console import check_outputs, ignore_noise, short_errors
+from cropr_mm.hooks.aux_loss_hook import AuxiliaryListener, CroprAuxLossHook
+from cropr_mm.profiling.candidates import native_size, random_batch, with_image_size
+from cropr_mm.profiling.environment import git_commit, machine_name, versions
+from cropr_mm.profiling.run_mode import Mode
+from cropr_mm.text_table import format_table
+from experiments.encoder_memory import cuda_peak_bytes, encoder_memory
+from experiments.model_memory import (
     ModelMemory,
     estimated_peak,
     model_memory,
     random_training_batch,
 )
-from cropr_mm.analysis.studies import STUDIES
-from cropr_mm.backbones.cropr_vit import CroprViT
-from cropr_mm.backbones.lookup import auxiliary_reducers
-from cropr_mm.build import build_model
-from cropr_mm.console import check_outputs, ignore_noise, short_errors
-from cropr_mm.hooks.aux_loss import AuxiliaryListener, CroprAuxLossHook
+from experiments.studies import STUDIES
 
 Row = dict[str, Any]
 

@@ -20,18 +20,18 @@ import torch
 import torch._dynamo
 from torch import Tensor, nn
 
-from cropr_mm.analysis.entries import random_images
-from cropr_mm.analysis.floor import PROTOCOL
-from cropr_mm.analysis.limits import attempt, free_memory
-from cropr_mm.analysis.machine import git_commit, machine_name, settings_hash, versions
-from cropr_mm.analysis.memory import EncoderMemory, encoder_memory, measured_memory
-from cropr_mm.analysis.mode import FREEZE_HELP, Mode, freeze_weights
-from cropr_mm.analysis.products import macs
-from cropr_mm.analysis.side_by_side import Entry, SideBySide, encoder_entry, time_side_by_side
-from cropr_mm.analysis.speed_plot import draw_groups, draw_sizes
-from cropr_mm.analysis.studies import STUDIES, Group
 from cropr_mm.backbones.cropr_vit import CroprViT
-from cropr_mm.console import check_outputs, short_errors, show_rounds
+from cropr_mm.engine.console import check_outputs, short_errors, show_rounds
+from cropr_mm.profiling.candidates import random_images
+from cropr_mm.profiling.compare import Entry, SideBySide, encoder_entry, time_side_by_side
+from cropr_mm.profiling.environment import git_commit, machine_name, settings_hash, versions
+from cropr_mm.profiling.floor import PROTOCOL
+from cropr_mm.profiling.matmuls import macs
+from cropr_mm.profiling.out_of_memory import attempt, free_memory
+from cropr_mm.profiling.plots import draw_groups, draw_sizes
+from cropr_mm.profiling.run_mode import FREEZE_HELP, Mode, freeze_weights
+from experiments.encoder_memory import EncoderMemory, encoder_memory, measured_memory
+from experiments.studies import STUDIES, Group
 
 
 def parse_args() -> argparse.Namespace:

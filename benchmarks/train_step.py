@@ -24,18 +24,19 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
 
-from cropr_mm.analysis.entries import native_size, with_image_size
-from cropr_mm.analysis.latency import Latencies, format_table, measure
-from cropr_mm.analysis.machine import git_commit, machine_name, peak_memory, versions
-from cropr_mm.analysis.memory import peak_bytes
-from cropr_mm.analysis.mode import Mode
-from cropr_mm.console import check_outputs, short_errors, show_rounds
-from cropr_mm.hooks.aux_loss import AuxiliaryListener
+from cropr_mm.engine.console import check_outputs, short_errors, show_rounds
+from cropr_mm.hooks.aux_loss_hook import AuxiliaryListener
+from cropr_mm.profiling.candidates import native_size, with_image_size
+from cropr_mm.profiling.environment import git_commit, machine_name, peak_memory, versions
+from cropr_mm.profiling.latency import Latencies, measure
+from cropr_mm.profiling.run_mode import Mode
 from cropr_mm.registry import MODELS, TASK_UTILS
 from cropr_mm.targets import ClassTarget, PatchLabelTarget
 from cropr_mm.targets.base import LabelTarget
+from cropr_mm.text_table import format_table
+from experiments.encoder_memory import peak_bytes
 
-CONFIG = "configs/cropr_tiny_segmenter_camvid.py"
+CONFIG = "configs/segmentation/cropr_tiny_segmenter_camvid.py"
 DENSE, EXACT = "dense", "cropr, exact"
 
 

@@ -13,7 +13,7 @@ from mmengine.registry import Registry
 # Classes that build on a host library -> module.
 _HOSTED = {
     "CamVidDataset": "cropr_mm.datasets.camvid",
-    "ClassVisualizationHook": "cropr_mm.hooks.class_visualization",
+    "ClassVisualizationHook": "cropr_mm.hooks.class_visualization_hook",
     "ConvUpsampleMaskHead": "cropr_mm.heads.mask_head",
     "EarlyExitHead": "cropr_mm.heads.early_exit_head",
     "SharedMaskCascadeRoIHead": "cropr_mm.heads.cascade_roi_head",

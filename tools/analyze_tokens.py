@@ -13,13 +13,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from cropr_mm.analysis.proxy import format_proxies, proxy_correlations
-from cropr_mm.analysis.token_plot import draw_depth_maps, draw_features, draw_tokens
-from cropr_mm.analysis.token_record import TokenRecord
-from cropr_mm.analysis.token_similarity import compare_records, format_similarity
-from cropr_mm.analysis.token_summary import format_summary, summarise_record
-from cropr_mm.options import add_hook, names_of
-from cropr_mm.runner import evaluate, load_config, short_errors
+from cropr_mm.engine.config import load_config
+from cropr_mm.engine.console import short_errors
+from cropr_mm.engine.evaluate import evaluate
+from cropr_mm.engine.options import add_hook, names_of
+from cropr_mm.inspection.plots import draw_depth_maps, draw_features, draw_tokens
+from cropr_mm.inspection.similarity import compare_records, format_similarity
+from cropr_mm.inspection.similarity_vs_accuracy import format_proxies, proxy_correlations
+from cropr_mm.inspection.summary import format_summary, summarize_record
+from cropr_mm.inspection.token_record import TokenRecord
 
 
 def main() -> None:
@@ -72,7 +74,7 @@ def main() -> None:
             if args.metric:
                 scores[name] = score(metrics, args.metric)
             blocks = blocks or list(records[name].features)
-        summaries = {name: summarise_record(record) for name, record in records.items()}
+        summaries = {name: summarize_record(record) for name, record in records.items()}
         for name, summary in summaries.items():
             print(f"\n{format_summary(name, summary)}")
         first, *others = records

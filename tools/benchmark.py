@@ -16,22 +16,22 @@ from typing import Any
 import torch
 from mmengine.config import Config
 
-from cropr_mm.analysis.entries import (
+from cropr_mm.engine.config import load_config
+from cropr_mm.engine.console import check_outputs, short_errors, show_rounds
+from cropr_mm.profiling.baselines import BASELINES
+from cropr_mm.profiling.candidates import (
     make_entries,
     native_size,
     random_batch,
     random_images,
     with_image_size,
 )
-from cropr_mm.analysis.limits import attempt
-from cropr_mm.analysis.machine import git_commit, machine_name, settings_hash, versions
-from cropr_mm.analysis.mode import FREEZE_HELP, Mode, freeze_weights
-from cropr_mm.analysis.operators import operator_shares
-from cropr_mm.analysis.side_by_side import Entry, SideBySide, time_side_by_side
-from cropr_mm.analysis.speed_plot import draw_groups
-from cropr_mm.analysis.yardsticks import YARDSTICKS
-from cropr_mm.console import check_outputs, show_rounds
-from cropr_mm.runner import load_config, short_errors
+from cropr_mm.profiling.compare import Entry, SideBySide, time_side_by_side
+from cropr_mm.profiling.environment import git_commit, machine_name, settings_hash, versions
+from cropr_mm.profiling.op_profile import operator_shares
+from cropr_mm.profiling.out_of_memory import attempt
+from cropr_mm.profiling.plots import draw_groups
+from cropr_mm.profiling.run_mode import FREEZE_HELP, Mode, freeze_weights
 
 
 def parse_args() -> argparse.Namespace:
@@ -53,7 +53,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         "--yardsticks",
         nargs="+",
-        choices=list(YARDSTICKS),
+        choices=list(BASELINES),
         default=[],
         metavar="NAME",
         help="made of the first config: dense (ours without pruning), random (same schedule), "

@@ -4,11 +4,11 @@ import argparse
 import json
 from pathlib import Path
 
-from cropr_mm.analysis.fusions import fusion_table
-from cropr_mm.analysis.methods import method_table
-from cropr_mm.analysis.report import complexity_report, format_complexity
-from cropr_mm.console import check_outputs
-from cropr_mm.runner import load_config, short_errors
+from cropr_mm.engine.config import load_config
+from cropr_mm.engine.console import check_outputs, short_errors
+from cropr_mm.profiling.fusion_table import fusion_table
+from cropr_mm.profiling.method_table import method_table
+from cropr_mm.profiling.report import complexity_report, format_complexity
 
 
 def main() -> None:

@@ -7,8 +7,9 @@ Sources: eva02_det (EVA-02 detectors on Objects365, COCO or LVIS), eva02_mim (EV
 import argparse
 
 from cropr_mm.checkpoints.published import SOURCES
-from cropr_mm.convert import convert_checkpoint
-from cropr_mm.runner import load_config, short_errors
+from cropr_mm.engine.config import load_config
+from cropr_mm.engine.console import short_errors
+from cropr_mm.engine.convert import convert_checkpoint
 
 
 def main() -> None:

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 from cropr_mm.demo import TASKS, run_demo
-from cropr_mm.runner import short_errors
+from cropr_mm.engine.console import short_errors
 
 
 def main() -> None:

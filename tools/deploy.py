@@ -2,8 +2,9 @@
 
 import argparse
 
-from cropr_mm.deploy import deploy_checkpoint
-from cropr_mm.runner import load_config, short_errors
+from cropr_mm.engine.config import load_config
+from cropr_mm.engine.console import short_errors
+from cropr_mm.export.deploy import deploy_checkpoint
 
 
 def main() -> None:

@@ -4,7 +4,9 @@ import argparse
 
 from mmengine.config import DictAction
 
-from cropr_mm.runner import evaluate, load_config, short_errors
+from cropr_mm.engine.config import load_config
+from cropr_mm.engine.console import short_errors
+from cropr_mm.engine.evaluate import evaluate
 
 
 def main() -> None:

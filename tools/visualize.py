@@ -12,10 +12,11 @@ import numpy as np
 import torch
 from mmengine.config import DictAction
 
-from cropr_mm.analysis.mode import Mode
-from cropr_mm.options import names_of
-from cropr_mm.preflight import SetupError
-from cropr_mm.runner import load_config, short_errors
+from cropr_mm.engine.config import load_config
+from cropr_mm.engine.console import short_errors
+from cropr_mm.engine.options import names_of
+from cropr_mm.engine.preflight import SetupError
+from cropr_mm.profiling.run_mode import Mode
 from cropr_mm.visualization.page import Page, page_html
 from cropr_mm.visualization.trained import load_trained
 

@@ -68,7 +68,7 @@ class ReducingBackbone(BaseModule):
         reducers = nn.ModuleDict()
         for block, count in self.num_keep().items():
             given = {"embed_dim": self.embed_dim}
-            if getattr(MODELS.get(cfg["type"]), "sized", False):
+            if getattr(MODELS.get(cfg["type"]), "fixed_slots", False):
                 given["num_slots"] = count
             reducers[str(block)] = MODELS.build({**cfg, **given})
             check_discs(reducers[str(block)], self.schedule)

@@ -16,12 +16,12 @@ from cropr_mm.backbones.base import ReducingBackbone
 from cropr_mm.backbones.checks import check_init_cfg, check_reduction, check_sizes
 from cropr_mm.backbones.pvt_block import NOTHING, attend, feed, live_map
 from cropr_mm.checkpoints import load_pvt
-from cropr_mm.ops.gather import gather_tokens
-from cropr_mm.ops.restore import restore_tokens
 from cropr_mm.ops.variance import patch_variance
 from cropr_mm.reducers import TokenReducer
 from cropr_mm.registry import MODELS, TASK_UTILS
 from cropr_mm.structures import Signals, Tokens
+from cropr_mm.tokens.gather import gather_tokens
+from cropr_mm.tokens.restore import restore_tokens
 
 _DIMENSIONS = {"depths", "embed_dims", "num_heads", "sr_ratios", "mlp_ratios", "qkv_bias", "linear"}
 _SIGNALS = {"noise", "variance"}

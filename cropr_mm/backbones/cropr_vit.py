@@ -34,14 +34,14 @@ from cropr_mm.layers.block import Block
 from cropr_mm.layers.patch_embed import make_patch_embed
 from cropr_mm.layers.positions import GridTables, Positions
 from cropr_mm.layers.weights import weigh_tokens
-from cropr_mm.ops.gather import gather_tokens, take_tokens
 from cropr_mm.ops.padding import is_padding
-from cropr_mm.ops.policy import advance
 from cropr_mm.ops.variance import patch_variance
 from cropr_mm.ops.window import window_major_order
 from cropr_mm.reducers import TokenMerger
 from cropr_mm.registry import MODELS, TASK_UTILS
 from cropr_mm.structures import Signals, Tokens
+from cropr_mm.tokens.gather import gather_tokens, take_tokens
+from cropr_mm.tokens.policy import advance
 
 _NOTHING: frozenset[str] = frozenset()
 

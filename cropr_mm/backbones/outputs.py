@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from cropr_mm.ops.restore import restore_tokens, zero_padded_map
 from cropr_mm.structures import Tokens
+from cropr_mm.tokens.restore import restore_tokens, zero_padded_map
 
 
 def make_output(

@@ -11,10 +11,10 @@ from timm.models.pvt_v2 import Attention, Block, MlpWithDepthwiseConv
 from torch import Tensor
 
 from cropr_mm.ops.attention import column_mean, masked_attention
-from cropr_mm.ops.gather import gather_tokens
-from cropr_mm.ops.policy import advance, is_soft
-from cropr_mm.ops.restore import zero_padded_map
 from cropr_mm.structures import Tokens
+from cropr_mm.tokens.gather import gather_tokens
+from cropr_mm.tokens.policy import advance, is_soft
+from cropr_mm.tokens.restore import zero_padded_map
 
 NOTHING: frozenset[str] = frozenset()
 

@@ -1,17 +1,17 @@
-"""Whether the demo kept its promises, and its last page."""
+"""Whether the demo kept its thresholds, and its last page."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from cropr_mm.analysis.latency import format_table
 from cropr_mm.demo.tasks import PRUNED, DemoTask
-from cropr_mm.hooks.progress import minutes
+from cropr_mm.hooks.progress_hook import minutes
+from cropr_mm.text_table import format_table
 
 
-def judge(
+def check_thresholds(
     task: DemoTask, metrics: Mapping[str, Any], tokens_per_block: Sequence[int]
 ) -> tuple[dict[str, float], list[str]]:
-    """Compare a test with the promises.
+    """Compare a test with the thresholds.
 
     Args:
         task: The task.
@@ -19,12 +19,12 @@ def judge(
         tokens_per_block: Tokens that enter each block.
 
     Returns:
-        All metrics of the task and 'pruned', and the names of those that break a promise, sorted.
+        All metrics of the task and 'pruned', and the names of those that break a threshold, sorted.
     """
     pruned = 1 - min(tokens_per_block) / max(tokens_per_block)
     found = {**metrics, "pruned": pruned}
     result = {name: float(found.get(name, 0.0)) for name in (*task.metrics, "pruned")}
-    return result, sorted(n for n, least in task.promises.items() if not result[n] >= least)
+    return result, sorted(n for n, least in task.thresholds.items() if not result[n] >= least)
 
 
 def format_report(task: DemoTask, record: Mapping[str, Any], files: Mapping[str, object]) -> str:
@@ -32,16 +32,16 @@ def format_report(task: DemoTask, record: Mapping[str, Any], files: Mapping[str,
 
     Args:
         task: The task.
-        record: ``metrics`` and ``broken`` as :func:`judge` returns them; ``benchmark``, what
-            ``CroprBenchmarkHook`` writes; ``stages_s``, seconds of each stage.
+        record: ``metrics`` and ``broken`` as :func:`check_thresholds` returns them; ``benchmark``,
+            what ``CroprBenchmarkHook`` writes; ``stages_s``, seconds of each stage.
         files: Where things are.
     """
     benchmark, stages = record["benchmark"], record["stages_s"]
     quality = [["", "result", "promised"]]
     for name, title in {**task.metrics, "pruned": PRUNED}.items():
-        promise = f"{task.promises[name]:.2f}" if name in task.promises else ""
+        threshold = f"{task.thresholds[name]:.2f}" if name in task.thresholds else ""
         broken = " BROKEN" if name in record["broken"] else ""
-        quality.append([title, f"{record['metrics'][name]:.3f}", promise + broken])
+        quality.append([title, f"{record['metrics'][name]:.3f}", threshold + broken])
     tokens = [["block", *(str(i + 1) for i in range(len(benchmark["tokens_per_block"])))]]
     tokens.append(["tokens, dense", *map(str, benchmark["tokens_per_block_dense"])])
     tokens.append(["tokens, pruned", *map(str, benchmark["tokens_per_block"])])

@@ -16,11 +16,13 @@ from mmengine.config import Config
 from mmengine.runner import find_latest_checkpoint
 
 from cropr_mm.datasets import make_demo_data
-from cropr_mm.demo.report import format_report, judge
+from cropr_mm.demo.report import check_thresholds, format_report
 from cropr_mm.demo.sheet import draw_sheet
 from cropr_mm.demo.tasks import DemoTask
-from cropr_mm.hooks.progress import say
-from cropr_mm.runner import evaluate, load_config, train
+from cropr_mm.engine.config import load_config
+from cropr_mm.engine.evaluate import evaluate
+from cropr_mm.engine.train import train
+from cropr_mm.hooks.progress_hook import say
 
 
 def run_demo(task: DemoTask, work_dir: str | Path) -> int:
@@ -32,7 +34,7 @@ def run_demo(task: DemoTask, work_dir: str | Path) -> int:
         work_dir: Folder for all output.
 
     Returns:
-        0, 1 if a promise of :mod:`cropr_mm.demo.report` is broken, or 130 if interrupted.
+        0, 1 if a threshold of :mod:`cropr_mm.demo.report` is broken, or 130 if interrupted.
 
     Raises:
         SetupError: If config or data do not fit.
@@ -65,7 +67,7 @@ def _run(task: DemoTask, work_dir: Path) -> int:
     sheet = work_dir / "pictures.png"
     with _stage("pictures", stages):
         draw_sheet(sorted((work_dir / "vis").glob("*.png"))[:8], task.title, sheet)
-    result, broken = judge(task, metrics, tokens)
+    result, broken = check_thresholds(task, metrics, tokens)
     record = dict(metrics=result, stages_s=stages, benchmark=benchmark, broken=broken)
     files = {
         "pictures": sheet,

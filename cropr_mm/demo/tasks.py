@@ -1,4 +1,4 @@
-"""What the demo shows for each task, and what it promises."""
+"""What the demo shows for each task, and what it thresholds."""
 
 from dataclasses import dataclass
 
@@ -11,14 +11,14 @@ class DemoTask:
         config: Pruned config, relative to the repository.
         title: Over the pictures.
         metrics: Names that the evaluator gives, with what people call them.
-        promises: Least values of some metrics, in the evaluator's unit, and of 'pruned', the share
-            of tokens that leave.
+        thresholds: Least values of some metrics, in the evaluator's unit, and of 'pruned', the
+            share of tokens that leave.
     """
 
     config: str
     title: str
     metrics: dict[str, str]
-    promises: dict[str, float]
+    thresholds: dict[str, float]
 
 
 TASKS = {
@@ -31,19 +31,19 @@ TASKS = {
             "coco/bbox_mAP": "box AP",
             "coco/segm_mAP": "mask AP",
         },
-        promises={"coco/bbox_mAP_50": 0.5, "coco/segm_mAP_50": 0.5, "pruned": 0.85},
+        thresholds={"coco/bbox_mAP_50": 0.5, "coco/segm_mAP_50": 0.5, "pruned": 0.85},
     ),
     "seg": DemoTask(
         config="configs/demo/cropr_tiny_segmenter_digits.py",
         title="Label maps, and which patches the segmenter needed to the end",
         metrics={"mIoU": "mIoU, %", "aAcc": "pixels right, %"},
-        promises={"mIoU": 40.0, "pruned": 0.85},
+        thresholds={"mIoU": 40.0, "pruned": 0.85},
     ),
     "cls": DemoTask(
         config="configs/demo/cropr_tiny_vit_digits_cls.py",
         title="Number of digits, and which patches the classifier needed to the end",
         metrics={"accuracy/top1": "top-1, %"},
-        promises={"accuracy/top1": 80.0, "pruned": 0.8},
+        thresholds={"accuracy/top1": 80.0, "pruned": 0.8},
     ),
 }
 PRUNED = "tokens pruned, share"

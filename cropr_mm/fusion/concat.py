@@ -10,9 +10,9 @@ from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 
 from cropr_mm.fusion.base import Fusion
-from cropr_mm.ops.restore import restore_tokens
 from cropr_mm.registry import MODELS
 from cropr_mm.structures import Tokens, with_features
+from cropr_mm.tokens.restore import restore_tokens
 
 
 @MODELS.register_module()

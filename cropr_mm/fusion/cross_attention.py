@@ -11,10 +11,10 @@ from timm.layers import Mlp, resample_abs_pos_embed
 from torch import Tensor, nn
 
 from cropr_mm.fusion.base import Fusion
-from cropr_mm.ops.policy import whole_policy
-from cropr_mm.ops.restore import restore_tokens
 from cropr_mm.registry import MODELS
 from cropr_mm.structures import Tokens
+from cropr_mm.tokens.policy import whole_policy
+from cropr_mm.tokens.restore import restore_tokens
 
 
 class CrossAttentionBlock(nn.Module):

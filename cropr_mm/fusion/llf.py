@@ -5,9 +5,9 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from cropr_mm.fusion.base import Fusion
-from cropr_mm.ops.restore import restore_tokens
 from cropr_mm.registry import MODELS
 from cropr_mm.structures import Tokens
+from cropr_mm.tokens.restore import restore_tokens
 
 
 @MODELS.register_module()

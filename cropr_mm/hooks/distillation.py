@@ -13,13 +13,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from cropr_mm.backbones.lookup import find_vits
+from cropr_mm.backbones.find import find_vits
 from cropr_mm.checkpoints.errors import CheckpointError
 from cropr_mm.checkpoints.load import read_weights
 from cropr_mm.hooks.listener import LossListener
-from cropr_mm.ops.policy import is_soft
 from cropr_mm.reducers import KeepDecision
 from cropr_mm.structures import Reduction
+from cropr_mm.tokens.policy import is_soft
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ class Distillation:
 
 
 @dataclass
-class _Heard:
+class _Captured:
     """What one model said in one pass.
 
     Attributes:
@@ -93,11 +93,11 @@ class _Heard:
     logits: Tensor | None = None
 
 
-class _Ears:
+class _Taps:
     """Notes what a model says into what ``heard`` gives, unless that is None."""
 
     def __init__(
-        self, model: nn.Module, logits: str | None, heard: Callable[[], _Heard | None]
+        self, model: nn.Module, logits: str | None, heard: Callable[[], _Captured | None]
     ) -> None:
         backbones = list(find_vits(model).values())
         if len(backbones) != 1:
@@ -123,7 +123,7 @@ class _Ears:
             found.append((self.head, self._note_logits))
         return found
 
-    def features(self, heard: _Heard) -> Tensor:
+    def features(self, heard: _Captured) -> Tensor:
         """Patch features behind the final norm, shape (B, N, C), float32."""
         assert heard.x is not None, "every pass ends with the last block"
         return self.backbone.norm(heard.x)[:, self.backbone.num_prefix :].float()
@@ -144,13 +144,13 @@ class _Ears:
             heard.logits = output
 
 
-class DistillationListener(LossListener[_Heard]):
+class DistillationListener(LossListener[_Captured]):
     """Adds the losses of :class:`Distillation` to those of a model."""
 
     def __init__(self, model: nn.Module, options: Distillation) -> None:
         self.options = options
         # partial, not lambda: copies and pickles of the model carry their own listener
-        self._student = _Ears(model, options.logits, partial(getattr, self, "state"))
+        self._student = _Taps(model, options.logits, partial(getattr, self, "state"))
         reducers = list(self._student.backbone.reducers.values())
         masking = bool(reducers) and all(isinstance(r, KeepDecision) for r in reducers)
         if options.token_weight and not masking:
@@ -160,8 +160,8 @@ class DistillationListener(LossListener[_Heard]):
                 f"DTPS), got {names}; set teacher.token_weight=0"
             )
         self._teacher_model = _dense_copy(model, options.checkpoint)
-        self._answer: _Heard | None = None
-        self._teacher = _Ears(
+        self._answer: _Captured | None = None
+        self._teacher = _Taps(
             self._teacher_model, options.logits, partial(getattr, self, "_answer")
         )
         for module, hook in self._teacher.hooks():
@@ -170,10 +170,10 @@ class DistillationListener(LossListener[_Heard]):
         for module, hook in self._student.hooks():
             self.listen(module, hook)
 
-    def start(self, given: dict[str, Any]) -> _Heard:
-        return _Heard(given["inputs"])
+    def start(self, given: dict[str, Any]) -> _Captured:
+        return _Captured(given["inputs"])
 
-    def losses(self, state: _Heard) -> dict[str, Tensor]:
+    def losses(self, state: _Captured) -> dict[str, Tensor]:
         truth = self._ask(state.inputs)
         losses = {}
         if self.options.logits is not None:
@@ -190,7 +190,7 @@ class DistillationListener(LossListener[_Heard]):
             losses["loss_teacher_tokens"] = self.options.token_weight * distance
         return losses
 
-    def _distance(self, state: _Heard, truth: _Heard) -> Tensor:
+    def _distance(self, state: _Captured, truth: _Captured) -> Tensor:
         """Between features, mean over kept tokens."""
         wanted, given = self._teacher.features(truth).detach(), self._student.features(state)
         if self.options.token_loss == "mse":
@@ -201,9 +201,9 @@ class DistillationListener(LossListener[_Heard]):
         return (apart * kept).sum() / kept.sum().clamp(min=1)
 
     @torch.no_grad()
-    def _ask(self, inputs: Tensor) -> _Heard:
+    def _ask(self, inputs: Tensor) -> _Captured:
         """What the teacher says of the same inputs."""
-        self._answer = heard = _Heard(inputs)
+        self._answer = heard = _Captured(inputs)
         if self._teacher.head is None:
             self._teacher.backbone(inputs)
         else:

@@ -4,8 +4,8 @@ import torch
 import torch.nn.functional as F
 
 from cropr_mm.layers.attention import Geometry
-from cropr_mm.ops.policy import is_soft, whole_policy
 from cropr_mm.structures import Tokens
+from cropr_mm.tokens.policy import is_soft, whole_policy
 
 
 def weigh_tokens(geometry: Geometry, tokens: Tokens, proportional: bool) -> Geometry:

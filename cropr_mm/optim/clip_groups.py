@@ -8,7 +8,7 @@ from mmengine.optim import AmpOptimWrapper, OptimWrapper
 from torch import nn
 from torch.nn import Parameter
 
-from cropr_mm.backbones.lookup import auxiliary_reducers, find_backbones
+from cropr_mm.backbones.find import auxiliary_reducers, find_backbones
 from cropr_mm.registry import OPTIM_WRAPPERS
 
 
@@ -25,7 +25,7 @@ def auxiliary_parameters(model: nn.Module) -> list[Parameter]:
         parameter
         for backbone in find_backbones(model).values()
         for reducer in auxiliary_reducers(backbone).values()
-        if reducer.isolated
+        if reducer.stop_gradient
         for parameter in reducer.parameters()
         if parameter.requires_grad
     ]

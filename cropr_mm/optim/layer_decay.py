@@ -26,7 +26,7 @@ from mmengine.optim import DefaultOptimWrapperConstructor
 from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
 
-from cropr_mm.backbones.lookup import find_vits
+from cropr_mm.backbones.find import find_vits
 from cropr_mm.layers.channel_norm import ChannelNorm
 from cropr_mm.registry import OPTIM_WRAPPER_CONSTRUCTORS
 

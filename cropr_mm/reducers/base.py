@@ -8,10 +8,10 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from cropr_mm.ops.gather import take_tokens
-from cropr_mm.ops.merge import merge_tokens
 from cropr_mm.ops.select import select_topk
 from cropr_mm.structures import Reduction, Signals, Tokens
+from cropr_mm.tokens.gather import take_tokens
+from cropr_mm.tokens.merge import merge_tokens
 
 Site = Literal["before", "between", "after"]
 
@@ -26,13 +26,13 @@ class TokenReducer(nn.Module):
         synthetic: Whether it makes tokens that belong to no cell (index -1).
         num_fused: Such tokens that each step adds to the real ones that it keeps; they are counted
             in ``num_keep``.
-        sized: Whether its parameters depend on how many tokens it leaves; it is then built with
-            ``num_slots``.
-        absorbing: Whether kept tokens take in what the others were.
+        fixed_slots: Whether its parameters depend on how many tokens it leaves; it is then built
+            with ``num_slots``.
+        fuses_dropped: Whether kept tokens take in what the others were.
         masking: Whether it marks tokens by ``policy``, always or in training.
         num_exit_classes: Logits that a dropped token leaves with (``Tokens.exit``); 0 for none.
-        isolated: Whether its parameters learn from its auxiliary loss alone, which never reaches
-            the backbone unless an ablation says so.
+        stop_gradient: Whether its parameters learn from its auxiliary loss alone, which never
+            reaches the backbone unless an ablation says so.
 
     Args:
         embed_dim: C, given by the backbone.
@@ -42,11 +42,11 @@ class TokenReducer(nn.Module):
     site: Site = "after"
     synthetic = False
     num_fused = 0
-    sized = False
-    absorbing = False
+    fixed_slots = False
+    fuses_dropped = False
     masking = False
     num_exit_classes = 0
-    isolated = False
+    stop_gradient = False
 
     def __init__(self, embed_dim: int) -> None:
         super().__init__()
@@ -102,7 +102,7 @@ class TokenReducer(nn.Module):
             )
 
     @property
-    def teaching(self) -> bool:
+    def needs_aux_loss(self) -> bool:
         """Whether a child ``auxiliary`` has to run: in training, unless stripped."""
         return self.training and "auxiliary" in self._modules
 

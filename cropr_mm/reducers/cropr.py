@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from cropr_mm.ops.eager_backward import used_at_once
 from cropr_mm.ops.precision import without_autocast
-from cropr_mm.ops.settle import used_at_once
 from cropr_mm.reducers.base import TokenPruner
 from cropr_mm.reducers.cropr_attention import EPS, MultiHeadAttention, SimpleAttention
 from cropr_mm.reducers.cropr_auxiliary import CroprAuxiliary
@@ -52,7 +52,7 @@ class Cropr(TokenPruner):
     their summed logits, which the paper leaves open.
     """
 
-    isolated = True
+    stop_gradient = True
 
     def __init__(
         self,
@@ -106,7 +106,7 @@ class Cropr(TokenPruner):
             RuntimeError: If nothing listens to ``auxiliary`` in training mode: the queries would
                 stay random.
         """
-        if self.teaching:
+        if self.needs_aux_loss:
             self.check_listener("MultiLabelTarget")
             self._teach(tokens.x)
         return super().forward(tokens, num_keep, signals)

@@ -9,13 +9,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from cropr_mm.ops.gather import gather_tokens, take_tokens
 from cropr_mm.ops.select import select_topk
 from cropr_mm.reducers.base import TokenPruner, TokenRanker, exclude
 from cropr_mm.reducers.keep_decision import KeepDecision
 from cropr_mm.reducers.mask_classifier import MaskClassifier
 from cropr_mm.registry import MODELS
 from cropr_mm.structures import Reduction, Signals, Tokens
+from cropr_mm.tokens.gather import gather_tokens, take_tokens
 
 _TARGETS = {"exit": "PatchLabelTarget", "exit_mask": "PatchMaskTarget"}
 
@@ -133,7 +133,7 @@ class DToP(TokenRanker):
     def keep_all(self, tokens: Tokens) -> Reduction:
         """Drop nothing; who is confident enough exits in its place."""
         if self.confidence is None:
-            if self.teaching:
+            if self.needs_aux_loss:
                 self.logits(tokens)
             return super().keep_all(tokens)
         exits, sure, label = self.examine(tokens)
@@ -190,7 +190,7 @@ class DToP(TokenRanker):
             logits = F.logsigmoid(masks.float()) + there
         else:
             logits = learned = self.head(self.norm(x))
-        if self.teaching:
+        if self.needs_aux_loss:
             self.show(learned, tokens)
         return logits
 
@@ -243,7 +243,7 @@ def _build_rank(cfg: dict[str, Any], embed_dim: int) -> TokenPruner:
     """Pruner that needs no training of its own."""
     kind: Any = MODELS.get(cfg["type"])
     prunes = kind is not None and issubclass(kind, TokenPruner)
-    if not prunes or kind.isolated or issubclass(kind, KeepDecision):
+    if not prunes or kind.stop_gradient or issubclass(kind, KeepDecision):
         raise ValueError(
             "expected rank to be a pruner that learns nothing (AttnTopK, KMedoids, RadialPruner, "
             f"RandomPruner or VariancePruner), got {cfg['type']}: learned ranks have a loss and a "

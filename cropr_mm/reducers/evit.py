@@ -6,10 +6,10 @@ B batch, P prefix tokens, N live patch tokens, C channels.
 import torch
 import torch.nn.functional as F
 
-from cropr_mm.ops.gather import take_tokens
 from cropr_mm.reducers.base import AttentionRanker
 from cropr_mm.registry import MODELS
 from cropr_mm.structures import Reduction, Signals, Tokens
+from cropr_mm.tokens.gather import take_tokens
 
 
 @MODELS.register_module()

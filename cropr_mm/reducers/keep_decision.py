@@ -97,7 +97,7 @@ class KeepDecision(TokenRanker):
             RuntimeError: If nothing listens to ``auxiliary`` in training mode: the share of kept
                 tokens would not learn to be what the schedule says.
         """
-        if not self.teaching:
+        if not self.needs_aux_loss:
             return super().forward(tokens, num_keep, signals)
         self.check_listener("KeepRatioTarget")
         self.check_arguments(tokens, num_keep, signals)

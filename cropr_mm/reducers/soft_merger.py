@@ -6,9 +6,9 @@ B batch, P prefix tokens, N live patch tokens, K slots, C channels.
 import torch
 from torch import Tensor
 
-from cropr_mm.ops.merge import merged_source
 from cropr_mm.reducers.base import MergingReducer
 from cropr_mm.structures import Reduction, Signals, Tokens
+from cropr_mm.tokens.merge import merged_source
 
 
 class SoftMerger(MergingReducer):
@@ -23,7 +23,7 @@ class SoftMerger(MergingReducer):
             image size. Parameters depend on it, so no other number will do.
     """
 
-    sized = True
+    fixed_slots = True
 
     def __init__(self, embed_dim: int, num_slots: int) -> None:
         super().__init__(embed_dim)

@@ -7,12 +7,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from cropr_mm.ops.gather import inverse_permutation
 from cropr_mm.ops.precision import without_autocast
 from cropr_mm.ops.select import select_topk
 from cropr_mm.reducers.base import TokenMerger
 from cropr_mm.registry import MODELS
 from cropr_mm.structures import Signals, Tokens
+from cropr_mm.tokens.gather import inverse_permutation
 
 
 @MODELS.register_module()

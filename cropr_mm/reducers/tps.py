@@ -9,12 +9,12 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from cropr_mm.ops.gather import take_tokens
 from cropr_mm.ops.precision import without_autocast
 from cropr_mm.reducers.base import AttentionRanker, TokenRanker
 from cropr_mm.reducers.keep_decision import KeepDecision
 from cropr_mm.registry import MODELS
 from cropr_mm.structures import Reduction, Signals, Tokens, with_features
+from cropr_mm.tokens.gather import take_tokens
 
 EPS = 1e-6
 COLDEST = 0.02  # where exp(1 / temperature) is far from the end of float32
@@ -108,7 +108,7 @@ class Squeezer(TokenRanker):
     Source: Wei et al., arXiv 2304.10716, and its supplement.
     """
 
-    absorbing = True
+    fuses_dropped = True
     temperature: float | None
 
     def reduce(self, tokens: Tokens, num_keep: int, signals: Signals) -> Reduction:

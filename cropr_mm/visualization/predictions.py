@@ -14,7 +14,7 @@ from mmengine.registry import VISUALIZERS
 from mmengine.structures import BaseDataElement
 from numpy.typing import NDArray
 
-from cropr_mm.hooks.predictions import draw_predictions
+from cropr_mm.hooks.draw_predictions import draw_predictions
 
 Image = NDArray[np.uint8]
 _MIN_SIDE = 384  # pixels; smaller images are enlarged, or boxes and letters would cover them

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cropr_mm.analysis.token_maps import block_colours
-from cropr_mm.analysis.token_record import TokenRecord
 from cropr_mm.backbones import CroprViT
+from cropr_mm.inspection.maps import block_colors
+from cropr_mm.inspection.token_record import TokenRecord
 
 
 def token_data(backbone: CroprViT, record: TokenRecord) -> dict[str, Any]:
@@ -33,7 +33,7 @@ def token_data(backbone: CroprViT, record: TokenRecord) -> dict[str, Any]:
           patch's cluster, -1 where it left, lists of P numbers. The other one is None.
     """
     assert len(record.clusters) <= len(record.steps)
-    colours = block_colours(len(record.steps))[: len(record.steps)].tolist()
+    colours = block_colors(len(record.steps))[: len(record.steps)].tolist()
     sites = [backbone.reducers[str(block)].site for block in record.steps]
     steps = [
         {

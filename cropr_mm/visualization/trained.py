@@ -16,16 +16,16 @@ from mmengine.runner import load_state_dict, set_random_seed
 from mmengine.structures import BaseDataElement
 from torch import nn
 
-from cropr_mm.analysis.benchmark import only_backbone
-from cropr_mm.analysis.token_maps import Image, input_picture
-from cropr_mm.analysis.token_record import TokenRecord, TokenRecorder
 from cropr_mm.backbones import CroprViT
+from cropr_mm.backbones.find import only_backbone
 from cropr_mm.build import build_model
 from cropr_mm.checkpoints import safe_load
-from cropr_mm.console import import_quietly, input_errors
-from cropr_mm.preflight import SetupError, check_model
-from cropr_mm.preflight.data import leaves
-from cropr_mm.runner import named_tensors
+from cropr_mm.engine.checkpoint_io import named_tensors
+from cropr_mm.engine.console import import_quietly, input_errors
+from cropr_mm.engine.preflight import SetupError, check_model
+from cropr_mm.engine.preflight.data import leaves
+from cropr_mm.inspection.maps import Image, input_picture
+from cropr_mm.inspection.token_record import TokenRecord, TokenRecorder
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,7 @@ def load_trained(name: str, cfg: Config, checkpoint: str, device: str = "cpu") -
 
     Args:
         name: What to call it.
-        cfg: Config from :func:`cropr_mm.runner.load_config`.
+        cfg: Config from :func:`cropr_mm.engine.runner.load_config`.
         checkpoint: File.
         device: Where to run.
 

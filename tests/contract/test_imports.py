@@ -11,9 +11,9 @@ PACKAGE = Path(__file__).parents[2] / "cropr_mm"
 
 # Top to bottom; layers of one row do not import each other.
 ORDER = (
-    ("compat", "registry", "build"),
-    ("structures",),
+    ("compat", "registry", "build", "structures", "text_table"),
     ("ops",),
+    ("tokens",),
     ("layers",),
     ("reducers",),
     ("fusion",),
@@ -21,18 +21,15 @@ ORDER = (
     ("checkpoints",),
     ("backbones", "necks", "heads"),
     ("targets",),
-    ("metrics",),
-    ("analysis",),
-    ("optim",),
-    ("hooks", "datasets"),
-    ("preflight",),
-    ("console", "options"),
-    ("runner", "deploy", "convert"),
-    ("demo", "comparison", "visualization"),
+    ("profiling", "inspection", "optim", "datasets"),
+    ("hooks",),
+    ("engine",),
+    ("export",),
+    ("visualization", "demo"),
 )
 RANK = {layer: rank for rank, row in enumerate(ORDER) for layer in row}
 HOSTS = {"mmdet", "mmseg", "mmpretrain", "mmcv"}
-HOST_FREE = {"structures", "ops", "layers", "reducers", "fusion", "schedules"}
+HOST_FREE = {"structures", "ops", "tokens", "layers", "reducers", "fusion", "schedules"}
 ALLOWED_IN_OPS = {"torch", "triton"}
 
 
@@ -142,7 +139,7 @@ def test_planted_violation_is_found(name: str, source: str, tmp_path: Path) -> N
         ("__init__.py", "from cropr_mm.hooks import AuxLossHook\nfrom .backbones import CroprViT"),
         ("ops/a.py", "import math\nimport torch.nn.functional as F\nfrom .b import gather"),
         ("ops/__init__.py", "from . import a\nfrom .a import gather\nfrom ..structures import T"),
-        ("hooks/a.py", "from mmdet.models import ViT\nfrom ..analysis import latency"),
+        ("hooks/a.py", "from mmdet.models import ViT\nfrom ..profiling import latency"),
         ("backbones/a.py", "from cropr_mm.ops import gather\nfrom ..registry import MODELS"),
     ],
 )

@@ -48,7 +48,7 @@ class Case(NamedTuple):
     kwargs: dict
 
     def build(self) -> TokenReducer:
-        given: dict = dict(num_slots=6) if self.cls.sized else {}
+        given: dict = dict(num_slots=6) if self.cls.fixed_slots else {}
         if self.cls is DToP:
             given["num_classes"] = 3
         return self.cls(embed_dim=C, **given, **self.kwargs)
@@ -270,7 +270,7 @@ def test_an_image_does_not_depend_on_its_batch(case: Case, num_keep: int) -> Non
             Signals(*(None if signal is None else signal[one] for signal in signals)),
         )
         assert torch.equal(alone.kept.index, together.kept.index[one])
-        # Products of another batch may round otherwise.
+        # Matmuls of another batch may round otherwise.
         torch.testing.assert_close(alone.kept.x, together.kept.x[one])
 
 

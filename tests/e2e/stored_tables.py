@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from cropr_mm.analysis.latency import MIN_ROUNDS
+from cropr_mm.profiling.latency import MIN_ROUNDS
 
 ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "benchmarks/results"

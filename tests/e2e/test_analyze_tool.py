@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 
 from cropr_mm.build import build_model
 from cropr_mm.datasets import DemoSettings, make_demo_data
-from cropr_mm.runner import load_config
+from cropr_mm.engine.config import load_config
 
 CONFIG = Path(__file__).parents[2] / "configs/demo/cropr_tiny_vit_digits_cls.py"
 Tool = Callable[..., str]

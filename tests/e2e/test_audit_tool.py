@@ -14,10 +14,11 @@ import torch
 from mmengine.config import Config
 from tiny_tasks import write_config, write_images
 
-from cropr_mm.analysis.recorder import PruningRecorder
 from cropr_mm.build import build_model
-from cropr_mm.preflight import SetupError
-from cropr_mm.runner import evaluate, load_config
+from cropr_mm.engine.config import load_config
+from cropr_mm.engine.evaluate import evaluate
+from cropr_mm.engine.preflight import SetupError
+from cropr_mm.inspection.recorder import PruningRecorder
 
 ROOT = Path(__file__).parents[2]
 HALF = dict(test_dataloader__dataset__pipeline__1__scale=(32, 32))

@@ -9,16 +9,16 @@ import pytest
 import torch
 import torch._inductor.config as inductor
 
-from cropr_mm.analysis import entries, side_by_side
-from cropr_mm.analysis.machine import git_commit
 from cropr_mm.build import build_model
-from cropr_mm.runner import load_config
+from cropr_mm.engine.config import load_config
+from cropr_mm.profiling import candidates, compare
+from cropr_mm.profiling.environment import git_commit
 
 ROOT = Path(__file__).parents[2]
 Tool = Callable[..., str]
 SEGMENTER = str(ROOT / "configs/demo/cropr_tiny_segmenter_digits.py")
 NO_MODEL = str(ROOT / "configs/_base_/runtime/default.py")
-CAMVID = ROOT / "configs/cropr_tiny_segmenter_camvid.py"
+CAMVID = ROOT / "configs/segmentation/cropr_tiny_segmenter_camvid.py"
 
 
 def test_two_encoders_at_two_batch_sizes(tool: Tool, tmp_path: Path) -> None:
@@ -105,7 +105,7 @@ def test_detections_are_those_of_the_checkpoint(tool: Tool, tmp_path: Path) -> N
 def test_a_batch_that_is_too_large_is_named_and_the_others_run(
     tool: Tool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real, file = side_by_side.time_side_by_side, tmp_path / "speed.json"
+    real, file = compare.time_side_by_side, tmp_path / "speed.json"
 
     def limited(entries: Any, batch: Any, **options: Any) -> Any:
         if len(batch) == 2:
@@ -114,7 +114,7 @@ def test_a_batch_that_is_too_large_is_named_and_the_others_run(
             raise RuntimeError("a defect")
         return real(entries, batch, **options)
 
-    monkeypatch.setattr(side_by_side, "time_side_by_side", limited)
+    monkeypatch.setattr(compare, "time_side_by_side", limited)
     args = (SEGMENTER, "--rounds", "1", "--json", file, "--batch-sizes")
     out = tool("benchmark.py", *args, "2", "1", "--plot", tmp_path / "a.png")
     assert "batch 2\ndid not run: CUDA out of memory. Tried to allocate 64 GiB\n" in out
@@ -132,7 +132,7 @@ def test_a_batch_that_cannot_even_be_made_is_named(
     def refuse(batch_size: int, *_: Any) -> None:
         raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried 9 bytes")
 
-    monkeypatch.setattr(entries, "random_images", refuse)
+    monkeypatch.setattr(candidates, "random_images", refuse)
     out = tool("benchmark.py", SEGMENTER, "--rounds", "1")
     assert "batch 1\ndid not run: DefaultCPUAllocator: can't allocate memory" in out
 

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 from mmengine.config import Config
 
-from cropr_mm.comparison.packs import PACKS
-from cropr_mm.comparison.runs import Run, execute, make_config
 from cropr_mm.datasets import DemoSettings, make_demo_data
+from experiments.benchmark_tasks import BENCHMARK_TASKS
+from experiments.runs import Run, execute, make_config
 
 
 @pytest.mark.slow
@@ -40,7 +40,7 @@ def test_interrupted_run_goes_on_and_a_finished_one_stays(tmp_path: Path) -> Non
 
 def config(run: Run, data: Path) -> Config:
     """The variant as it is compared, for two iterations on few images."""
-    cfg = make_config(run, replace(PACKS["digits"], finetune_iters=2), None)
+    cfg = make_config(run, replace(BENCHMARK_TASKS["digits"], finetune_iters=2), None)
     cfg.train_cfg.max_iters = 2
     cfg.default_hooks.checkpoint.update(interval=1, max_keep_ckpts=-1)
     cfg.default_hooks.logger.interval = 1

@@ -12,15 +12,17 @@ import pytest
 import torch
 from mmdet.datasets import CocoDataset
 from mmengine.config import Config, ConfigDict
+from shipped_configs import config_file
 from shrink_classifier import shrink_classifier, use_class_data
 from shrink_segmenter import shrink_segmenter, use_label_maps
 from torch import nn
 
-from cropr_mm.backbones.lookup import auxiliary_reducers, find_backbones
+from cropr_mm.backbones.find import auxiliary_reducers, find_backbones
 from cropr_mm.build import build_model
 from cropr_mm.datasets import DemoSettings, make_demo_data
+from cropr_mm.engine.config import load_config
+from cropr_mm.engine.train import train
 from cropr_mm.layers.arch import resolve_arch
-from cropr_mm.runner import load_config, train
 
 ROOT = Path(__file__).parents[2] / "configs"
 CONFIGS = sorted(
@@ -88,7 +90,7 @@ def test_boxes_that_a_crop_left_without_area_are_filtered(name: str) -> None:
 
 
 def test_coco_config_keeps_the_published_tokens() -> None:
-    cfg = Config.fromfile(ROOT / "cropr_eva02_cascade_coco.py")
+    cfg = Config.fromfile(config_file("cropr_eva02_cascade_coco"))
     backbone = build_on_meta(cfg).backbone
     assert backbone.num_keep() == {4: 6400, 7: 4096, 10: 2304, 13: 1024, 19: 256}
     assert sorted(backbone.global_block_indexes) == [2, 5, 8, 11, 14, 17, 20, 23]
@@ -103,7 +105,7 @@ def test_coco_config_keeps_the_published_tokens() -> None:
     ],
 )
 def test_1024_pixels_keep_whole_windows(name: str, expected: dict[int, int]) -> None:
-    backbone = build_on_meta(Config.fromfile(ROOT / f"cropr_{name}_coco.py")).backbone
+    backbone = build_on_meta(Config.fromfile(config_file(f"cropr_{name}_coco"))).backbone
     assert backbone.num_keep() == expected
     assert sorted(backbone.global_block_indexes) == [2, 5, 8, 11]
     assert backbone.tokens_per_block()[-1] == 64 * 64
@@ -117,8 +119,8 @@ def test_1024_pixels_keep_whole_windows(name: str, expected: dict[int, int]) -> 
 def test_other_pruners_differ_from_cropr_by_reducer_and_auxiliary_loss(
     name: str, method: str
 ) -> None:
-    cropr = Config.fromfile(ROOT / f"cropr_{name}.py")
-    other = Config.fromfile(ROOT / f"{method}_{name}.py")
+    cropr = Config.fromfile(config_file(f"cropr_{name}"))
+    other = Config.fromfile(config_file(f"{method}_{name}"))
     assert cropr.custom_hooks.pop().type == "cropr_mm.CroprAuxLossHook"
     for cfg in (cropr, other):
         del cfg.model.backbone["reducer"]
@@ -180,7 +182,7 @@ def metrics(cfg: Config) -> set[str]:
 
 
 def test_as_many_classes_as_lvis_train_and_validate(data: Path, tmp_path: Path) -> None:
-    cfg = load_config(str(ROOT / "cropr_eva02_cascade_coco.py"), str(tmp_path / "work"))
+    cfg = load_config(str(config_file("cropr_eva02_cascade_coco")), str(tmp_path / "work"))
     shrink_model(cfg.model)
     shrink_schedule(cfg)
     for loader in (cfg.train_dataloader, cfg.val_dataloader):

@@ -1,4 +1,4 @@
-"""The demo, with few iterations: what it writes, that it resumes, and that broken promises fail."""
+"""The demo, with few iterations: what it writes, that it resumes, that missed thresholds fail."""
 
 import json
 import runpy
@@ -14,8 +14,8 @@ import pytest
 from cropr_mm.datasets import DemoSettings, make_demo_data
 from cropr_mm.demo import TASKS
 from cropr_mm.demo import run as demo
-from cropr_mm.demo.report import judge
-from cropr_mm.runner import evaluate
+from cropr_mm.demo.report import check_thresholds
+from cropr_mm.engine.evaluate import evaluate
 
 ROOT = Path(__file__).parents[2]
 DET = TASKS["det"]
@@ -124,8 +124,8 @@ val_dataloader = test_dataloader = dict(batch_size=1, dataset=dict(data_root={st
     for title in (*task.metrics.values(), "tokens pruned", "encoder", "model"):
         assert title in text
     record = json.loads((work_dir / "demo.json").read_text())
-    assert record["metrics"]["pruned"] >= task.promises["pruned"]
-    assert record["broken"] == [name for name in task.promises if name != "pruned"]
+    assert record["metrics"]["pruned"] >= task.thresholds["pruned"]
+    assert record["broken"] == [name for name in task.thresholds if name != "pruned"]
     pictures = sorted((work_dir / "vis").glob("*.png"))
     assert len(pictures) == 3
     image = cv2.imread(str(pictures[0]))
@@ -134,7 +134,7 @@ val_dataloader = test_dataloader = dict(batch_size=1, dataset=dict(data_root={st
 
 
 def test_an_evaluator_without_metrics_breaks_both_promises_of_precision() -> None:
-    result, broken = judge(DET, {}, [256, 24, 256])
+    result, broken = check_thresholds(DET, {}, [256, 24, 256])
     assert list(result) == [*DET.metrics, "pruned"]
     assert result["pruned"] == 1 - 24 / 256
     assert sum(result.values()) == result["pruned"]
@@ -143,10 +143,12 @@ def test_an_evaluator_without_metrics_breaks_both_promises_of_precision() -> Non
 
 def test_each_promise_is_judged() -> None:
     kept = dict.fromkeys(BOTH_AP, 0.5)
-    assert judge(DET, kept, [100, 15])[1] == []
-    assert judge(DET, kept, [100, 16])[1] == ["pruned"]
-    assert judge(DET, {**kept, "coco/segm_mAP_50": 0.49}, [100, 15])[1] == ["coco/segm_mAP_50"]
-    assert judge(DET, {**kept, "coco/bbox_mAP_50": float("nan")}, [100, 15])[1] == [
+    assert check_thresholds(DET, kept, [100, 15])[1] == []
+    assert check_thresholds(DET, kept, [100, 16])[1] == ["pruned"]
+    assert check_thresholds(DET, {**kept, "coco/segm_mAP_50": 0.49}, [100, 15])[1] == [
+        "coco/segm_mAP_50"
+    ]
+    assert check_thresholds(DET, {**kept, "coco/bbox_mAP_50": float("nan")}, [100, 15])[1] == [
         "coco/bbox_mAP_50"
     ]
 

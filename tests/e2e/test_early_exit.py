@@ -11,9 +11,10 @@ from mmengine.config import Config
 from tiny_tasks import write_config, write_images
 
 from cropr_mm.build import build_model
-from cropr_mm.deploy import deploy_checkpoint
+from cropr_mm.engine.config import load_config
+from cropr_mm.engine.train import train
+from cropr_mm.export.deploy import deploy_checkpoint
 from cropr_mm.reducers import DToP
-from cropr_mm.runner import load_config, train
 from cropr_mm.structures import Reduction
 
 

@@ -11,8 +11,9 @@ from mmengine.dataset import pseudo_collate
 from mmengine.registry import DATASETS
 
 from cropr_mm.datasets import DemoSettings, make_demo_data
-from cropr_mm.deploy import deploy_checkpoint
-from cropr_mm.runner import load_config, train
+from cropr_mm.engine.config import load_config
+from cropr_mm.engine.train import train
+from cropr_mm.export.deploy import deploy_checkpoint
 
 CONFIG = str(Path(__file__).parents[2] / "configs/demo/cropr_tiny_cascade_digits.py")
 

@@ -41,7 +41,7 @@ def test_a_detector_and_its_dense_twin(run: Callable[..., str], tmp_path: Path) 
 
 def test_steps_over_batch_sizes(run: Callable[..., str], tmp_path: Path) -> None:
     file = tmp_path / "step.json"
-    config = ROOT / "configs/cropr_tiny_segmenter_camvid.py"
+    config = ROOT / "configs/segmentation/cropr_tiny_segmenter_camvid.py"
     out = run("step", config, "--batch-sizes", 1, 4, "--dtype", "fp32", "--json", file)
     rows = rows_of(file)
     assert [row["batch"] for row in rows] == [1, 1, 4, 4]
@@ -74,8 +74,9 @@ def test_sizes_beside_the_analytic_model(run: Callable[..., str], tmp_path: Path
             "the analytic model has one precision: expected fp32, bf16 or fp16",
         ),
         (
-            ("model", "configs/cropr_vitb_cub.py"),
-            "expected a detector of mmdet, got configs/cropr_vitb_cub.py; see the command step",
+            ("model", "configs/classification/cropr_vitb_cub.py"),
+            "expected a detector of mmdet, got configs/classification/cropr_vitb_cub.py; see the "
+            "command step",
         ),
     ],
 )

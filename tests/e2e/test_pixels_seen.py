@@ -11,12 +11,12 @@ import pytest
 import torch
 from mmengine.registry import MODELS, init_default_scope
 
-from cropr_mm.comparison.packs import PACKS
-from cropr_mm.comparison.runs import ROOT, Run, make_config
-from cropr_mm.comparison.seen import PixelsSeen, pixels_seen
-from cropr_mm.comparison.stored import failures
 from cropr_mm.datasets import DemoSettings, make_demo_data
-from cropr_mm.preflight import SetupError
+from cropr_mm.engine.preflight import SetupError
+from experiments.benchmark_tasks import BENCHMARK_TASKS
+from experiments.pixels_seen import PixelsSeen, pixels_seen
+from experiments.runs import ROOT, Run, make_config
+from experiments.stored_runs import failures
 
 Tool = Callable[..., str]
 
@@ -28,7 +28,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     make_demo_data(folder / "data", DemoSettings(num_train=2, num_val=3))
     for name in ("cropr", "variance", "tome"):
         run = Run("digits_seg", 0, name, folder / f"digits_seg/seed0/{name}")
-        cfg: Any = make_config(run, PACKS["digits_seg"], None)
+        cfg: Any = make_config(run, BENCHMARK_TASKS["digits_seg"], None)
         init_default_scope("mmseg")
         cfg.test_dataloader.dataset.data_root = str(folder / "data")
         cfg.test_dataloader.batch_size = 2

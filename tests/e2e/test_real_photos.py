@@ -7,8 +7,11 @@ from pathlib import Path
 
 import pytest
 from mmengine.config import Config
+from shipped_configs import config_file
 
-from cropr_mm.runner import evaluate, load_config, train
+from cropr_mm.engine.config import load_config
+from cropr_mm.engine.evaluate import evaluate
+from cropr_mm.engine.train import train
 
 ROOT = Path(__file__).parents[2]
 PHOTOS = Path(os.environ.get("CROPR_DATA_ROOT", "")) / "coco_person_mini"
@@ -41,7 +44,7 @@ def test_trains_and_tests(method: str, tmp_path: Path) -> None:
 
 def shortened(method: str, work_dir: Path) -> Config:
     """The config as it is, with two iterations of two photos and few photos to test."""
-    path = ROOT / f"configs/{method}_tiny_cascade_coco_person.py"
+    path = config_file(f"{method}_tiny_cascade_coco_person")
     cfg = load_config(str(path), str(work_dir))
     assert Path(cfg.train_dataloader.dataset.data_root) == PHOTOS
     cfg.train_cfg.max_iters = 2

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from cropr_mm.comparison.report import format_tables
+from experiments.report import format_tables
 
 ROOT = Path(__file__).parents[2]
 

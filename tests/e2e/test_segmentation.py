@@ -1,6 +1,5 @@
 """Semantic segmentation with mmseg: its inference modes with pruning, head and one-shot test."""
 
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,22 +8,22 @@ import torch.nn.functional as F
 from mmengine.config import Config
 from mmengine.registry import MODELS, init_default_scope
 from mmengine.structures import PixelData
+from shipped_configs import config_file
 from torch import Tensor, nn
 
 from cropr_mm.build import build_model
-from cropr_mm.hooks.aux_loss import AuxiliaryListener
+from cropr_mm.hooks.aux_loss_hook import AuxiliaryListener
 from cropr_mm.targets import PatchLabelTarget
 
 pytest.importorskip("mmseg.models")
 from mmseg.structures import SegDataSample
 
-CONFIGS = Path(__file__).parents[2] / "configs"
 NUM_CLASSES = 5
 
 
 def segmenter(test_cfg: dict | None = None, **changes: Any) -> nn.Module:
     """The shipped linear Segmenter on a small encoder of 64 pixels and 8-pixel patches."""
-    cfg = Config.fromfile(CONFIGS / "cropr_eva02_segmenter_ade20k.py").model
+    cfg = Config.fromfile(config_file("cropr_eva02_segmenter_ade20k")).model
     cfg.backbone.update(
         arch=dict(embed_dim=16, depth=5, num_heads=2, rope="eva"), img_size=64, patch_size=8
     )
@@ -168,7 +167,7 @@ def test_mask_of_another_size_than_its_image_is_named() -> None:
 
 
 def test_camvid_config_prunes_most_tokens() -> None:
-    backbone = build_model(Config.fromfile(CONFIGS / "cropr_tiny_segmenter_camvid.py"), "meta")
+    backbone = build_model(Config.fromfile(config_file("cropr_tiny_segmenter_camvid")), "meta")
     counts = backbone.backbone.tokens_per_block()
     assert counts[0] == counts[-1] == 300
     assert 1 - counts[-2] / 300 == pytest.approx(0.86, abs=0.01)

@@ -10,11 +10,11 @@ import pytest
 import torch
 from mmengine.registry import MODELS, init_default_scope
 
-from cropr_mm.comparison.agreement import feature_agreement
-from cropr_mm.comparison.packs import PACKS
-from cropr_mm.comparison.runs import PRETRAINING, ROOT, Run, make_config
-from cropr_mm.comparison.speed import encoder_speed
 from cropr_mm.datasets import DemoSettings, make_demo_data
+from experiments.benchmark_tasks import BENCHMARK_TASKS
+from experiments.encoder_speed import encoder_speed
+from experiments.feature_agreement import feature_agreement
+from experiments.runs import PRETRAINING, ROOT, Run, make_config
 
 pytestmark = pytest.mark.slow
 
@@ -28,7 +28,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     init_default_scope("mmdet")
     for name in (PRETRAINING, "random"):
         run = Run("digits", 0, name, folder / f"digits/seed0/{name}")
-        cfg = make_config(run, PACKS["digits"], None)
+        cfg = make_config(run, BENCHMARK_TASKS["digits"], None)
         cfg.test_dataloader.dataset.data_root = str(data)
         cfg.test_evaluator.ann_file = str(data / "annotations/instances_val.json")
         cfg.test_dataloader.batch_size = 2
@@ -49,7 +49,9 @@ def dense(folder: Path) -> Run:
 
 def test_features_agree_fully_where_nothing_is_pruned(folder: Path) -> None:
     nothing = dict(schedule=dict(type="cropr_mm.ExplicitTokens", num_keep={2: 256}))
-    distances = feature_agreement(dense(folder), PACKS["digits"], {"none": nothing, "pruned": {}})
+    distances = feature_agreement(
+        dense(folder), BENCHMARK_TASKS["digits"], {"none": nothing, "pruned": {}}
+    )
     assert distances["none"].shape == (3,)
     assert distances["none"] == pytest.approx(np.zeros(3), abs=1e-9)
     assert (distances["pruned"] > 1e-5).all()

@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 import pytest
 from stored_tables import ROOT, interval, measured, of_floor, record, rows_below, studied, table
 
-from cropr_mm.analysis.latency import Latencies
+from cropr_mm.profiling.latency import Latencies
 
 T = TypeVar("T")
 EAGER = "cropr_eva02_segmenter_ade20k"

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 import torch
 
-from cropr_mm.analysis import side_by_side
-from cropr_mm.analysis.machine import git_commit
 from cropr_mm.layers.arch import ARCHS, Arch
+from cropr_mm.profiling import compare
+from cropr_mm.profiling.environment import git_commit
 
 ROOT = Path(__file__).parents[2]
 SCRIPT = ROOT / "benchmarks/throughput.py"
@@ -137,7 +137,7 @@ def test_compiled_forms_take_turns_with_eager_ones(
 def test_a_group_that_the_machine_is_too_small_for_is_named_and_the_others_run(
     throughput: Callable[..., str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = side_by_side.time_side_by_side
+    real = compare.time_side_by_side
 
     def limited(entries: Any, batch: Any, **options: Any) -> Any:
         if len(batch) == 2:
@@ -146,7 +146,7 @@ def test_a_group_that_the_machine_is_too_small_for_is_named_and_the_others_run(
             raise RuntimeError("a defect")
         return real(entries, batch, **options)
 
-    monkeypatch.setattr(side_by_side, "time_side_by_side", limited)
+    monkeypatch.setattr(compare, "time_side_by_side", limited)
     file = tmp_path / "a.json"
     args = ("curve", *TINY, "64", "--rounds", "1", "--json", file, "--batch-sizes")
     out = throughput(*args, "2", "1", "--plot", tmp_path / "a.png")
@@ -165,14 +165,14 @@ def test_a_group_that_the_machine_is_too_small_for_is_named_and_the_others_run(
 def test_rows_without_a_kernel_are_named_and_the_others_run(
     throughput: Callable[..., str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = side_by_side.Entry.run
+    real = compare.Entry.run
 
-    def limited(entry: side_by_side.Entry, batch: Any) -> object:
+    def limited(entry: compare.Entry, batch: Any) -> object:
         if entry.mode.dtype == "fp32":
             raise RuntimeError("No available kernel. Aborting execution.")
         return real(entry, batch)
 
-    monkeypatch.setattr(side_by_side.Entry, "run", limited)
+    monkeypatch.setattr(compare.Entry, "run", limited)
     file = tmp_path / "a.json"
     args = ("precision", *TINY, "64", "--rounds", "1", "--sdpa", "auto", "--json", file)
     out = throughput(*args, "--dtype", "fp32", "bf16")

@@ -17,7 +17,7 @@ from mmengine.registry import MODELS, init_default_scope
 from tiny_tasks import write_config
 from torch import nn
 
-from cropr_mm.options import enable_amp
+from cropr_mm.engine.options import enable_amp
 
 ROOT = Path(__file__).parents[2]
 
@@ -327,7 +327,7 @@ def test_bad_arguments_are_named(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     config = str(write_config(root, "det"))
-    monkeypatch.setattr("cropr_mm.options.get_device", lambda: "cpu")
+    monkeypatch.setattr("cropr_mm.engine.options.get_device", lambda: "cpu")
     with pytest.raises(SystemExit, match=re.escape(message)):
         tool(*(config if arg == "CONFIG" else arg for arg in args))
 
@@ -365,7 +365,7 @@ def test_mask_head_without_masks_is_named_before_training(
 ) -> None:
     config = root / "masks.py"
     data = dict(data_root=str(root), ann_file="det.json", data_prefix=dict(img="det/"))
-    cfg = Config.fromfile(ROOT / "configs/unpruned_tiny_cascade_coco_person.py")
+    cfg = Config.fromfile(ROOT / "configs/detection/unpruned_tiny_cascade_coco_person.py")
     cfg.train_dataloader.dataset.update(**data, metainfo=dict(classes=("disc", "box")))
     cfg.dump(config)
     with pytest.raises(SystemExit, match=r"but 4 of 4 annotations in .*det\.json have no segment"):
@@ -373,7 +373,7 @@ def test_mask_head_without_masks_is_named_before_training(
 
 
 def test_mixed_precision_keeps_the_clip_groups(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("cropr_mm.options.get_device", lambda: "cuda")
+    monkeypatch.setattr("cropr_mm.engine.options.get_device", lambda: "cuda")
     for kind, expected in (
         ("cropr_mm.CroprOptimWrapper", "cropr_mm.CroprAmpOptimWrapper"),
         ("OptimWrapper", "AmpOptimWrapper"),

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from cropr_mm.build import build_model
 from cropr_mm.datasets import DemoSettings, make_demo_data
-from cropr_mm.runner import load_config
+from cropr_mm.engine.config import load_config
 from cropr_mm.visualization.trained import load_trained
 
 CONFIGS = Path(__file__).parents[2] / "configs/demo"

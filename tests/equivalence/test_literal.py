@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from cropr_mm import CroprViT
-from cropr_mm.analysis.yardsticks import YARDSTICKS, LiteralCropr, TimmTwin, random_twin
 from cropr_mm.layers.arch import ARCHS
+from cropr_mm.profiling.baselines import BASELINES, PublishedStep, TimmTwin, random_twin
 
 TOLERANCE = 1e-5
 NAMES = [
@@ -48,14 +48,14 @@ def relative_error(yardstick: torch.nn.Module, model: CroprViT) -> float:
 @pytest.mark.parametrize("name", NAMES)
 def test_with_fusion_every_token_is_that_of_the_published_step(name: str) -> None:
     model = encoder(name)
-    assert relative_error(LiteralCropr(model, name), model) < TOLERANCE
+    assert relative_error(PublishedStep(model, name), model) < TOLERANCE
 
 
 @torch.no_grad()
 def test_without_fusion_the_class_token_is_that_of_the_published_step() -> None:
     model = encoder(NAMES[0], fusion=None, out_type="cls_token")
     img = torch.randn(2, 3, *model.img_size)
-    tokens = LiteralCropr(model, NAMES[0]).eval()(img)
+    tokens = PublishedStep(model, NAMES[0]).eval()(img)
     assert tokens.shape[1] == 1 + min(model.num_keep().values())
     torch.testing.assert_close(tokens[:, 0], model(img)[0], rtol=1e-4, atol=1e-5)
 
@@ -114,7 +114,7 @@ def test_what_has_no_yardstick_is_named(
 ) -> None:
     model = encoder(NAMES[0], **changes)
     with pytest.raises(ValueError, match=message):
-        YARDSTICKS[yardstick](model, NAMES[0])
+        BASELINES[yardstick](model, NAMES[0])
 
 
 def test_an_unnamed_architecture_has_no_yardstick_of_timm() -> None:

@@ -14,13 +14,13 @@ from timm.models.pvt_v2 import PyramidVisionTransformerV2
 from torch import Tensor, nn
 
 from cropr_mm import CroprPVT
-from cropr_mm.backbones.lookup import auxiliary_reducers, find_backbones, find_vits
+from cropr_mm.backbones.find import auxiliary_reducers, find_backbones, find_vits
 from cropr_mm.backbones.pvt_block import attend, feed
 from cropr_mm.checkpoints import CheckpointError, load_pvt
-from cropr_mm.ops.gather import take_tokens
 from cropr_mm.optim.clip_groups import auxiliary_parameters
 from cropr_mm.reducers import KeepDecision
 from cropr_mm.structures import Reduction, Tokens
+from cropr_mm.tokens.gather import take_tokens
 
 SIZE = (96, 128)
 DIMENSIONS: dict[str, Any] = dict(

@@ -15,17 +15,17 @@ from pycocotools.cocoeval import COCOeval
 from torch import nn
 
 from cropr_mm import CroprViT
-from cropr_mm.analysis.audit import (
+from cropr_mm.hooks import PruneAuditHook
+from cropr_mm.inspection.audit.ground_truth import check_meta_keys, objects_of, records_of, view_of
+from cropr_mm.inspection.audit.lost_objects import (
     ImageAudit,
     Objects,
     View,
     audit_image,
     seen_by_block,
-    summarise_audit,
+    summarize_audit,
 )
-from cropr_mm.analysis.audit_report import format_audit, plot_audit, sized_precision
-from cropr_mm.analysis.ground_truth import check_meta_keys, objects_of, records_of, view_of
-from cropr_mm.hooks import PruneAuditHook
+from cropr_mm.inspection.audit.report import format_audit, plot_audit, sized_precision
 
 # An image of 60 x 40 pixels, halved to 30 x 20 and padded to 32 x 24: 4 x 3 patches of 8 pixels.
 SCALE, RESIZED = (0.5, 0.5), (20, 30)
@@ -99,7 +99,7 @@ def test_a_box_without_area_in_its_image_counts_nowhere_but_is_told() -> None:
     three = Objects(boxes, np.array([0, 0, 1]), np.array([384.0, 384, 384]))
     audit = audit_image(seen(), three, View(SCALE, RESIZED, (False, False), 8))
     assert np.isnan(audit.box_shares).all(1).tolist() == [False, True, True]
-    summary = summarise_audit([audit], ("cat", "dog"))
+    summary = summarize_audit([audit], ("cat", "dog"))
     assert (summary["all"]["boxes"], summary["all"]["boxes_left_out"]) == (1, 2)
     assert summary["all"]["boxes_lost"] == [0, 0, 1], "of the one that has an area"
     assert summary["class"]["dog"]["boxes_lost"] is None
@@ -108,7 +108,7 @@ def test_a_box_without_area_in_its_image_counts_nowhere_but_is_told() -> None:
     assert "left out" not in format_audit(record())
     nothing = ImageAudit(*(field[1:] for field in audit[:-1]), audit.patches)
     with pytest.raises(ValueError, match=r"boxes with an area inside their image .* none in 1"):
-        summarise_audit([nothing], ("cat", "dog"))
+        summarize_audit([nothing], ("cat", "dog"))
 
 
 def test_an_image_larger_than_the_grid_is_refused() -> None:
@@ -156,7 +156,7 @@ def three_objects() -> list[ImageAudit]:
 
 
 def test_groups_by_size_and_class() -> None:
-    summary = summarise_audit(three_objects(), ("cat", "dog", "bird"))
+    summary = summarize_audit(three_objects(), ("cat", "dog", "bird"))
     assert summary["size"]["small"] == dict(
         boxes=1,
         boxes_left_out=0,
@@ -183,8 +183,8 @@ def test_images_without_objects_are_named() -> None:
     audit = audit_image(seen(), nothing, View(SCALE, RESIZED, (False, False), 8))
     assert audit.box_shares.shape == (0, 3)
     with pytest.raises(ValueError, match="none in 2 images"):
-        summarise_audit([audit, audit], ("cat",))
-    assert summarise_audit([audit, *_of_three_blocks()], ("cat", "dog"))["all"]["boxes"] == 1
+        summarize_audit([audit, audit], ("cat",))
+    assert summarize_audit([audit, *_of_three_blocks()], ("cat", "dog"))["all"]["boxes"] == 1
 
 
 def _of_three_blocks() -> list[ImageAudit]:
@@ -195,7 +195,7 @@ def test_size_groups_are_those_of_coco() -> None:
     areas = np.array([1.0, 32**2 - 1, 32**2, 96**2 - 1, 96**2, 96**2 + 1])
     shares, ones = np.ones((6, 1)), np.ones(6, int)
     image = ImageAudit(ones - 1, areas, shares, shares, ones, np.ones((1, 1), int))
-    summary = summarise_audit([image], ("cat",))
+    summary = summarize_audit([image], ("cat",))
     groups = COCOeval(iouType="bbox").params
     for label, (least, most) in zip(groups.areaRngLbl[1:], groups.areaRng[1:], strict=True):
         members = ((areas >= least) & (areas <= most)).sum()  # as COCOeval.evaluateImg has it
@@ -309,7 +309,7 @@ def record() -> dict[str, Any]:
         images=2,
         sizes_from="area of the annotation",
         ap=sized_precision(metrics),
-        audit=summarise_audit(three_objects(), ("cat", "dog")),
+        audit=summarize_audit(three_objects(), ("cat", "dog")),
     )
 
 

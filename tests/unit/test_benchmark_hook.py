@@ -14,9 +14,9 @@ from mmengine.model import BaseModel
 from torch.utils.data import DataLoader
 
 from cropr_mm import CroprViT
-from cropr_mm.analysis.benchmark import benchmark_model, format_benchmark
-from cropr_mm.analysis.complexity import encoder_cost, meta_twin
 from cropr_mm.hooks import CroprBenchmarkHook
+from cropr_mm.profiling.dense_vs_pruned import benchmark_model, format_benchmark
+from cropr_mm.profiling.macs import encoder_cost, meta_twin
 
 
 class Model(BaseModel):

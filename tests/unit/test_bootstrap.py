@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from cropr_mm.analysis.bootstrap import draw_images, paired_interval
+from experiments.bootstrap import draw_images, paired_interval
 
 
 def resample(scores: np.ndarray, samples: int = 4000) -> np.ndarray:

@@ -10,7 +10,7 @@ import torch
 
 def test_images_are_drawn_in_their_own_colours() -> None:
     pytest.importorskip("mmpretrain")
-    from cropr_mm.hooks.class_visualization import ClassVisualizationHook
+    from cropr_mm.hooks.class_visualization_hook import ClassVisualizationHook
 
     drawn: list[np.ndarray] = []
 

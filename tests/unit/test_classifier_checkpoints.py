@@ -11,8 +11,8 @@ from mmengine.registry import MODELS, init_default_scope
 from timm.layers import resample_abs_pos_embed
 from torch import Tensor, nn
 
-from cropr_mm.convert import convert_checkpoint
-from cropr_mm.preflight import check_encoder
+from cropr_mm.engine.convert import convert_checkpoint
+from cropr_mm.engine.preflight import check_encoder
 from cropr_mm.reducers import Cropr
 
 pytest.importorskip("mmpretrain")

@@ -12,25 +12,26 @@ from mmengine.registry import MODELS, init_default_scope
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from cropr_mm.comparison import compare, runs
-from cropr_mm.comparison.detection import DetectionScores
-from cropr_mm.comparison.packs import PACKS
-from cropr_mm.comparison.report import format_tables
-from cropr_mm.comparison.runs import PRETRAINING, Run, drops_tokens, execute, make_config
-from cropr_mm.comparison.variants import DEFAULT_VARIANTS, VARIANTS, family, same_rate
-from cropr_mm.hooks.curriculum import ramp
-from cropr_mm.preflight import SetupError
+from cropr_mm.engine.preflight import SetupError
+from cropr_mm.hooks.curriculum_hook import ramp
 from cropr_mm.reducers import RandomPruner, ToMe
 from cropr_mm.registry import MODELS as CROPR_MODELS
+from experiments import compare, runs
+from experiments.benchmark_tasks import BENCHMARK_TASKS
+from experiments.detection_scores import DetectionScores
+from experiments.report import format_tables
+from experiments.runs import PRETRAINING, Run, drops_tokens, execute, make_config
+from experiments.variants import DEFAULT_VARIANTS, VARIANTS, family, same_rate
 
 START = Path("dense.pth")
 
 
-@pytest.mark.parametrize("pack", PACKS)
+@pytest.mark.parametrize("pack", BENCHMARK_TASKS)
 def test_variants_differ_in_pruning_alone(pack: str, tmp_path: Path) -> None:
     names = [name for name in VARIANTS if not name.startswith("dtop")]  # their head is another one
     configs = {
-        name: make_config(Run(pack, 0, name, tmp_path), PACKS[pack], START) for name in names
+        name: make_config(Run(pack, 0, name, tmp_path), BENCHMARK_TASKS[pack], START)
+        for name in names
     }
     for cfg in configs.values():
         for key in ("reducer", "schedule", "fusion", "survivor_order", "window_rope"):
@@ -43,7 +44,7 @@ def test_variants_differ_in_pruning_alone(pack: str, tmp_path: Path) -> None:
 
 def test_only_learned_pruners_have_the_auxiliary_hook(tmp_path: Path) -> None:
     for name in DEFAULT_VARIANTS:
-        cfg = make_config(Run("digits", 0, name, tmp_path), PACKS["digits"], START)
+        cfg = make_config(Run("digits", 0, name, tmp_path), BENCHMARK_TASKS["digits"], START)
         assert bool(cfg.custom_hooks) == name.startswith("cropr")
         assert ("reducer" in cfg.model.backbone) == (name != "dense")
 
@@ -55,7 +56,7 @@ def test_a_rate_prunes_about_that_share_by_the_same_number_a_block(
     """256 tokens in 6 steps, of which 30, 86 and 90 % are 77, 220 and 230."""
     for name in ("cropr", "random"):
         run = Run("digits_seg", 0, f"{name}@{percent}", tmp_path)
-        cfg = make_config(run, PACKS["digits_seg"], START)
+        cfg = make_config(run, BENCHMARK_TASKS["digits_seg"], START)
         init_default_scope("mmseg")
         encoder = MODELS.build(cfg.model.backbone)
         assert 256 - min(encoder.tokens_per_block()) == pruned
@@ -64,12 +65,16 @@ def test_a_rate_prunes_about_that_share_by_the_same_number_a_block(
 
 def test_a_rate_may_leave_at_once(tmp_path: Path) -> None:
     for name in ("cropr@87b2", "random@87b2"):
-        cfg = make_config(Run("digits_seg", 0, name, tmp_path), PACKS["digits_seg"], START)
+        cfg = make_config(
+            Run("digits_seg", 0, name, tmp_path), BENCHMARK_TASKS["digits_seg"], START
+        )
         init_default_scope("mmseg")
         encoder = MODELS.build(cfg.model.backbone)
         assert encoder.tokens_per_block() == [256, 256, *[33] * 5, 256]
     with pytest.raises(SetupError, match="a step after one of blocks 1 to 6, got 7"):
-        make_config(Run("digits_seg", 0, "cropr@87b7", tmp_path), PACKS["digits_seg"], START)
+        make_config(
+            Run("digits_seg", 0, "cropr@87b7", tmp_path), BENCHMARK_TASKS["digits_seg"], START
+        )
 
 
 def test_pruners_are_compared_at_the_same_rate() -> None:
@@ -86,29 +91,29 @@ def test_small_packs_have_smaller_pictures_and_nothing_else(
 ) -> None:
     name = f"{pack}_small"
     run = Run(name, 0, "cropr", tmp_path)
-    cfg = make_config(run, PACKS[name], START)
+    cfg = make_config(run, BENCHMARK_TASKS[name], START)
     init_default_scope(cfg.default_scope)
     backbone = MODELS.build(cfg.model.backbone)
     assert backbone.img_size == size
     patches = size[0] * size[1] // 256
     assert min(backbone.num_keep().values()) == pytest.approx(0.14 * patches, abs=4)
-    native = make_config(Run(pack, 0, "cropr@86", tmp_path), PACKS[pack], START)
+    native = make_config(Run(pack, 0, "cropr@86", tmp_path), BENCHMARK_TASKS[pack], START)
     for one in (cfg, native):
         one.test_evaluator = one.model.backbone.schedule = None
     text = cfg.pretty_text
-    for key, value in PACKS[name].overrides.items():
+    for key, value in BENCHMARK_TASKS[name].overrides.items():
         old = native
         for part in key.split("."):
             old = old[int(part)] if part.isdigit() else old[part]
         assert tuple(old) != value
-    native.merge_from_dict(PACKS[name].overrides)
+    native.merge_from_dict(BENCHMARK_TASKS[name].overrides)
     assert native.pretty_text == text
 
 
 def test_digits_among_strokes_differ_in_their_pictures_alone(tmp_path: Path) -> None:
     texts = []
     for name in ("digits_seg", "digits_strokes"):
-        pack = PACKS[name]
+        pack = BENCHMARK_TASKS[name]
         cfg = make_config(Run(name, 0, "cropr", tmp_path), pack, START)
         (folder,) = pack.demo_data
         for loader in (cfg.train_dataloader, cfg.test_dataloader):
@@ -116,14 +121,16 @@ def test_digits_among_strokes_differ_in_their_pictures_alone(tmp_path: Path) -> 
             loader.dataset.data_root = None
         texts.append(cfg.pretty_text)
     assert texts[0] == texts[1]
-    (plain,), (strokes,) = (PACKS[n].demo_data.values() for n in ("digits_seg", "digits_strokes"))
+    (plain,), (strokes,) = (
+        BENCHMARK_TASKS[n].demo_data.values() for n in ("digits_seg", "digits_strokes")
+    )
     assert strokes == replace(plain, stroke_contrast=180.0)
 
 
 @pytest.mark.parametrize("name", ["attn_topk", "evit", "etps", "ats"])
 def test_attention_is_that_of_the_class_token_where_there_is_one(name: str, tmp_path: Path) -> None:
     for pack, signal in (("trashnet", None), ("digits_seg", "column_mean")):
-        cfg = make_config(Run(pack, 0, name, tmp_path), PACKS[pack], START)
+        cfg = make_config(Run(pack, 0, name, tmp_path), BENCHMARK_TASKS[pack], START)
         assert cfg.model.backbone.reducer.get("signal") == signal
         init_default_scope(cfg.default_scope)
         reducer = next(iter(MODELS.build(cfg.model.backbone).reducers.values()))
@@ -135,11 +142,13 @@ def test_every_variant_of_a_segmenter_trains_under_its_curriculum(
     name: str, tmp_path: Path
 ) -> None:
     """Passes of the encoder in the first iteration, in the middle of the rise and behind it."""
-    cfg = make_config(Run("camvid_small", 0, name, tmp_path), PACKS["camvid_small"], START)
+    cfg = make_config(
+        Run("camvid_small", 0, name, tmp_path), BENCHMARK_TASKS["camvid_small"], START
+    )
     init_default_scope(cfg.default_scope)
     encoder = MODELS.build(cfg.model.backbone).train()
     for reducer in encoder.reducers.values():
-        if reducer.teaching:
+        if reducer.needs_aux_loss:
             reducer.auxiliary.register_forward_hook(lambda *_: None)  # CroprAuxLossHook's part
     hooks = [hook for hook in cfg.custom_hooks if hook.type == "cropr_mm.CroprCurriculumHook"]
     for iteration in (0, 75, 299) if hooks else (0,):
@@ -166,9 +175,9 @@ TARGETS = dict(
 def test_every_method_builds_at_the_rate_of_the_pack(pack: str, name: str, tmp_path: Path) -> None:
     if name.startswith("dtop") and pack == "trashnet":
         with pytest.raises(SetupError, match="expected dtop with a pack of segmentation"):
-            make_config(Run(pack, 0, name, tmp_path), PACKS[pack], START)
+            make_config(Run(pack, 0, name, tmp_path), BENCHMARK_TASKS[pack], START)
         return
-    cfg = make_config(Run(pack, 0, name, tmp_path), PACKS[pack], START)
+    cfg = make_config(Run(pack, 0, name, tmp_path), BENCHMARK_TASKS[pack], START)
     init_default_scope(cfg.default_scope)
     backbone = MODELS.build(cfg.model.backbone)
     patches = backbone.grid[0] * backbone.grid[1]
@@ -181,7 +190,7 @@ def test_every_method_builds_at_the_rate_of_the_pack(pack: str, name: str, tmp_p
 
 
 def test_an_exit_head_learns_the_cells_of_the_encoder(tmp_path: Path) -> None:
-    cfg = make_config(Run("digits_seg", 0, "dtop", tmp_path), PACKS["digits_seg"], START)
+    cfg = make_config(Run("digits_seg", 0, "dtop", tmp_path), BENCHMARK_TASKS["digits_seg"], START)
     assert cfg.model.decode_head.type == "cropr_mm.EarlyExitHead"
     assert cfg.model.decode_head.in_index == 0
     assert tuple(cfg.custom_hooks[-1].target.grid) == (16, 16)
@@ -193,7 +202,7 @@ def test_an_exit_head_learns_the_cells_of_the_encoder(tmp_path: Path) -> None:
 )
 def test_fusions_differ_in_nothing_else(name: str, tmp_path: Path) -> None:
     cfg, plain = (
-        make_config(Run("digits_seg", 0, n, tmp_path), PACKS["digits_seg"], START)
+        make_config(Run("digits_seg", 0, n, tmp_path), BENCHMARK_TASKS["digits_seg"], START)
         for n in (name, "cropr")
     )
     assert cfg.model.backbone.pop("fusion") != plain.model.backbone.pop("fusion")
@@ -202,11 +211,13 @@ def test_fusions_differ_in_nothing_else(name: str, tmp_path: Path) -> None:
 
 def test_rates_below_a_token_a_block_are_refused(tmp_path: Path) -> None:
     with pytest.raises(SetupError, match=r"1 % of 256 tokens are less than one token a block"):
-        make_config(Run("digits_seg", 0, "random@1", tmp_path), PACKS["digits_seg"], START)
+        make_config(
+            Run("digits_seg", 0, "random@1", tmp_path), BENCHMARK_TASKS["digits_seg"], START
+        )
 
 
 def test_pretraining_starts_from_random_weights_and_lasts_its_own_time(tmp_path: Path) -> None:
-    pack = replace(PACKS["digits"], pretrain_iters=70, finetune_iters=50)
+    pack = replace(BENCHMARK_TASKS["digits"], pretrain_iters=70, finetune_iters=50)
     cold = make_config(Run("digits", 3, PRETRAINING, tmp_path), pack, None)
     warm = make_config(Run("digits", 3, "dense", tmp_path), pack, START)
     assert cold.load_from is None
@@ -423,7 +434,7 @@ def test_a_method_of_ones_own_is_compared_by_its_class_name(tmp_path: Path) -> N
     try:
         for name, fused in (("Own", True), ("OwnMerger", False)):
             run = Run("digits_seg", 0, f"{name}@50", tmp_path, ("own_module",))
-            cfg = make_config(run, PACKS["digits_seg"], START)
+            cfg = make_config(run, BENCHMARK_TASKS["digits_seg"], START)
             assert cfg.custom_imports.imports == ["own_module"]
             assert bool(cfg.model.backbone.fusion) == fused
             init_default_scope("mmseg")

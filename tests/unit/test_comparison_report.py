@@ -9,11 +9,11 @@ from matplotlib.axes import Axes
 from PIL import Image
 from pycocotools.mask import frPyObjects
 
-from cropr_mm.comparison import run as comparison
-from cropr_mm.comparison.plots import draw, draw_curves
-from cropr_mm.comparison.report import format_tables, summarise
-from cropr_mm.comparison.runs import PRETRAINING, Run
-from cropr_mm.preflight import SetupError
+from cropr_mm.engine.preflight import SetupError
+from experiments import comparison
+from experiments.plots import draw, draw_curves
+from experiments.report import format_tables, summarize
+from experiments.runs import PRETRAINING, Run
 
 SPEED = dict(idle=True, load=0.1, threads=2, images_per_call=8)
 
@@ -59,7 +59,7 @@ def runs(tmp_path: Path) -> dict[tuple[str, int], Run]:
 def test_differences_are_paired_and_have_the_sign_that_their_names_say(
     runs: dict[tuple[str, int], Run],
 ) -> None:
-    summary = summarise(runs, ["dense", "cropr", "random"], [0, 1], samples=50)
+    summary = summarize(runs, ["dense", "cropr", "random"], [0, 1], samples=50)
     dense, cropr, random = (
         summary["variants"][name]["mask AP"] for name in ("dense", "cropr", "random")
     )
@@ -78,7 +78,7 @@ def test_differences_are_paired_and_have_the_sign_that_their_names_say(
 def test_the_same_predictions_differ_by_nothing_on_every_sample(
     runs: dict[tuple[str, int], Run],
 ) -> None:
-    summary = summarise(runs, ["dense", "cropr", "random"], [0], samples=50)
+    summary = summarize(runs, ["dense", "cropr", "random"], [0], samples=50)
     random = summary["variants"]["random"]["mask AP"]
     assert random["mean"]["low"] < random["mean"]["high"]
     assert random["cropr_minus_it"] == dict(value=0.0, low=0.0, high=0.0)
@@ -86,7 +86,7 @@ def test_the_same_predictions_differ_by_nothing_on_every_sample(
 
 def test_table_and_plot_show_every_model(runs: dict[tuple[str, int], Run], tmp_path: Path) -> None:
     names = ["dense", "cropr", "random"]
-    summary = summarise(runs, names, [0, 1], samples=20)
+    summary = summarize(runs, names, [0, 1], samples=20)
     times = dict(speedup=dict(value=1.5, low=1.4, high=1.6), images_per_s=30.0)
     speed = SPEED | dict(
         functions=dict.fromkeys(names, times), pruned_percent=dict(dense=0, cropr=86, random=86)
@@ -114,9 +114,9 @@ def test_a_model_that_did_not_converge_has_a_row_without_accuracy(
     runs: dict[tuple[str, int], Run], tmp_path: Path
 ) -> None:
     names = ["dense", "random", "cropr"]
-    before = summarise(runs, names, [0, 1], samples=20)
+    before = summarize(runs, names, [0, 1], samples=20)
     (runs["cropr", 1].folder / "result.json").write_text('{"failed": "loss not finite at 3"}')
-    summary = summarise(runs, names, [0, 1], samples=20)
+    summary = summarize(runs, names, [0, 1], samples=20)
     assert summary["variants"]["cropr"] == {"failed": {"1": "loss not finite at 3"}}
     for name in ("dense", "random"):
         for metric in ("box AP", "mask AP"):
@@ -253,7 +253,7 @@ def test_each_pack_gets_numbers_table_and_plot(
     executed: list[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     seen = []
-    monkeypatch.setattr(comparison, "summarise", lambda runs, *rest: {"runs": len(runs)})
+    monkeypatch.setattr(comparison, "summarize", lambda runs, *rest: {"runs": len(runs)})
     monkeypatch.setattr(comparison, "encoder_speed", lambda runs, compile: sorted(runs))
     monkeypatch.setattr(comparison, "format_tables", lambda record: "a table")
     monkeypatch.setattr(comparison, "draw", lambda record, file: seen.append(file))

@@ -9,8 +9,8 @@ import torch
 from mmengine.registry import init_default_scope
 from PIL import Image
 
-from cropr_mm.comparison.classification import MultiLabelScores, SingleLabelScores
-from cropr_mm.comparison.segmentation import SegmentationScores
+from experiments.classification_scores import MultiLabelScores, SingleLabelScores
+from experiments.segmentation_scores import SegmentationScores
 
 DRAWN = np.array([3, 0, 3, 1])
 

@@ -1,19 +1,18 @@
 """Counts against published figures, hand calculation and torch's own layers."""
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from mmengine.config import Config
+from shipped_configs import config_file
 from torch import nn
 
 from cropr_mm import CroprViT
-from cropr_mm.analysis import complexity_report
-from cropr_mm.analysis.complexity import encoder_cost, model_cost
+from cropr_mm.profiling import complexity_report
+from cropr_mm.profiling.macs import encoder_cost, model_cost
 
-CONFIGS = Path(__file__).parents[2] / "configs"
 COCO = dict(
     arch="eva02_large_patch14_448",
     img_size=1536,
@@ -83,7 +82,7 @@ def test_projected_scorer_costs_what_is_published_until_it_is_collapsed() -> Non
 )
 def test_shipped_detectors_cost_what_is_published(config: str, published: int) -> None:
     pytest.importorskip("mmdet")
-    report = complexity_report(Config.fromfile(CONFIGS / f"{config}.py"))
+    report = complexity_report(Config.fromfile(config_file(config)))
     assert round(report["encoder"]["macs_linear"] / 1e9) == published
     assert report["model"]["parts"]["backbone"]["macs_linear"] == report["encoder"]["macs_linear"]
     assert report["model"]["not_counted"] == {}
@@ -100,7 +99,7 @@ def test_shipped_segmenters_cost_and_count_what_is_published(
     config: str, gmacs: int, trained: int, deployed: int
 ) -> None:
     pytest.importorskip("mmseg")
-    model = complexity_report(Config.fromfile(CONFIGS / f"{config}.py"))["model"]
+    model = complexity_report(Config.fromfile(config_file(config)))["model"]
     assert model["macs_linear"] / 1e9 == pytest.approx(gmacs, rel=0.005)
     assert model["params_trained"] == trained
     assert model["params_deployed"] == deployed

@@ -1,18 +1,17 @@
 """Costs and parameters of the classification configs against published and analytic figures."""
 
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from mmengine.config import Config
+from shipped_configs import config_file
 
 from cropr_mm import CroprViT
-from cropr_mm.analysis import complexity_report
-from cropr_mm.analysis.complexity import encoder_cost
+from cropr_mm.profiling import complexity_report
+from cropr_mm.profiling.macs import encoder_cost
 
 pytest.importorskip("mmpretrain")
-CONFIGS = Path(__file__).parents[2] / "configs"
 # GMAC of the whole model: linear layers only, and with attention.
 COSTS = {
     "unpruned_vitb_mae_in1k": (16.85, 17.56),
@@ -37,7 +36,7 @@ BY_RATE = (56.47, 53.28, 50.10, 46.92, 43.73, 40.55, 37.37, 34.18)
 
 
 def report(name: str, **changes: Any) -> dict[str, Any]:
-    cfg = Config.fromfile(CONFIGS / f"{name}.py")
+    cfg = Config.fromfile(config_file(name))
     cfg.merge_from_dict({key.replace("__", "."): value for key, value in changes.items()})
     return complexity_report(cfg)
 
@@ -69,7 +68,7 @@ def test_parameters_are_those_of_the_released_logs() -> None:
 
 @pytest.mark.parametrize(("ratio", "total"), [(0.25, 1.555), (0.5, 2.147), (0.7, 2.878)])
 def test_keep_ratios_on_deit_small_cost_what_is_analytic(ratio: float, total: float) -> None:
-    cfg = Config.fromfile(CONFIGS / "cropr_deits_coco_multilabel.py").model.backbone
+    cfg = Config.fromfile(config_file("cropr_deits_coco_multilabel")).model.backbone
     cfg.schedule.ratio = ratio
     with torch.device("meta"):
         macs = encoder_cost(CroprViT(**{k: v for k, v in cfg.items() if k != "type"}).eval()).macs

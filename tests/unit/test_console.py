@@ -5,8 +5,8 @@ import io
 import pytest
 from rich.console import Console
 
-from cropr_mm import console
-from cropr_mm.console import show_rounds
+from cropr_mm.engine import console
+from cropr_mm.engine.console import show_rounds
 
 
 def test_rounds_are_shown_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:

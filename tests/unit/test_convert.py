@@ -14,6 +14,7 @@ import timm
 import torch
 import torch.nn.functional as F
 from mmengine.config import Config
+from shipped_configs import config_file
 from timm.layers import resample_patch_embed
 from torch import Tensor, nn
 
@@ -21,13 +22,12 @@ from cropr_mm.backbones import CroprViT
 from cropr_mm.build import build_model
 from cropr_mm.checkpoints import CheckpointError, load_backbone, safe_load
 from cropr_mm.checkpoints.published import SOURCES, convert
-from cropr_mm.convert import convert_checkpoint, fit
+from cropr_mm.engine.convert import convert_checkpoint, fit
 
 sys.path.append(str(Path(__file__).parents[1] / "equivalence"))
 from naive_detectron2 import NaiveDetector, Settings
 from test_detectron2 import small_config
 
-CONFIGS = Path(__file__).parents[2] / "configs"
 SMALL = Settings(depth=2, global_blocks=(1,), img_size=64, window_size=2, pretrain_grid=3)
 VIT = SMALL._replace(eva=False, cascade=False, mlp_ratio=4.0)
 FULL = dict(channels=256, fc_dim=1024, num_classes=80, pretrain_grid=14)
@@ -53,7 +53,7 @@ def weights_of(settings: Settings, device: str = "cpu") -> Weights:
 
 def fitted(config: str, settings: Settings, source: str) -> tuple[set[str], set[str], list[str]]:
     """Names of a shipped model, names that a full-size file gives, and the notes."""
-    model = build_model(Config.fromfile(CONFIGS / config), "meta")
+    model = build_model(Config.fromfile(config_file(config)), "meta")
     converted = convert(weights_of(settings, "meta"), source, model.backbone.grid)
     result = fit(converted, model, model.backbone, source)
     return set(model.state_dict()), set(result.weights), result.notes
@@ -62,10 +62,10 @@ def fitted(config: str, settings: Settings, source: str) -> tuple[set[str], set[
 @pytest.mark.parametrize(
     ("config", "settings", "source"),
     [
-        ("eva02_cascade_coco.py", LARGE, "eva02_det"),
-        ("eva02b_cascade_coco.py", BASE, "eva02_det"),
+        ("eva02_cascade_coco", LARGE, "eva02_det"),
+        ("eva02b_cascade_coco", BASE, "eva02_det"),
         (
-            "vitb_maskrcnn_coco.py",
+            "vitb_maskrcnn_coco",
             BASE._replace(eva=False, cascade=False, mlp_ratio=4.0, window_size=14),
             "vitdet",
         ),
@@ -84,7 +84,7 @@ def test_full_size_names_and_shapes_are_those_of_our_configs(
 
 def test_objects365_gives_everything_but_classes_and_masks() -> None:
     o365 = LARGE._replace(num_classes=365, masks=False)
-    wanted, got, notes = fitted("unpruned_eva02_cascade_coco.py", o365, "eva02_det")
+    wanted, got, notes = fitted("unpruned_eva02_cascade_coco", o365, "eva02_det")
     classes = {f"roi_head.bbox_head.{i}.fc_cls.{w}" for i in range(3) for w in ("weight", "bias")}
     masks = {name for name in wanted if name.startswith("roi_head.mask_head.")}
     assert len(masks) == 16

@@ -13,7 +13,7 @@ from mmengine.runner import Runner
 from torch import Tensor, nn
 
 from cropr_mm import CroprViT
-from cropr_mm.hooks.curriculum import CroprCurriculumHook, ramp
+from cropr_mm.hooks.curriculum_hook import CroprCurriculumHook, ramp
 from cropr_mm.schedules import ConstantRate
 
 # The released code's rates for 64 epochs and a rate of 40.

@@ -8,9 +8,9 @@ from mmengine.registry import init_default_scope
 from torch import Tensor
 
 from cropr_mm import CroprViT
-from cropr_mm.ops.gather import take_tokens
 from cropr_mm.reducers import DToP
 from cropr_mm.structures import Reduction, Signals, Tokens
+from cropr_mm.tokens.gather import take_tokens
 
 STEPS = {0: 30, 2: 12}
 MASKS = dict(head="mask", mask_dim=16)

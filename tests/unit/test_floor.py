@@ -1,4 +1,4 @@
-"""Products are recorded as they are counted, and floors add up from one measurement per shape."""
+"""Matmuls are recorded as they are counted, and floors add up from one measurement per shape."""
 
 import time
 from typing import Any
@@ -10,11 +10,11 @@ import torch.nn.functional as F
 from torch import nn
 
 from cropr_mm import CroprViT
-from cropr_mm.analysis import floor, packing
-from cropr_mm.analysis.complexity import encoder_cost, meta_twin
-from cropr_mm.analysis.floor import Floor, measure_with_floors
-from cropr_mm.analysis.packing import packed_products
-from cropr_mm.analysis.products import Gemm, Sdpa, macs, record_products
+from cropr_mm.profiling import floor, packed_weights
+from cropr_mm.profiling.floor import Floor, measure_with_floors
+from cropr_mm.profiling.macs import encoder_cost, meta_twin
+from cropr_mm.profiling.matmuls import Gemm, Sdpa, macs, record_matmuls
+from cropr_mm.profiling.packed_weights import packed_matmuls
 
 F32 = torch.float32
 PLAIN = dict(embed_dim=32, depth=5, num_heads=2, patch_size=8, img_size=64)
@@ -50,7 +50,7 @@ def test_recorded_products_have_the_counted_macs(name: str) -> None:
     cost = encoder_cost(encoder).macs
     images = torch.empty(3, 3, *encoder.img_size, device="meta")
     with torch.no_grad():
-        products = record_products(lambda: encoder(images))
+        products = record_matmuls(lambda: encoder(images))
     assert macs(products, linear=True) == 3 * cost.linear
     assert macs(products, linear=False) == 3 * cost.attention
 
@@ -58,7 +58,7 @@ def test_recorded_products_have_the_counted_macs(name: str) -> None:
 def test_shapes_are_those_of_the_calls() -> None:
     encoder = CroprViT(**ENCODERS["cropr"]).eval()
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
-        products = record_products(lambda: encoder(torch.randn(2, 3, 64, 64)))
+        products = record_matmuls(lambda: encoder(torch.randn(2, 3, 64, 64)))
     half = torch.bfloat16
     assert products[Gemm(2 * 64, 3 * 8**2, 32, None, half)] == 1, "patches"
     assert products[Gemm(2 * 64, 32, 96, None, half)] == 3, "blocks 0, 1 and the last"
@@ -76,7 +76,7 @@ def test_a_layer_and_a_batched_product_by_hand() -> None:
         torch.randn(2, 3, 5, 4) @ torch.randn(2, 3, 4, 7)
         torch.randn(5, 4) @ torch.randn(4)
 
-    assert record_products(run) == {
+    assert record_matmuls(run) == {
         Gemm(10, 4, 6, None, F32): 1,
         Gemm(5, 4, 7, 6, F32): 1,
         Gemm(5, 4, 1, None, F32): 1,
@@ -164,7 +164,7 @@ def test_every_kind_of_product_can_be_measured(dtype: torch.dtype) -> None:
     operands = floor._Operands(torch.device("cpu"))
     for product in products:
         out = operands.call(product)()
-        assert record_products(operands.call(product)) == {product: 1}
+        assert record_matmuls(operands.call(product)) == {product: 1}
         assert out.dtype == dtype
     _, floors = measure_with_floors({}, {"all": products}, rounds=1, warmup=0)
     assert all(ms > 0 for (ms,) in floors["all"].times.values())
@@ -175,7 +175,7 @@ def test_packed_weights_give_the_same_numbers(
     dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     layer, other = Gemm(8, 64, 48, None, dtype), Gemm(16, 64, 32, None, dtype)
-    found = packed_products({layer: 3, other: 1})
+    found = packed_matmuls({layer: 3, other: 1})
     if found is None:
         pytest.skip(f"this CPU packs no weights in {dtype}")
     assert found == {layer._replace(packed=True): 3, other._replace(packed=True): 1}
@@ -195,18 +195,18 @@ def test_only_layers_are_packed_and_only_where_the_cpu_can(monkeypatch: pytest.M
     layer, vector = Gemm(8, 4, 6, None, F32), Gemm(8, 4, 1, None, F32)
     rows, attention = Gemm(8, 4, 6, 3, F32), Sdpa(2, 2, 8, 6, 4, False, F32)
     products = {layer: 1, vector: 2, rows: 3, attention: 4}
-    monkeypatch.setattr(packing, "_is_packed", lambda dtype: True)
+    monkeypatch.setattr(packed_weights, "_is_packed", lambda dtype: True)
     others = {vector: 2, rows: 3, attention: 4}
-    assert packed_products(products) == {layer._replace(packed=True): 1} | others
-    monkeypatch.setattr(packing, "_is_packed", lambda dtype: False)
-    assert packed_products(products) is None
+    assert packed_matmuls(products) == {layer._replace(packed=True): 1} | others
+    monkeypatch.setattr(packed_weights, "_is_packed", lambda dtype: False)
+    assert packed_matmuls(products) is None
 
 
 @pytest.mark.skipif(not hasattr(torch.nn, "attention"), reason="torch 2.1 cannot restrict kernels")
 def test_attention_is_measured_with_the_kernel_it_ran_with() -> None:
     q = torch.randn(1, 2, 8, 4)
-    (auto,) = record_products(lambda: F.scaled_dot_product_attention(q, q, q))
-    (only,) = record_products(lambda: F.scaled_dot_product_attention(q, q, q), kernel="math")
+    (auto,) = record_matmuls(lambda: F.scaled_dot_product_attention(q, q, q))
+    (only,) = record_matmuls(lambda: F.scaled_dot_product_attention(q, q, q), kernel="math")
     assert (auto.kernel, only) == ("auto", auto._replace(kernel="math"))
     operands, allowed = floor._Operands(torch.device("cpu")), []
     for product in (auto, only):

@@ -7,9 +7,9 @@ import torch
 from timm.models.vision_transformer import Block
 
 from cropr_mm import CroprViT
-from cropr_mm.analysis import encoder_cost
 from cropr_mm.checkpoints import load_backbone
 from cropr_mm.fusion.cross_attention import CrossAttentionBlock
+from cropr_mm.profiling import encoder_cost
 
 AFTER = {
     "concat": dict(type="cropr_mm.TokenConcat"),

@@ -7,8 +7,8 @@ import time
 import numpy as np
 import pytest
 
-from cropr_mm.analysis import latency
-from cropr_mm.analysis.latency import Latencies, measure
+from cropr_mm.profiling import latency
+from cropr_mm.profiling.latency import Latencies, measure
 
 
 def latencies(a: list[float], b: list[float], load: float = 0.0) -> Latencies:

@@ -8,8 +8,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cropr_mm import CroprViT
-from cropr_mm.analysis.complexity import encoder_cost
-from cropr_mm.hooks.aux_loss import AuxiliaryListener
+from cropr_mm.hooks.aux_loss_hook import AuxiliaryListener
+from cropr_mm.profiling.macs import encoder_cost
 from cropr_mm.reducers import DToP
 from cropr_mm.reducers.mask_classifier import MaskClassifier, MaskDecoderLayer
 from cropr_mm.registry import TASK_UTILS

@@ -7,11 +7,11 @@ import torch
 
 from cropr_mm import CroprViT
 from cropr_mm.layers.attention import Attention, Geometry
-from cropr_mm.ops.merge import merge_tokens
-from cropr_mm.ops.restore import restore_tokens
 from cropr_mm.ops.rope import rope_table
 from cropr_mm.schedules import ExplicitTokens
 from cropr_mm.structures import Tokens
+from cropr_mm.tokens.merge import merge_tokens
+from cropr_mm.tokens.restore import restore_tokens
 
 ARCH: dict[str, Any] = dict(embed_dim=32, depth=5, num_heads=2, rope="eva")
 TOME: dict[str, Any] = dict(

@@ -9,9 +9,9 @@ from mmengine.config import Config
 from torch import Tensor
 
 from cropr_mm import CroprViT
-from cropr_mm.analysis.fusions import fusion_costs
-from cropr_mm.analysis.methods import method_table, registered_methods
-from cropr_mm.analysis.token_record import TokenRecorder
+from cropr_mm.inspection.token_record import TokenRecorder
+from cropr_mm.profiling.fusion_table import fusion_costs
+from cropr_mm.profiling.method_table import method_table, registered_methods
 from cropr_mm.reducers import (
     SoftMerger,
     TokenMerger,
@@ -136,7 +136,7 @@ def test_a_method_that_the_table_cannot_build_does_not_hide_the_others() -> None
 
 
 def test_fusions_cost_what_the_documents_say() -> None:
-    cfg = Config.fromfile(ROOT / "configs/cropr_eva02_segmenter_ade20k.py")
+    cfg = Config.fromfile(ROOT / "configs/segmentation/cropr_eva02_segmenter_ade20k.py")
     lines = DOC.read_text().splitlines()
     start = next(i for i, line in enumerate(lines) if line.startswith("| fusion |"))
     costs = fusion_costs(cfg)
@@ -151,15 +151,15 @@ def test_fusions_cost_what_the_documents_say() -> None:
 
 
 def test_only_pruned_configs_with_a_fusion_have_one_to_replace() -> None:
-    cfg = Config.fromfile(ROOT / "configs/unpruned_eva02_segmenter_ade20k.py")
+    cfg = Config.fromfile(ROOT / "configs/segmentation/unpruned_eva02_segmenter_ade20k.py")
     with pytest.raises(ValueError, match="CroprViT with a fusion to replace"):
         fusion_costs(cfg)
-    cfg = Config.fromfile(ROOT / "configs/cropr_tiny_vit_trashnet.py")
+    cfg = Config.fromfile(ROOT / "configs/classification/cropr_tiny_vit_trashnet.py")
     assert not any("DToP" in title for title in fusion_costs(cfg)), "for segmenters only"
 
 
 def test_the_config_is_left_as_it_was() -> None:
-    cfg = Config.fromfile(ROOT / "configs/cropr_tiny_segmenter_camvid.py")
+    cfg = Config.fromfile(ROOT / "configs/segmentation/cropr_tiny_segmenter_camvid.py")
     before = cfg.pretty_text
     assert len(fusion_costs(cfg)) == 7
     assert cfg.pretty_text == before

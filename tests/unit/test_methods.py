@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 
 from cropr_mm import CroprViT
-from cropr_mm.ops.gather import inverse_permutation
 from cropr_mm.reducers import (
     ATS,
     DPCKNN,
@@ -29,6 +28,7 @@ from cropr_mm.reducers.tps import squeeze
 from cropr_mm.schedules import Discs, ShrinkingDiscs
 from cropr_mm.schedules.discs import disc_counts
 from cropr_mm.structures import Signals, Tokens
+from cropr_mm.tokens.gather import inverse_permutation
 
 
 def tokens_of(rows: list, num_prefix: int = 0) -> Tokens:

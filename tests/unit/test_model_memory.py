@@ -11,14 +11,14 @@ from allocator import allocated_peak
 from mmcv.ops import nms, roi_align
 from mmengine.config import Config
 
-from cropr_mm.analysis.entries import native_size, random_batch
-from cropr_mm.analysis.memory import peak_bytes
-from cropr_mm.analysis.mode import Mode
-from cropr_mm.analysis.model_memory import ModelMemory, model_memory, random_training_batch
-from cropr_mm.analysis.without_products import without_products
 from cropr_mm.build import build_model
-from cropr_mm.hooks.aux_loss import AuxiliaryListener
+from cropr_mm.hooks.aux_loss_hook import AuxiliaryListener
+from cropr_mm.profiling.candidates import native_size, random_batch
+from cropr_mm.profiling.run_mode import Mode
 from cropr_mm.targets import MultiLabelTarget
+from experiments.encoder_memory import peak_bytes
+from experiments.model_memory import ModelMemory, model_memory, random_training_batch
+from experiments.zero_matmuls import zero_matmuls
 
 DEMO = Path(__file__).parents[2] / "configs/demo"
 CONFIGS = ("unpruned_tiny_cascade_digits", "cropr_tiny_cascade_digits")
@@ -42,7 +42,7 @@ def products(dtype: torch.dtype) -> list[torch.Tensor]:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_products_are_zeros_of_the_form_they_would_have(dtype: torch.dtype) -> None:
     expected = products(dtype)
-    with without_products():
+    with zero_matmuls():
         got = products(dtype)
     assert all(tensor.abs().sum() > 0 for tensor in expected)
     assert not any(tensor.any() for tensor in got)
@@ -55,7 +55,7 @@ def test_operators_of_mmcv_run_in_half_precision_and_are_restored() -> None:
     scores = torch.tensor([0.9, 0.8])
     regions = torch.tensor([[0.0, 0.0, 0.0, 4.0, 4.0]])
     image = torch.ones(1, 2, 8, 8)
-    with without_products():
+    with zero_matmuls():
         detections, kept = nms(boxes.bfloat16(), scores.bfloat16(), 0.5)
         pooled = roi_align(image.bfloat16(), regions.bfloat16(), 2)
     assert (kept.tolist(), detections.dtype) == ([0], torch.bfloat16)

@@ -2,7 +2,7 @@
 
 from mmengine.config import Config
 
-from cropr_mm.options import disable_amp
+from cropr_mm.engine.options import disable_amp
 
 
 def test_without_amp_the_plain_wrapper_stays_and_what_only_amp_knows_goes() -> None:

@@ -232,8 +232,8 @@ def test_the_teacher_is_the_dense_model_of_the_checkpoint(
     checkpoint: Path, token_loss: str
 ) -> None:
     model = model_of("DynamicViT")
-    teaching = dict(checkpoint=str(checkpoint), logits="head", token_loss=token_loss)
-    listen(model, target=KEEP, teacher=teaching)
+    needs_aux_loss = dict(checkpoint=str(checkpoint), logits="head", token_loss=token_loss)
+    listen(model, target=KEEP, teacher=needs_aux_loss)
     steps, said = record(model), {}
     model.head.register_forward_hook(lambda _m, _a, out: said.update(logits=out))
     model.backbone.blocks[-1].register_forward_hook(lambda _m, _a, out: said.update(x=out[0]))

@@ -8,8 +8,8 @@ from mmengine.model import ImgDataPreprocessor
 from torch import Tensor
 
 from cropr_mm import CroprViT
-from cropr_mm.analysis.recorder import PruningRecorder
 from cropr_mm.backbones.checks import check_reducer
+from cropr_mm.inspection.recorder import PruningRecorder
 from cropr_mm.ops.padding import is_padding
 from cropr_mm.reducers import TokenMerger, TokenPruner
 from cropr_mm.registry import MODELS

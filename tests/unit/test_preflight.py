@@ -12,7 +12,7 @@ from mmengine.evaluator import Evaluator
 from mmengine.registry import init_default_scope
 from torch import nn
 
-from cropr_mm.preflight import (
+from cropr_mm.engine.preflight import (
     SetupError,
     check_classes,
     check_data,

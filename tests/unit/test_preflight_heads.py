@@ -11,7 +11,7 @@ from mmengine.registry import DATASETS, MODELS, init_default_scope
 from torch import nn
 
 from cropr_mm import CroprViT
-from cropr_mm.preflight import (
+from cropr_mm.engine.preflight import (
     SetupError,
     check_channels,
     check_classes,

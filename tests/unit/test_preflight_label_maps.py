@@ -10,7 +10,7 @@ import pytest
 from mmengine.registry import DATASETS, MODELS, init_default_scope
 from torch import nn
 
-from cropr_mm.preflight import SetupError, check_channels, check_label_maps
+from cropr_mm.engine.preflight import SetupError, check_channels, check_label_maps
 
 pytest.importorskip("mmseg.datasets")
 TRAIN = [

@@ -5,8 +5,8 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from cropr_mm.hooks import ProgressHook, progress
-from cropr_mm.hooks.progress import minutes
+from cropr_mm.hooks import ProgressHook, progress_hook
+from cropr_mm.hooks.progress_hook import minutes
 
 
 def lines(
@@ -14,7 +14,7 @@ def lines(
 ) -> list[str]:
     """What a training of one second per iteration shows in five lines."""
     clock = [0.0]
-    monkeypatch.setattr(progress, "time", SimpleNamespace(perf_counter=lambda: clock[0]))
+    monkeypatch.setattr(progress_hook, "time", SimpleNamespace(perf_counter=lambda: clock[0]))
     hook = ProgressHook(num_lines=5)
     runner = SimpleNamespace(iter=first, max_iters=total)
     hook.before_train(runner)

@@ -13,15 +13,15 @@ from mmengine.structures import InstanceData
 from torch import nn
 
 from cropr_mm import CroprViT
-from cropr_mm.analysis.recorder import PruningRecorder, StepRecorder
-from cropr_mm.analysis.token_maps import (
-    block_colours,
+from cropr_mm.hooks.pruning_map_hook import PruningMapHook
+from cropr_mm.inspection.maps import (
+    block_colors,
     draw_cluster_legend,
     draw_clusters,
     draw_legend,
     draw_pruning_map,
 )
-from cropr_mm.hooks.pruning_map import PruningMapHook
+from cropr_mm.inspection.recorder import PruningRecorder, StepRecorder
 
 SMALL = dict(embed_dim=16, depth=6, num_heads=2, cls_token=False)
 
@@ -123,7 +123,7 @@ def test_patches_that_stayed_show_the_image_and_others_their_colour() -> None:
     image = np.full((8, 8, 3), 100, np.uint8)
     left = np.array([[-1, 1], [3, 3]])
     picture = draw_pruning_map(image, left, blocks=[1, 3]).astype(int)
-    early, late = block_colours(2).astype(int)
+    early, late = block_colors(2).astype(int)
     assert (picture[1, 1] == 100).all()
     assert np.abs(picture[1, 6] - (0.72 * early + 28)).max() <= 1
     assert np.abs(picture[6, 1] - (0.72 * late + 28)).max() <= 1
@@ -196,7 +196,7 @@ def test_legend_names_every_block_beside_its_colour(width: int) -> None:
     legend = draw_legend(width, blocks)
     assert legend.shape[1] == width
     assert len(legend) > len(draw_legend(800, [3])), "it goes on in another line"
-    for colour in block_colours(len(blocks)):
+    for colour in block_colors(len(blocks)):
         rows, columns = np.nonzero((legend == colour).all(axis=2))
         right, line = columns.max(), slice(rows.min(), rows.max())
         assert 180 <= len(rows) <= 17 * 17, "one square of it"

@@ -11,8 +11,8 @@ from torch import nn
 
 from cropr_mm import CroprViT
 from cropr_mm.checkpoints import CheckpointError, load_backbone
-from cropr_mm.hooks.aux_loss import AuxiliaryListener
-from cropr_mm.runner import _fit_queries
+from cropr_mm.engine.checkpoint_io import resample_queries
+from cropr_mm.hooks.aux_loss_hook import AuxiliaryListener
 from cropr_mm.targets import PatchLabelTarget
 
 GRID = (4, 6)
@@ -107,7 +107,7 @@ def test_fine_tuning_from_a_whole_model_resamples_or_starts_anew() -> None:
         (1, queries(source)),
     ):
         weights = dict(file["state_dict"])
-        _fit_queries(weights, encoder(number), "backbone", file)
+        resample_queries(weights, encoder(number), "backbone", file)
         torch.testing.assert_close(weights["backbone.reducers.0.queries"], expected)
         assert weights.keys() == file["state_dict"].keys()
 

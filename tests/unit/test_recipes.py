@@ -1,6 +1,5 @@
 """Published recipes: what the configs say, and the learning rates that come of it."""
 
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -8,11 +7,11 @@ import torch
 from mmengine.config import Config
 from mmengine.optim import OptimWrapper, build_optim_wrapper
 from mmengine.registry import PARAM_SCHEDULERS
+from shipped_configs import config_file
 
 from cropr_mm.build import build_model
-from cropr_mm.runner import load_config
+from cropr_mm.engine.config import load_config
 
-CONFIGS = Path(__file__).parents[2] / "configs"
 EPOCH_LENGTH = 10
 # Supplement of Token Cropr, tables 1 to 3: rate, decay by layer, weight decay, epochs, warm-up
 # epochs, drop path, label smoothing, images in a batch, and the last rate in parts of the first.
@@ -37,7 +36,7 @@ TABLES: dict[str, dict[str, Any]] = {
 @pytest.mark.parametrize("pruner", ["unpruned", "cropr"])
 @pytest.mark.parametrize("name", TABLES)
 def test_configs_say_what_the_tables_do(name: str, pruner: str) -> None:
-    cfg, table = Config.fromfile(CONFIGS / f"{pruner}_{name}.py"), TABLES[name]
+    cfg, table = Config.fromfile(config_file(f"{pruner}_{name}")), TABLES[name]
     optimizer = cfg.optim_wrapper.optimizer
     assert optimizer.type == "AdamW"
     assert (optimizer.lr, optimizer.weight_decay) == (table["lr"], table["wd"])
@@ -56,7 +55,7 @@ def test_configs_say_what_the_tables_do(name: str, pruner: str) -> None:
 
 @pytest.mark.parametrize("name", TABLES)
 def test_rates_rise_over_the_warm_up_and_fall_to_the_last_one(name: str) -> None:
-    cfg, table = Config.fromfile(CONFIGS / f"cropr_{name}.py"), TABLES[name]
+    cfg, table = Config.fromfile(config_file(f"cropr_{name}")), TABLES[name]
     rates = learning_rates(cfg)
     warm = table["warmup"] * EPOCH_LENGTH
     assert len(rates) == table["epochs"] * EPOCH_LENGTH
@@ -94,7 +93,7 @@ def learning_rates(cfg: Config) -> list[float]:
 
 def test_heads_of_dtop_learn_ten_times_as_fast_as_its_encoder() -> None:
     pytest.importorskip("mmseg")
-    cfg = load_config(str(CONFIGS / "dtop_vitl_segmenter_ade20k.py"))
+    cfg = load_config(str(config_file("dtop_vitl_segmenter_ade20k")))
     with torch.device("meta"):
         model = build_model(cfg)
     parts = ("constructor", "optimizer", "paramwise_cfg")  # mixed precision wants a GPU

@@ -4,10 +4,10 @@ import pytest
 import torch
 
 from cropr_mm.fusion import LastLayerFusion
-from cropr_mm.ops.gather import take_tokens
-from cropr_mm.ops.restore import restore_tokens
 from cropr_mm.ops.select import select_topk
 from cropr_mm.structures import Tokens
+from cropr_mm.tokens.gather import take_tokens
+from cropr_mm.tokens.restore import restore_tokens
 
 GRID = (3, 5)
 # Tokens of a model with windows of 2: pairs of rows, window by window.

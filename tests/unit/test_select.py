@@ -4,10 +4,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from cropr_mm.ops.gather import gather_tokens, inverse_permutation, take_tokens
-from cropr_mm.ops.merge import merge_tokens
 from cropr_mm.ops.select import select_topk
 from cropr_mm.structures import Tokens
+from cropr_mm.tokens.gather import gather_tokens, inverse_permutation, take_tokens
+from cropr_mm.tokens.merge import merge_tokens
 
 NAN, INF = float("nan"), float("inf")
 TINY = torch.finfo(torch.float32).tiny

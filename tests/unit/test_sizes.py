@@ -5,11 +5,11 @@ from pathlib import Path
 import pytest
 from mmengine.registry import init_default_scope
 
-from cropr_mm.comparison.packs import PACKS
-from cropr_mm.comparison.runs import Run, make_config
-from cropr_mm.comparison.sizes import resize
-from cropr_mm.preflight import SetupError
+from cropr_mm.engine.preflight import SetupError
 from cropr_mm.registry import MODELS
+from experiments.benchmark_tasks import BENCHMARK_TASKS
+from experiments.image_sizes import resize
+from experiments.runs import Run, make_config
 
 
 @pytest.mark.parametrize(
@@ -23,7 +23,7 @@ from cropr_mm.registry import MODELS
 def test_size_and_rate_change_together(
     name: str, scale: float, size: tuple[int, int], kept: int, tmp_path: Path
 ) -> None:
-    cfg = make_config(Run(name, 0, "cropr", tmp_path), PACKS[name], Path("dense.pth"))
+    cfg = make_config(Run(name, 0, "cropr", tmp_path), BENCHMARK_TASKS[name], Path("dense.pth"))
     resize(cfg, scale)
     (transform,) = (t for t in cfg.test_dataloader.dataset.pipeline if t["type"] == "Resize")
     assert tuple(transform["scale"]) == size[::-1]
@@ -39,7 +39,9 @@ def test_size_and_rate_change_together(
 def test_sizes_without_whole_patches_and_schedules_without_a_rate_are_refused(
     tmp_path: Path,
 ) -> None:
-    cfg = make_config(Run("camvid", 0, "cropr", tmp_path), PACKS["camvid"], Path("dense.pth"))
+    cfg = make_config(
+        Run("camvid", 0, "cropr", tmp_path), BENCHMARK_TASKS["camvid"], Path("dense.pth")
+    )
     with pytest.raises(SetupError, match=r"patch size 16, got 0\.65: 156x208"):
         resize(cfg, 0.65)
     with pytest.raises(SetupError, match=r"a scale in \(0, 1\], got 1\.2"):

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from cropr_mm.analysis.studies import STUDIES, Group
 from cropr_mm.backbones.cropr_vit import CroprViT
+from experiments.studies import STUDIES, Group
 
 
 def published(study: str) -> list[Group]:

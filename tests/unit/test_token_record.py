@@ -10,17 +10,17 @@ from matplotlib.figure import Figure
 from sklearn.metrics import normalized_mutual_info_score
 
 from cropr_mm import CroprViT
-from cropr_mm.analysis.centres import medoid_of_patches
-from cropr_mm.analysis.proxy import format_proxies, proxy_correlations
-from cropr_mm.analysis.token_plot import draw_depth_maps, draw_features, draw_tokens
-from cropr_mm.analysis.token_record import TokenRecord, TokenRecorder
-from cropr_mm.analysis.token_similarity import compare_records, format_similarity, mean_depth
-from cropr_mm.analysis.token_summary import (
+from cropr_mm.inspection.cluster_centers import medoid_of_patches
+from cropr_mm.inspection.metrics import cluster_agreement
+from cropr_mm.inspection.plots import draw_depth_maps, draw_features, draw_tokens
+from cropr_mm.inspection.similarity import compare_records, format_similarity, mean_depth
+from cropr_mm.inspection.similarity_vs_accuracy import format_proxies, proxy_correlations
+from cropr_mm.inspection.summary import (
     format_summary,
     neighbours_of_one_block,
-    summarise_record,
+    summarize_record,
 )
-from cropr_mm.metrics import cluster_agreement
+from cropr_mm.inspection.token_record import TokenRecord, TokenRecorder
 from cropr_mm.reducers import KMedoids
 from cropr_mm.structures import Reduction, Tokens
 
@@ -355,7 +355,7 @@ def test_tokens_of_images_are_drawn_step_by_step(figures: list[Figure], tmp_path
 
 
 def test_one_encoder_is_summarised_alone() -> None:
-    found = summarise_record(written([[-1, -1, 5, 2], [2, 5, 5, 2]]))
+    found = summarize_record(written([[-1, -1, 5, 2], [2, 5, 5, 2]]))
     assert found["steps"] == [
         {"block": 2, "kept": [2.5, 2, 3]},
         {"block": 5, "kept": [1.0, 0, 2]},
@@ -369,14 +369,14 @@ def test_one_encoder_is_summarised_alone() -> None:
         ["6", "1", "0", "2"],
     ]
     merged = {2: np.array([[0, 0, 0, 1], [0, 1, 2, -1]])}
-    found = summarise_record(written(clusters=merged, steps=(2,), depths=(3,), num_keep=(3,)))
+    found = summarize_record(written(clusters=merged, steps=(2,), depths=(3,), num_keep=(3,)))
     assert found["steps"] == [{"block": 2, "clusters": 2.5, "largest": 2.0}]
     assert found["depth_map"] is None
     assert format_summary("a", found).splitlines()[1].split()[:2] == ["block", "clusters"]
-    dense = summarise_record(record(some_images()))
+    dense = summarize_record(record(some_images()))
     assert (dense["steps"], dense["depth_map"], dense["neighbours"]) == ([], None, None)
     assert format_summary("d", dense) == "d, 5 images of 4 x 4 patches: all patches stay"
-    both = summarise_record(record(some_images(), **MEDOIDS))["steps"][0]
+    both = summarize_record(record(some_images(), **MEDOIDS))["steps"][0]
     assert (both["kept"], both["clusters"]) == ([9.0, 9, 9], 9.0)
 
 

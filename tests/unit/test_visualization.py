@@ -13,7 +13,7 @@ import torch
 from mmengine.structures import BaseDataElement, InstanceData, PixelData
 
 from cropr_mm import CroprViT
-from cropr_mm.analysis.token_record import TokenRecord, TokenRecorder
+from cropr_mm.inspection.token_record import TokenRecord, TokenRecorder
 from cropr_mm.visualization.page import data_address, page_html
 from cropr_mm.visualization.predictions import predicted, zoom_of
 from cropr_mm.visualization.tokens import token_data

@@ -1,0 +1,297 @@
+"""One training with its test, in processes of their own, resumable.
+
+Every run has a folder with its complete ``config.py``, so that it can be repeated by hand with
+``tools/train.py`` and ``tools/test.py``.
+"""
+
+import json
+import math
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from mmengine.config import Config
+from mmengine.runner import find_latest_checkpoint
+from timm.layers import to_2tuple
+
+from cropr_mm.engine.preflight import SetupError
+from cropr_mm.layers.arch import resolve_arch
+from cropr_mm.reducers import AttentionRanker, MergingReducer, TokenReducer
+from cropr_mm.registry import MODELS
+from experiments.benchmark_tasks import BENCHMARK_TASKS, WARMUP_ITERS, BenchmarkTask
+from experiments.scores import TASKS
+from experiments.variants import VARIANTS, find_variant
+
+ROOT = Path(__file__).resolve().parents[2]
+PRETRAINING = "pretraining"
+
+
+@dataclass(frozen=True)
+class Run:
+    """A training with its test.
+
+    Attributes:
+        pack: Name of the pack.
+        seed: Seed of the random numbers.
+        name: A variant, or 'pretraining' for the dense model that all variants start from.
+        folder: Folder for all output.
+        imports: Modules of the user's own that the configs import.
+    """
+
+    pack: str
+    seed: int
+    name: str
+    folder: Path
+    imports: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        return f"{self.pack}, seed {self.seed}, {self.name}"
+
+    @property
+    def config(self) -> Path:
+        """Complete config, outside the working folders: mmengine writes its own copy there."""
+        return self.folder / "config.py"
+
+    def check(self) -> None:
+        """Whether there is anything to read.
+
+        Raises:
+            SetupError: If the run was not started.
+        """
+        if not self.config.exists():
+            raise SetupError(
+                f"expected the models of benchmarks/compare_pruners.py, found no {self.config}; "
+                "run it first, or name its folder by --runs"
+            )
+
+    @property
+    def checkpoint(self) -> Path:
+        """Latest checkpoint.
+
+        Raises:
+            SetupError: If there is none.
+        """
+        found = find_latest_checkpoint(str(self.folder / "train"))
+        if found is None:
+            raise SetupError(f"expected a checkpoint in {self.folder / 'train'}, found none")
+        return Path(found)
+
+    @property
+    def result(self) -> dict[str, Any]:
+        """Metrics and seconds per iteration of a finished run; of a detector, mask pixels seen.
+
+        Of one that did not converge only 'failed', which says why.
+        """
+        return json.loads((self.folder / "result.json").read_text())
+
+    @property
+    def failure(self) -> str | None:
+        """Why a finished run did not converge; None if it did."""
+        return self.result.get("failed")
+
+    @property
+    def log(self) -> list[dict[str, Any]]:
+        """What training logged, in order: losses by name, 'iter' and 'time'."""
+        lines = [
+            json.loads(line)
+            for file in sorted(self.folder.glob("train/*/vis_data/scalars.json"))
+            for line in file.read_text().splitlines()
+        ]
+        return [line for line in lines if "loss" in line]
+
+
+def make_config(run: Run, pack: BenchmarkTask, start: Path | None) -> Config:
+    """Config of one run.
+
+    Args:
+        run: The run.
+        pack: Its pack.
+        start: Checkpoint to fine-tune from; None trains from random weights.
+
+    Raises:
+        SetupError: If the pack's configs do not have the parts that are changed here.
+    """
+    variant = VARIANTS["dense"] if run.name == PRETRAINING else find_variant(run.name)
+    cfg = Config.fromfile(ROOT / (pack.pruned if variant.pruned else pack.dense))
+    cfg.merge_from_dict(pack.overrides)
+    backbone = cfg.model.backbone
+    backbone.update(variant.backbone)
+    hooks = cfg.get("custom_hooks") or []
+    if variant.reducer is not None:
+        backbone.reducer = variant.reducer
+        kind = MODELS.get(variant.reducer["type"])
+        assert kind is not None, "variants name registered methods"
+        assert issubclass(kind, TokenReducer), "and no other parts"
+        if issubclass(kind, AttentionRanker) and not _has_class_token(backbone):
+            backbone.reducer.signal = "column_mean"
+        removed = {"cropr_mm.CroprAuxLossHook"}
+        if kind.fixed_slots:
+            removed.add("cropr_mm.CroprCurriculumHook")
+        hooks = [hook for hook in hooks if hook["type"] not in removed]
+        if variant.target is not None:
+            hooks.append(dict(type="cropr_mm.CroprAuxLossHook", target=variant.target))
+    elif variant.target is not None:
+        (hook,) = (hook for hook in hooks if hook["type"] == "cropr_mm.CroprAuxLossHook")
+        hook.target = dict(num_classes=hook.target.num_classes, **variant.target)
+    if variant.taught:
+        teacher = dict(checkpoint=str(start), logits=TASKS[pack.task].logits)
+        hooks[-1] = dict(hooks[-1], teacher=teacher)
+    percent = variant.percent or pack.percent
+    if variant.pruned and percent:
+        backbone.schedule = _schedule(backbone, percent, variant.after)
+    if variant.options:
+        backbone.reducer.update(variant.options)
+    cfg.custom_hooks = [hook for hook in hooks if hook["type"] != "cropr_mm.PruningMapHook"]
+    if variant.adapt is not None:
+        variant.adapt(cfg)
+    iters = pack.pretrain_iters if start is None else pack.finetune_iters
+    cfg.train_cfg.max_iters = iters
+    warmup, decay = cfg.param_scheduler
+    warmup.end = decay.begin = WARMUP_ITERS
+    decay.end = iters
+    if start is not None:
+        cfg.load_from = str(start)
+        cfg.optim_wrapper.optimizer.lr = pack.finetune_lr
+        if pack.auxiliary_lr_mult != 1.0:
+            faster = dict(reducers=dict(lr_mult=pack.auxiliary_lr_mult))
+            cfg.optim_wrapper.paramwise_cfg.custom_keys = faster
+    # Several runs share the cores: no worker processes, one test at the end.
+    for loader in (cfg.train_dataloader, cfg.test_dataloader):
+        loader.num_workers = 0
+        loader.pop("persistent_workers", None)
+    cfg.val_dataloader = cfg.val_evaluator = cfg.val_cfg = None
+    cfg.default_hooks.checkpoint.interval = 100
+    cfg.randomness = dict(seed=run.seed)
+    if run.imports:
+        cfg.custom_imports = dict(imports=list(run.imports))
+    TASKS[pack.task].record(cfg, run.folder)
+    return cfg
+
+
+def execute(run: Run, cfg: Config, threads: int = 1) -> None:
+    """Train and test unless that is done; go on where it was interrupted.
+
+    A run whose loss became infinite or NaN, or whose model finds nothing, is recorded as failed.
+
+    Args:
+        run: The run.
+        cfg: Its config.
+        threads: Threads of torch; with others a run may differ in the last bits.
+
+    Raises:
+        SetupError: If the folder holds a run of another config, a process fails (with the last
+            lines of its output), or a dense model, which all others need, did not converge.
+    """
+    text = cfg.pretty_text
+    if run.config.exists() and run.config.read_text() != text:
+        raise SetupError(
+            f"{run}: {run.folder} was made with another config than now; expected a new folder "
+            "(--out), or remove that one"
+        )
+    if (run.folder / "result.json").exists():
+        return
+    run.folder.mkdir(parents=True, exist_ok=True)
+    run.config.write_text(text)
+    train, test = run.folder / "train", run.folder / "test"
+    if not (train / f"iter_{cfg.train_cfg.max_iters}.pth").exists():
+        _call(run, threads, "train.py", str(run.config), "--work-dir", str(train), "--resume")
+    lines = run.log
+    lost = [line["iter"] for line in lines if not math.isfinite(line["loss"])]
+    if lost:
+        _give_up(run, f"loss not finite at iteration {lost[0]}")
+        return
+    audited = BENCHMARK_TASKS[run.pack].task == "det" and drops_tokens(cfg.model.backbone)
+    audit = ["--audit"] if audited else []
+    _call(
+        run,
+        threads,
+        "test.py",
+        str(run.config),
+        str(run.checkpoint),
+        "--work-dir",
+        str(test),
+        *audit,
+    )
+    metrics = json.loads((test / "test_metrics.json").read_text())
+    if not metrics:
+        _give_up(run, "found nothing in any test image")
+        return
+    result = dict(
+        metrics=metrics,
+        seconds_per_iteration=median(line["time"] for line in lines),
+        iterations=cfg.train_cfg.max_iters,
+    )
+    if BENCHMARK_TASKS[run.pack].task == "det":
+        seen = _mask_pixels_seen(test / "audit.json") if audited else 1.0
+        result["mask_pixels_seen"] = seen
+    _write(run, result)
+
+
+def _give_up(run: Run, reason: str) -> None:
+    """Record that a run did not converge; without a dense model there is nothing to compare."""
+    if run.name in (PRETRAINING, "dense"):
+        raise SetupError(f"{run}: did not converge: {reason}")
+    _write(run, dict(failed=reason))
+
+
+def _write(run: Run, result: dict[str, Any]) -> None:
+    (run.folder / "result.json").write_text(json.dumps(result, indent=2) + "\n")
+
+
+def _has_class_token(backbone: Config) -> bool:
+    return backbone.get("with_cls_token", resolve_arch(backbone.arch).cls_token)
+
+
+def _schedule(backbone: Config, percent: int, after: int) -> dict[str, Any]:
+    """Schedule that prunes a share of the patch tokens, nearest to it, evenly or in one step.
+
+    Raises:
+        SetupError: If a step would be smaller than one token, or lies behind the last place.
+    """
+    arch = resolve_arch(backbone.arch)
+    height, width = to_2tuple(backbone.get("img_size", arch.img_size))
+    side = backbone.get("patch_size", arch.patch_size)
+    patches = (height // side) * (width // side)
+    steps = arch.depth - (2 if backbone.get("fusion") else 1)
+    if after > steps:
+        raise SetupError(f"expected a step after one of blocks 1 to {steps}, got {after}")
+    pruned = patches * percent / 100
+    rate = round(pruned if after else pruned / steps)
+    if rate < 1:
+        raise SetupError(f"{percent} % of {patches} tokens are less than one token a block")
+    if after:
+        return dict(type="cropr_mm.Stages", rate=rate, blocks=[after - 1], absorb_prefix=False)
+    return dict(type="cropr_mm.ConstantRate", rate=rate)
+
+
+def _call(run: Run, threads: int, tool: str, *args: str) -> None:
+    """Run a tool; its output goes to a file."""
+    log = run.folder / f"{Path(tool).stem}.txt"
+    with log.open("w") as out:
+        code = subprocess.run(
+            [sys.executable, str(ROOT / "tools" / tool), *args],
+            stdout=out,
+            stderr=subprocess.STDOUT,
+            env={**os.environ, "OMP_NUM_THREADS": str(threads)},
+            check=False,
+        ).returncode
+    if code:
+        tail = "\n".join(log.read_text().splitlines()[-5:])
+        raise SetupError(f"{run}: tools/{tool} ended with code {code} (see {log}):\n{tail}")
+
+
+def drops_tokens(backbone: Config) -> bool:
+    """Whether patches leave; those that are merged go on as part of a token."""
+    if not backbone.get("reducer"):
+        return False
+    kind = MODELS.get(backbone.reducer["type"])
+    return kind is not None and not issubclass(kind, MergingReducer)
+
+
+def _mask_pixels_seen(audit: Path) -> float:
+    """Share of ground-truth mask pixels whose token the block with the fewest tokens sees."""
+    return 1.0 - max(json.loads(audit.read_text())["audit"]["all"]["mask_pixels_pruned"])

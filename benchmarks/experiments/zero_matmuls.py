@@ -1,0 +1,97 @@
+"""Running a model for the sizes of its tensors, where fake tensors cannot: without its products.
+
+Heads of detectors ask for numbers (which boxes overlap, how many are left), which fake tensors do
+not have. Here every tensor is real, but matrix products, convolutions, attention and RoIAlign give
+zeros at once, so that a large model takes seconds on a CPU, and the rest follows from the zeros.
+"""
+
+import importlib
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+from unittest import mock
+
+import torch
+from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_map
+
+_NAMES = (
+    "mm",
+    "addmm",
+    "bmm",
+    "baddbmm",
+    "convolution",
+    "convolution_backward",
+    "_scaled_dot_product_flash_attention",
+    "_scaled_dot_product_flash_attention_backward",
+    "_scaled_dot_product_flash_attention_for_cpu",
+    "_scaled_dot_product_flash_attention_for_cpu_backward",
+)
+# Torch 2.1 has no kernels of their own for the CPU.
+PRODUCTS = frozenset(
+    getattr(torch.ops.aten, name).default for name in _NAMES if hasattr(torch.ops.aten, name)
+)
+"""Operators that are not computed."""
+
+
+@contextmanager
+def zero_matmuls() -> Iterator[None]:
+    """Inside, products are zeros with the shapes, strides and dtypes that they would have.
+
+    Forward and backward passes work, on the CPU. What a kernel allocates inside is not there. Of
+    mmcv's extension, where there is one, RoIAlign leaves its outputs as they are, and suppression
+    of boxes takes any dtype, so that models run under autocast as they do on a GPU.
+    """
+    with ExitStack() as stack:
+        try:
+            extension = importlib.import_module("mmcv._ext")
+        except ImportError:
+            pass  # mmcv-lite, or none: no model here uses it
+        else:
+            nms = extension.nms
+            stack.enter_context(
+                mock.patch.multiple(
+                    extension,
+                    nms=lambda boxes, scores, **kw: nms(boxes.float(), scores.float(), **kw),
+                    roi_align_forward=_nothing,
+                    roi_align_backward=_nothing,
+                )
+            )
+        stack.enter_context(_ZeroMatmuls())
+        yield
+
+
+class _ZeroMatmuls(TorchDispatchMode):
+    """Replaces what the operators of PRODUCTS would compute."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._fake = FakeTensorMode()
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        if func not in PRODUCTS:
+            return func(*args, **(kwargs or {}))
+        args, kwargs = tree_map(self._without_numbers, (args, kwargs or {}))
+        with self._fake:
+            out = func(*args, **kwargs)
+        return tree_map(_zeros, out)
+
+    def _without_numbers(self, value: Any) -> Any:
+        if not isinstance(value, Tensor):
+            return value
+        with self._fake:
+            return torch.empty_strided(value.shape, value.stride(), dtype=value.dtype)
+
+
+def _nothing(*args: Any, **kwargs: Any) -> None:
+    """Of an operator that fills tensors which it is given."""
+
+
+def _zeros(value: Any) -> Any:
+    if not isinstance(value, Tensor):
+        return value
+    return torch.empty_strided(value.shape, value.stride(), dtype=value.dtype).zero_()

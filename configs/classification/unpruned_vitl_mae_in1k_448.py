@@ -1,0 +1,7 @@
+_base_ = [
+    "../_base_/models/vit_mae_classifier.py",
+    "../_base_/datasets/imagenet_448.py",
+    "../_base_/schedules/mae_in1k.py",
+    "../_base_/runtime/mmpretrain_epochs.py",
+]
+model = dict(backbone=dict(img_size=448))

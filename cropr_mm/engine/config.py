@@ -1,0 +1,82 @@
+"""Read a config for a tool and prepare the process for it."""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from mmengine.config import Config
+from mmengine.registry import init_default_scope
+
+import cropr_mm.compat  # noqa: F401 - lets configs inherit from mmseg on both lines
+from cropr_mm.checkpoints import register_safe_loader
+from cropr_mm.engine.console import ignore_noise, import_quietly
+from cropr_mm.engine.preflight import SetupError
+
+HOST_SCOPES = ("mmdet", "mmseg", "mmpretrain")
+
+
+def load_config(
+    path: str,
+    work_dir: str | None = None,
+    launcher: str = "none",
+    options: Mapping[str, Any] | None = None,
+) -> Config:
+    """Read a config for a tool and prepare the process for it.
+
+    Args:
+        path: Config file of mmdet, mmseg or mmpretrain; ``default_scope`` in it says of which.
+        work_dir: Folder for all output. Default: the config's, or ``work_dirs/<config name>``.
+        launcher: How processes were started: 'none', 'pytorch', 'slurm' or 'mpi'.
+        options: Values that replace entries of the config, by dotted key.
+
+    Raises:
+        SetupError: If there is no such file or it cannot be read, or its host library or one of its
+            ``custom_imports`` is missing.
+    """
+    ignore_noise()
+    if not os.path.isfile(path):
+        raise SetupError(f"expected a config file, found none at {path}")
+    register_safe_loader()
+    cfg = _read_config(path)
+    cfg.merge_from_dict(dict(options or {}))
+    cfg.launcher = launcher
+    cfg.work_dir = work_dir or cfg.get("work_dir") or str(Path("work_dirs", Path(path).stem))
+    scope = cfg.get("default_scope")
+    if scope in HOST_SCOPES:
+        try:
+            import_quietly(f"{scope}.models")
+        except ImportError as error:
+            raise SetupError(
+                f"{path} has default_scope={scope!r}, but {scope} cannot be imported: {error}"
+            ) from error
+    init_default_scope(scope or "mmengine")
+    return cfg
+
+
+def _read_config(path: str) -> Config:
+    """The config of a file, once its ``custom_imports`` are imported."""
+    try:
+        return Config.fromfile(path)
+    except ImportError as error:
+        if "custom modules" not in str(error):
+            raise
+        # mmengine wraps what happened twice and lists every folder of sys.path.
+        cause: BaseException = error
+        while isinstance(deeper := cause.__cause__ or cause.__context__, ImportError):
+            cause = deeper
+        raise SetupError(
+            f"{path}: {cause}; modules named in custom_imports are looked for in the folders of "
+            "PYTHONPATH"
+        ) from error
+
+
+def require_entries(cfg: Config, *keys: str) -> None:
+    """Check that a config has a model and these entries.
+
+    Raises:
+        SetupError: If one is missing or None.
+    """
+    missing = [key for key in ("model", *keys) if cfg.get(key) is None]
+    if missing:
+        raise SetupError(f"{cfg.filename}: expected entries {', '.join(missing)}, got none")

@@ -1,0 +1,93 @@
+"""Check, then test."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from mmengine.config import Config
+from mmengine.dist import is_main_process
+
+from cropr_mm.engine.build_runner import build_runner, print_outputs
+from cropr_mm.engine.checkpoint_io import existing_checkpoint
+from cropr_mm.engine.config import require_entries
+from cropr_mm.engine.console import input_errors
+from cropr_mm.engine.options import add_hook, draw_predictions, dump_predictions
+from cropr_mm.engine.preflight import SetupError
+from cropr_mm.engine.runner import ToolRunner
+from cropr_mm.hooks.benchmark_hook import CroprBenchmarkHook
+from cropr_mm.hooks.prune_audit_hook import PruneAuditHook
+
+
+def evaluate(
+    cfg: Config,
+    checkpoint: str,
+    out: str | None = None,
+    show_dir: str | None = None,
+    benchmark: bool = False,
+    rounds: int = 20,
+    audit: bool = False,
+) -> dict[str, Any]:
+    """Check, then test.
+
+    Args:
+        cfg: Config from :func:`load_config`; changed in place.
+        checkpoint: Checkpoint of exactly this model.
+        out: File (.pkl) for all predictions.
+        show_dir: Folder for pictures of all predictions.
+        benchmark: Also time the model against its dense twin.
+        rounds: Timed calls of each part of the benchmark.
+        audit: Also find out which ground-truth objects lost their tokens.
+
+    Returns:
+        Metrics by name, also written to ``test_metrics.json`` in the working folder.
+
+    Raises:
+        SetupError: If config, data or checkpoint do not fit.
+    """
+    require_entries(cfg, "test_dataloader", "test_cfg", "test_evaluator")
+    cfg.load_from, cfg.resume = existing_checkpoint(checkpoint), False
+    if out is not None:
+        dump_predictions(cfg, out)
+    if show_dir is not None:
+        draw_predictions(cfg, show_dir)
+    if benchmark:
+        add_hook(cfg, "cropr_mm.CroprBenchmarkHook", rounds=rounds)
+    if audit:
+        add_hook(cfg, "cropr_mm.PruneAuditHook")
+    runner = build_runner(cfg, ("test",))
+    _check_hooks(runner)
+    runner.strict = True
+    with input_errors():
+        metrics = runner.test()
+    file = Path(runner.work_dir, "test_metrics.json")
+    if is_main_process():
+        file.write_text(json.dumps(metrics, indent=2, default=_plain) + "\n")
+    folder = Path(runner.work_dir)
+    files = {
+        "metrics": file,
+        "benchmark": folder / "benchmark.json" if benchmark else None,
+        "audit": f"{folder / 'audit.json'}, {folder / 'audit.png'}" if audit else None,
+        "predictions": out,
+        "pictures": show_dir,
+    }
+    print_outputs(runner, "Tested", files)
+    return metrics
+
+
+def _check_hooks(runner: ToolRunner) -> None:
+    """What is to be found out in a test can be, which would otherwise fail at its end."""
+    for hook in runner.hooks:
+        if isinstance(hook, CroprBenchmarkHook | PruneAuditHook):
+            try:
+                hook.check(runner)
+            except ValueError as error:
+                raise SetupError(str(error)) from error
+
+
+def _plain(value: Any) -> Any:
+    """Numbers of numpy and torch for JSON; anything else by its text."""
+    if isinstance(value, np.ndarray | np.generic | torch.Tensor):
+        return value.tolist()
+    return str(value)

@@ -1,0 +1,112 @@
+"""What the options of the command-line tools change in a config."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from mmengine.config import Config
+from mmengine.device import get_device
+
+from cropr_mm.engine.preflight import SetupError
+
+_AMP_WRAPPERS = {
+    "OptimWrapper": "AmpOptimWrapper",
+    "mmengine.OptimWrapper": "mmengine.AmpOptimWrapper",
+    "cropr_mm.CroprOptimWrapper": "cropr_mm.CroprAmpOptimWrapper",
+}
+
+
+def enable_amp(cfg: Config) -> None:
+    """Replace a config's optimizer wrapper by its mixed-precision form.
+
+    Raises:
+        SetupError: If there is no device for it, or no such form is known.
+    """
+    kind = cfg.optim_wrapper.get("type", "OptimWrapper")
+    if get_device() == "cpu":
+        raise SetupError("--amp expects an accelerator such as CUDA, got only the CPU")
+    if kind in _AMP_WRAPPERS.values():
+        return
+    if kind not in _AMP_WRAPPERS:
+        raise SetupError(
+            f"--amp expects optim_wrapper of type {', '.join(_AMP_WRAPPERS)}, got {kind}"
+        )
+    cfg.optim_wrapper.type = _AMP_WRAPPERS[kind]
+    cfg.optim_wrapper.setdefault("loss_scale", "dynamic")
+
+
+def disable_amp(cfg: Config) -> None:
+    """Replace a config's mixed-precision optimizer wrapper, if it has one, by its plain form."""
+    plain = {amp: kind for kind, amp in _AMP_WRAPPERS.items()}
+    kind = cfg.optim_wrapper.get("type")
+    if kind in plain:
+        cfg.optim_wrapper.type = plain[kind]
+        for name in ("loss_scale", "dtype", "use_fp16"):
+            cfg.optim_wrapper.pop(name, None)
+
+
+def check_precision(cfg: Config) -> None:
+    """Find out before the first iteration whether the device can train in the config's precision.
+
+    Raises:
+        SetupError: If the config asks for automatic mixed precision and there is only a CPU.
+    """
+    kind = cfg.optim_wrapper.get("type")
+    if kind in _AMP_WRAPPERS.values() and get_device() == "cpu":
+        raise SetupError(
+            f"optim_wrapper.type={kind} trains in mixed precision and expects an accelerator such "
+            "as CUDA, got only the CPU (everything else was checked and fits); --no-amp trains in "
+            "full precision"
+        )
+
+
+def dump_predictions(cfg: Config, file: str) -> None:
+    """Add an evaluator that writes predictions to a pickle file.
+
+    Raises:
+        SetupError: If the file name does not end in .pkl or .pickle.
+    """
+    if not file.endswith((".pkl", ".pickle")):
+        raise SetupError(f"--out expects a file name that ends in .pkl, got {file}")
+    kind = "mmdet.DumpDetResults" if cfg.get("default_scope") == "mmdet" else "DumpResults"
+    evaluators = cfg.test_evaluator
+    if isinstance(evaluators, Mapping):
+        evaluators = [evaluators]
+    cfg.test_evaluator = [*evaluators, dict(type=kind, out_file_path=file)]
+
+
+def draw_predictions(cfg: Config, folder: str) -> None:
+    """Turn on the host library's visualisation of each test image.
+
+    Raises:
+        SetupError: If the config's host library is none of the known ones.
+    """
+    folder = str(Path(folder).absolute())
+    scope = cfg.get("default_scope")
+    hooks = {
+        "mmdet": dict(type="mmdet.DetVisualizationHook", draw=True, test_out_dir=folder),
+        "mmseg": dict(type="mmseg.SegVisualizationHook", draw=True, interval=1),
+        "mmpretrain": dict(
+            type="cropr_mm.ClassVisualizationHook", enable=True, interval=1, out_dir=folder
+        ),
+    }
+    if scope not in hooks:
+        raise SetupError(f"--show-dir expects default_scope of {', '.join(hooks)}, got {scope}")
+    configured = (cfg.get("default_hooks") or {}).get("visualization") or {}
+    cfg.merge_from_dict({"default_hooks.visualization": {**configured, **hooks[scope]}})
+    if scope == "mmseg":
+        visualizer = cfg.get("visualizer") or dict(type="mmseg.SegLocalVisualizer")
+        backends = [dict(type="LocalVisBackend")]
+        cfg.visualizer = {**visualizer, "vis_backends": backends, "save_dir": folder}
+
+
+def add_hook(cfg: Config, kind: str, **arguments: Any) -> None:
+    """Append a custom hook."""
+    cfg.custom_hooks = [*(cfg.get("custom_hooks") or []), dict(type=kind, **arguments)]
+
+
+def names_of(configs: Sequence[str]) -> list[str]:
+    """Name of each model: its config file's, or its folder's where files are called alike."""
+    files = [Path(config).absolute() for config in configs]
+    stems, folders = [file.stem for file in files], [file.parent.name for file in files]
+    return folders if len(set(stems)) < len(stems) and len(set(folders)) == len(files) else stems

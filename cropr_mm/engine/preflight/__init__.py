@@ -1,0 +1,29 @@
+"""Checks of data, model and checkpoint before anything expensive starts."""
+
+from cropr_mm.engine.preflight.data import check_data, check_length, loading
+from cropr_mm.engine.preflight.errors import SetupError
+from cropr_mm.engine.preflight.heads import check_channels, check_labels, check_model_config
+from cropr_mm.engine.preflight.label_maps import check_label_maps
+from cropr_mm.engine.preflight.model import (
+    check_classes,
+    check_encoder,
+    check_evaluator,
+    check_masks,
+    check_model,
+)
+
+__all__ = [
+    "SetupError",
+    "check_channels",
+    "check_classes",
+    "check_data",
+    "check_encoder",
+    "check_evaluator",
+    "check_label_maps",
+    "check_labels",
+    "check_length",
+    "check_masks",
+    "check_model",
+    "check_model_config",
+    "loading",
+]

@@ -1,0 +1,103 @@
+"""Strip a training checkpoint to what inference needs."""
+
+import copy
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from mmengine.config import Config
+from torch import nn
+
+from cropr_mm.backbones import CroprPVT, CroprViT
+from cropr_mm.backbones.find import find_backbones
+from cropr_mm.build import build_model
+from cropr_mm.checkpoints import safe_load
+from cropr_mm.checkpoints.load import check_names, check_shapes
+
+_BACKBONES = (CroprPVT, CroprViT)
+_TYPES = {name for b in _BACKBONES for name in (b, b.__name__, f"cropr_mm.{b.__name__}")}
+
+
+class Deployed(NamedTuple):
+    """What :func:`deploy_checkpoint` did.
+
+    Attributes:
+        file: The new checkpoint.
+        encoders: Encoders that were switched, by their names in the model.
+        parameters_before: Of the whole model in training.
+        parameters_after: Of the whole model as written.
+    """
+
+    file: Path
+    encoders: tuple[str, ...]
+    parameters_before: int
+    parameters_after: int
+
+    def __str__(self) -> str:
+        saved = 1 - self.parameters_after / self.parameters_before
+        return (
+            f"Switched {', '.join(self.encoders)} to deploy.\n"
+            f"  parameters before  {self.parameters_before:>13,}\n"
+            f"  parameters after   {self.parameters_after:>13,}  ({saved:.1%} fewer)\n"
+            f"  checkpoint         {self.file}\n"
+            f"It loads into the config with {self.encoders[0]}.deploy=True."
+        )
+
+
+def deploy_checkpoint(cfg: Config, checkpoint: str | Path, out: str | Path) -> Deployed:
+    """Write the inference form of a training checkpoint.
+
+    Every ``CroprViT`` and ``CroprPVT`` in the model is switched; optimizer, schedules and logs are
+    left out. The result loads strictly into the same config with ``deploy=True`` in the backbone,
+    and its meta data hold that config.
+
+    Args:
+        cfg: Config of the model, of any task; not changed.
+        checkpoint: Training checkpoint of exactly this model, see :func:`safe_load`.
+        out: File to write; folders are made, an old file is overwritten.
+
+    Raises:
+        ValueError: If the checkpoint is not of this model, if no encoder can be switched, or if
+            ``out`` is a folder or the checkpoint itself.
+        FileNotFoundError: If there is no such checkpoint.
+    """
+    out = Path(out)
+    if out.is_dir() or out.resolve() == Path(checkpoint).resolve():
+        raise ValueError(f"expected another file for the result, got {out}")
+    model = build_model(cfg)
+    encoders = find_backbones(model)
+    if not encoders:
+        raise ValueError(
+            f"expected a cropr_mm.CroprViT or CroprPVT in {cfg.model.type}, found none"
+        )
+    content = safe_load(checkpoint)
+    weights, wanted = content.get("state_dict", content), model.state_dict()
+    missing, unexpected = wanted.keys() - weights.keys(), weights.keys() - wanted.keys()
+    check_names(missing, unexpected, f"{checkpoint} is not a checkpoint of this config")
+    check_shapes(weights, wanted, str(checkpoint))
+    model.load_state_dict(weights, strict=True)
+
+    before = _count(model)
+    for encoder in encoders.values():
+        encoder.switch_to_deploy()
+    deployed = copy.deepcopy(cfg)
+    _set_deploy(deployed.model)
+    meta = {**content.get("meta", {}), "cfg": deployed.pretty_text}
+    out.parent.mkdir(parents=True, exist_ok=True)
+    torch.save(dict(meta=meta, state_dict=model.state_dict()), out)
+    return Deployed(out, tuple(encoders), before, _count(model))
+
+
+def _set_deploy(settings: Any) -> None:
+    """Set ``deploy`` in every encoder of a (nested) model config."""
+    if isinstance(settings, dict):
+        if settings.get("type") in _TYPES:
+            settings["deploy"] = True
+        settings = list(settings.values())
+    if isinstance(settings, list | tuple):
+        for value in settings:
+            _set_deploy(value)
+
+
+def _count(model: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in model.parameters())

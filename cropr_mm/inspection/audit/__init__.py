@@ -1,0 +1,1 @@
+"""Which ground-truth objects lost their tokens."""

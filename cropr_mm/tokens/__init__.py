@@ -1,0 +1,1 @@
+"""Functions of :class:`cropr_mm.structures.Tokens`: gather, merge, mask, restore."""
