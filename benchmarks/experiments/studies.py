@@ -152,7 +152,8 @@ STUDIES: dict[str, Study] = {
 
 def _of_config(name: str, arch: str | None, sides: Sides) -> list[dict[str, Any]]:
     """Encoder of a pruned config, once per image side."""
-    settings = Config.fromfile(CONFIGS / f"cropr_{name}.py").model.backbone.to_dict()
+    (file,) = CONFIGS.rglob(f"cropr_{name}.py")
+    settings = Config.fromfile(file).model.backbone.to_dict()
     del settings["type"]
     settings["arch"] = arch or settings["arch"]
     own = settings.get("img_size") or resolve_arch(settings["arch"]).img_size

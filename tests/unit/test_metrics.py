@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from cropr_mm import metrics as m
+from cropr_mm.inspection import metrics as m
 
 A, B = np.array([[4.0, 3], [2, 1]]), np.array([[3.0, 3], [1, 3]])
 X = np.array([[1.0, 2, 3, 4, 6], [2, 0, 1, 3, 1]])
