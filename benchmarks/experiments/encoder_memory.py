@@ -24,6 +24,7 @@ from cropr_mm.backbones.find import auxiliary_reducers
 from cropr_mm.ops.eager_backward import eager_backward
 from cropr_mm.profiling.environment import peak_memory
 from cropr_mm.profiling.run_mode import Mode
+from cropr_mm.reducers import TokenReducer
 
 
 @dataclass(frozen=True)
@@ -190,16 +191,15 @@ def _listening(encoder: CroprViT) -> Iterator[list[Tensor]]:
     """Auxiliary losses of what runs inside, made as ``CroprAuxLossHook`` makes them."""
     losses: list[Tensor] = []
 
-    def listen(reducer: nn.Module, _: nn.Module, args: tuple, output: Tensor | tuple) -> None:
+    def listen(reducer: TokenReducer, output: Tensor | tuple) -> None:
         logits = output[0] if isinstance(output, tuple) else output
-        if getattr(reducer, "stop_gradient", False):
+        if reducer.stop_gradient:
             losses.append(eager_backward(torch.sum, logits, list(reducer.parameters())))
         else:
             losses.append(logits.sum())
 
     handles = [
-        reducer.auxiliary.register_forward_hook(partial(listen, reducer))
-        for reducer in auxiliary_reducers(encoder).values()
+        reducer.listen(partial(listen, reducer)) for reducer in auxiliary_reducers(encoder).values()
     ]
     try:
         yield losses

@@ -4,6 +4,7 @@ from torch import nn
 
 from cropr_mm.backbones.base import ReducingBackbone
 from cropr_mm.backbones.cropr_vit import CroprViT
+from cropr_mm.reducers import TokenReducer
 
 
 def find_backbones(model: nn.Module) -> dict[str, ReducingBackbone]:
@@ -37,7 +38,7 @@ def only_backbone(model: nn.Module) -> tuple[str, CroprViT]:
     return next(iter(found.items()))
 
 
-def auxiliary_reducers(backbone: ReducingBackbone) -> dict[int, nn.Module]:
+def auxiliary_reducers(backbone: ReducingBackbone) -> dict[int, TokenReducer]:
     """Reducers of a backbone that train by an auxiliary loss of their own.
 
     These are the reducers with a child ``auxiliary``; whether other losses move their parameters

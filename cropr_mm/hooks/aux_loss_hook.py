@@ -137,7 +137,7 @@ class AuxiliaryListener(LossListener["_Pass"]):
         for name, reducer in self.reducers.items():
             if num_cells is not None:
                 self.listen(reducer.attention, self._draw, before=True)
-            self.listen(reducer.auxiliary, partial(self._collect, name))
+            self.hold(reducer.listen(partial(self._collect, name)))
 
     def start(self, given: dict[str, Any]) -> "_Pass":
         return _Pass(given["data_samples"])
@@ -165,9 +165,7 @@ class AuxiliaryListener(LossListener["_Pass"]):
         assert cells is not None, "there is a number of cells"
         return F.embedding(cells, queries[0]), x  # (B, n, C)
 
-    def _collect(
-        self, name: str, auxiliary: nn.Module, args: tuple, output: Tensor | tuple
-    ) -> None:
+    def _collect(self, name: str, output: Tensor | tuple) -> None:
         # Calls outside of a listened pass are none of our business: recomputation in the
         # backward pass, or somebody running the backbone alone.
         if self.state is None:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any, Generic, TypeVar
 
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 State = TypeVar("State")
 
@@ -45,7 +46,11 @@ class LossListener(ABC, Generic[State]):
     def listen(self, module: nn.Module, hook: Any, before: bool = False) -> None:
         """Register a forward hook, or a pre-hook, that :meth:`remove` takes off again."""
         register = module.register_forward_pre_hook if before else module.register_forward_hook
-        self._handles.append(register(hook))
+        self.hold(register(hook))
+
+    def hold(self, handle: RemovableHandle) -> None:
+        """Let :meth:`remove` also end what this handle stands for."""
+        self._handles.append(handle)
 
     def remove(self) -> None:
         """Leave the model as it was."""

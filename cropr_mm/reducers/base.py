@@ -3,10 +3,13 @@
 B batch, P prefix tokens, N live patch tokens, K tokens left, C channels.
 """
 
-from typing import Literal
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from cropr_mm.ops.select import select_topk
 from cropr_mm.structures import Reduction, Signals, Tokens
@@ -14,6 +17,20 @@ from cropr_mm.tokens.gather import take_tokens
 from cropr_mm.tokens.merge import merge_tokens
 
 Site = Literal["before", "between", "after"]
+
+
+@dataclass(frozen=True)
+class AuxiliaryTap:
+    """Forward hook of an auxiliary module; its type tells it from the hooks of other programs.
+
+    Attributes:
+        take: Called with what the module returned.
+    """
+
+    take: Callable[[Any], None]
+
+    def __call__(self, auxiliary: nn.Module, args: tuple, output: Any) -> None:
+        self.take(output)
 
 
 class TokenReducer(nn.Module):
@@ -106,9 +123,26 @@ class TokenReducer(nn.Module):
         """Whether a child ``auxiliary`` has to run: in training, unless stripped."""
         return self.training and "auxiliary" in self._modules
 
+    def listen(self, take: Callable[[Any], None]) -> RemovableHandle:
+        """Hand every output of the child ``auxiliary`` to a loss, as training asks for.
+
+        Args:
+            take: Called with what ``auxiliary`` returned.
+
+        Returns:
+            Handle whose ``remove`` ends it.
+        """
+        return self.auxiliary.register_forward_hook(AuxiliaryTap(take))
+
+    @property
+    def has_listener(self) -> bool:
+        """Whether :meth:`listen` was called; other forward hooks do not count."""
+        hooks = self.auxiliary._forward_hooks.values()
+        return any(isinstance(hook, AuxiliaryTap) for hook in hooks)
+
     def check_listener(self, target: str) -> None:
-        """Raise RuntimeError, naming a target for the hook, if nothing hears ``auxiliary``."""
-        if not self.auxiliary._forward_hooks:
+        """Raise RuntimeError, naming a target for the hook, if no loss takes ``auxiliary``."""
+        if not self.has_listener:
             raise RuntimeError(
                 f"{type(self).__name__} in training mode expected a listener for its auxiliary "
                 "output: add dict(type='cropr_mm.CroprAuxLossHook', "

@@ -43,7 +43,7 @@ def listen(model: CroprViT, collected: list | None = None) -> list:
     """Stand in for the auxiliary-loss hook."""
     collected = [] if collected is None else collected
     for reducer in model.reducers.values():
-        reducer.auxiliary.register_forward_hook(lambda _, __, out: collected.append(out))
+        reducer.listen(collected.append)
     return collected
 
 
@@ -291,7 +291,7 @@ def test_compiles_to_one_graph_without_recompiling(windows: dict, mode: str) -> 
     if mode == "train":
         model.train()
         for reducer in model.reducers.values():
-            reducer.auxiliary.register_forward_hook(lambda *_: None)
+            reducer.listen(lambda _: None)
     torch._dynamo.reset()
     counter = torch._dynamo.testing.CompileCounterWithBackend("aot_eager")
     compiled = torch.compile(model, backend=counter, fullgraph=True, dynamic=False)

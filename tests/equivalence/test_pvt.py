@@ -152,7 +152,7 @@ def test_masking_in_training_is_dropping_in_evaluation(
     training = pruned(stage, linear, reducer=reducer).train()
     counts: list[int] = []
     for module in training.reducers.values():
-        module.auxiliary.register_forward_hook(lambda _m, _a, _o: None)
+        module.listen(lambda _: None)
         module.register_forward_hook(lambda _m, _a, out: counts.append(int(out.kept.policy.sum())))
     img = torch.randn(1, 3, *SIZE)
     expected = training(img)
@@ -171,7 +171,7 @@ def test_masking_in_training_is_dropping_in_evaluation(
 def test_the_loss_of_the_model_reaches_every_predictor(name: str, stage: int) -> None:
     model = pruned(stage, reducer=dict(type=f"cropr_mm.{name}"), out_indices=(3,)).train()
     for module in model.reducers.values():
-        module.auxiliary.register_forward_hook(lambda _m, _a, _o: None)
+        module.listen(lambda _: None)
     model(torch.randn(2, 3, *SIZE))[0].pow(2).sum().backward()
     for parameter in model.reducers.parameters():
         assert bool(parameter.grad.abs().sum() > 0)

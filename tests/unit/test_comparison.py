@@ -149,7 +149,7 @@ def test_every_variant_of_a_segmenter_trains_under_its_curriculum(
     encoder = MODELS.build(cfg.model.backbone).train()
     for reducer in encoder.reducers.values():
         if reducer.needs_aux_loss:
-            reducer.auxiliary.register_forward_hook(lambda *_: None)  # CroprAuxLossHook's part
+            reducer.listen(lambda _: None)  # CroprAuxLossHook's part
     hooks = [hook for hook in cfg.custom_hooks if hook.type == "cropr_mm.CroprCurriculumHook"]
     for iteration in (0, 75, 299) if hooks else (0,):
         encoder.progress = ramp(iteration, 300, 0.5) if hooks else 1.0

@@ -39,7 +39,7 @@ def random_tokens(num_prefix: int = 1, channels: int = 32, side: int = 16) -> To
 
 def listen(reducer: Cropr) -> list[torch.Tensor]:
     outputs: list[torch.Tensor] = []
-    reducer.auxiliary.register_forward_hook(lambda _m, _a, output: outputs.append(output))
+    reducer.listen(outputs.append)
     return outputs
 
 
@@ -121,6 +121,13 @@ def test_training_without_a_listener_raises() -> None:
     reducer = Cropr(32).train()
     with pytest.raises(RuntimeError, match="CroprAuxLossHook"):
         reducer(random_tokens(), 20, Signals())
+    reducer.auxiliary.register_forward_hook(lambda *_: None)  # a profiler's, say: no loss takes it
+    with pytest.raises(RuntimeError, match="CroprAuxLossHook"):
+        reducer(random_tokens(), 20, Signals())
+    handle = reducer.listen(lambda _: None)
+    reducer(random_tokens(), 20, Signals())
+    handle.remove()
+    assert not reducer.has_listener
     reducer.eval()(random_tokens(), 20, Signals())
 
 

@@ -217,7 +217,7 @@ def test_stages_train_their_heads_and_the_encoder() -> None:
     seen: list[tuple] = []
     for reducer in model.reducers.values():
         reducer.head.weight.data.mul_(6)
-        reducer.auxiliary.register_forward_hook(lambda _m, _a, output: seen.append(output))
+        reducer.listen(seen.append)
     exits = model(torch.randn(2, 3, 48, 64))[1]
     assert [logits.shape for logits, *_ in seen] == [(2, 48, 4)] * 2
     assert bool((seen[0][1] >= 0).all())

@@ -212,7 +212,7 @@ def test_the_predictor_sees_the_mean_of_live_tokens_only() -> None:
 
 def test_padding_is_masked_first() -> None:
     reducer = DynamicViT(8).train()
-    reducer.auxiliary.register_forward_hook(lambda _m, _a, _o: None)
+    reducer.listen(lambda _: None)
     tokens = Tokens(torch.randn(2, 6, 8), torch.arange(6).expand(2, -1), (2, 3))
     padding = torch.tensor([[False] * 6, [False, True] * 3])
     signals = Signals(noise=torch.full((2, 6), 0.999999), padding=padding)
@@ -223,7 +223,7 @@ def sharpened(model: CroprViT, image: Tensor) -> CroprViT:
     """Make each step drop about one half of what is live, for certain: noise no longer matters."""
     for reducer in model.train().reducers.values():
         reducer.predictor.fc3.weight.mul_(1e5)
-        reducer.auxiliary.register_forward_hook(lambda _m, _a, _o: None)
+        reducer.listen(lambda _: None)
     for reducer in model.reducers.values():
         seen: list[Tokens] = []
         handle = reducer.register_forward_pre_hook(lambda _m, args, seen=seen: seen.append(args[0]))
@@ -283,7 +283,7 @@ def test_means_of_masked_tokens_are_those_of_kept_ones() -> None:
 def test_the_loss_of_the_model_reaches_every_predictor(name: str, with_cp: bool) -> None:
     model = encoder(name, {0: 30, 2: 20}, fusion=LLF, with_cp=with_cp).train()
     for reducer in model.reducers.values():
-        reducer.auxiliary.register_forward_hook(lambda _m, _a, _o: None)
+        reducer.listen(lambda _: None)
     model(torch.randn(2, 3, 48, 64))[0].pow(2).sum().backward()
     for parameter in model.reducers.parameters():
         assert bool(parameter.grad.abs().sum() > 0)
@@ -292,7 +292,7 @@ def test_the_loss_of_the_model_reaches_every_predictor(name: str, with_cp: bool)
 def test_predictors_learn_while_the_blocks_are_frozen() -> None:
     model = encoder("DynamicViT", {0: 30, 2: 20}, frozen_stages=5).train()
     for reducer in model.reducers.values():
-        reducer.auxiliary.register_forward_hook(lambda _m, _a, _o: None)
+        reducer.listen(lambda _: None)
     model(torch.randn(2, 3, 48, 64))[0].pow(2).sum().backward()
     assert all(parameter.grad is None for parameter in model.blocks.parameters())
     assert all(bool(p.grad.abs().sum() > 0) for p in model.reducers.parameters())
