@@ -1,12 +1,12 @@
 """Records that travel between the parts of the model.
 
 B batch, P prefix tokens (class and register tokens), N live patch tokens, C channels, h x w patch
-grid. NamedTuples, because they pass through compile, export and FSDP as plain tuples of tensors.
-The compiler of torch 2.1 knows neither their properties nor ``_replace``, so the forward pass uses
-plain fields.
+grid. The records are NamedTuples, because these pass through compile, export and FSDP as plain
+tuples of tensors. The compiler of torch 2.1 knows neither their properties nor ``_replace``, so a
+forward pass reads plain fields and changes them with :meth:`Tokens.replace`.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from torch import Tensor
 
@@ -46,6 +46,20 @@ class Tokens(NamedTuple):
     exit: Tensor | None = None
     position: Tensor | None = None
 
+    def replace(self, **changes: Any) -> "Tokens":
+        """Return the tokens with some fields changed; every other field stays as it is.
+
+        Unlike ``_replace``, this method compiles, also with torch 2.1.
+
+        Args:
+            **changes: New values by the name of the field.
+
+        Raises:
+            TypeError: If there is no field of that name.
+        """
+        fields = {name: getattr(self, name) for name in Tokens._fields}
+        return Tokens(**{**fields, **changes})
+
     @property
     def prefix(self) -> Tensor:
         """Prefix tokens, shape (B, P, C)."""
@@ -62,19 +76,8 @@ class Tokens(NamedTuple):
         return self.index.shape[1]
 
 
-def with_features(tokens: Tokens, x: Tensor) -> Tokens:
-    """The same tokens with other features, shape (B, P + N, C)."""
-    return Tokens(
-        x,
-        tokens.index,
-        tokens.grid,
-        tokens.num_prefix,
-        tokens.size,
-        tokens.policy,
-        tokens.source,
-        tokens.exit,
-        tokens.position,
-    )
+PATCH_FIELDS = ("index", "size", "policy", "exit", "position")
+"""Fields of :class:`Tokens` with one entry for each patch token, in the order of the tokens."""
 
 
 class Signals(NamedTuple):

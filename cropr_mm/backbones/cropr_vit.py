@@ -41,7 +41,7 @@ from cropr_mm.reducers import TokenMerger
 from cropr_mm.registry import MODELS, TASK_UTILS
 from cropr_mm.structures import Signals, Tokens
 from cropr_mm.tokens.gather import gather_tokens, take_tokens
-from cropr_mm.tokens.policy import advance
+from cropr_mm.tokens.policy import update_live
 
 _NOTHING: frozenset[str] = frozenset()
 
@@ -225,13 +225,13 @@ class CroprViT(ReducingBackbone):
                 geometries[windowed] = self._geometry(tokens, tables, windowed)
             if site == "between":
                 x, signals = self._run(block.attend, tokens.x, geometries[windowed], needs)
-                tokens = advance(tokens, x)
+                tokens = update_live(tokens, x)
                 tokens = self._reduce(i, tokens, plan, signals, statistics, parked)
                 geometries = {}
-                tokens = advance(tokens, self._run(block.feed, tokens.x))
+                tokens = update_live(tokens, self._run(block.feed, tokens.x))
             else:
                 x, signals = self._run(block, tokens.x, geometries[windowed], needs)
-                tokens = advance(tokens, x)
+                tokens = update_live(tokens, x)
             if site == "after":
                 tokens = self._reduce(i, tokens, plan, signals, statistics, parked)
                 geometries = {}

@@ -13,7 +13,7 @@ from torch import Tensor
 from cropr_mm.ops.attention import column_mean, masked_attention
 from cropr_mm.structures import Tokens
 from cropr_mm.tokens.gather import gather_tokens
-from cropr_mm.tokens.policy import advance, is_soft
+from cropr_mm.tokens.policy import is_soft, update_live
 from cropr_mm.tokens.restore import zero_padded_map
 
 NOTHING: frozenset[str] = frozenset()
@@ -35,14 +35,14 @@ def attend(
         y = _reduced_attention(block.attn, y, tokens)
     else:
         y, signals = _plain_attention(block.attn, y, tokens, needs)
-    return advance(tokens, tokens.x + block.drop_path1(y)), signals
+    return update_live(tokens, tokens.x + block.drop_path1(y)), signals
 
 
 def feed(block: Block, tokens: Tokens) -> Tokens:
     """MLP half of a block: the tokens behind it."""
     y = block.norm2(tokens.x)
     y = block.mlp(y, tokens.grid) if _complete(tokens) else _mlp(block.mlp, y, tokens)
-    return advance(tokens, tokens.x + block.drop_path2(y))
+    return update_live(tokens, tokens.x + block.drop_path2(y))
 
 
 def live_map(x: Tensor, tokens: Tokens) -> Tensor:

@@ -20,12 +20,12 @@ class Fusion(nn.Module):
     site: Literal["before", "after"] = "before"
     learned = False
 
-    def forward(self, kept: Tokens, parked: Sequence[Tokens], order: Tensor | None) -> Tokens:
+    def forward(self, kept: Tokens, dropped: Sequence[Tokens], order: Tensor | None) -> Tokens:
         """Bring all tokens into the order of the whole grid.
 
         Args:
             kept: Tokens alive at the site, prefix first.
-            parked: Tokens dropped at each step, without prefix.
+            dropped: Tokens dropped at each step, without prefix.
             order: Raster ids in token order, shape (N,), int64; None for ascending.
 
         Returns:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from cropr_mm.fusion.base import Fusion
 from cropr_mm.registry import MODELS
-from cropr_mm.structures import Tokens, with_features
+from cropr_mm.structures import Tokens
 from cropr_mm.tokens.restore import restore_tokens
 
 
@@ -26,8 +26,8 @@ class TokenConcat(Fusion):
 
     site = "after"
 
-    def forward(self, kept: Tokens, parked: Sequence[Tokens], order: Tensor | None) -> Tokens:
-        return restore_tokens(kept, parked, order)
+    def forward(self, kept: Tokens, dropped: Sequence[Tokens], order: Tensor | None) -> Tokens:
+        return restore_tokens(kept, dropped, order)
 
 
 @MODELS.register_module()
@@ -52,6 +52,6 @@ class SelfAttentionConcat(Fusion):
         self.block = Block(embed_dim, num_heads, qkv_bias=True, norm_layer=norm)
         self.proj = nn.Linear(embed_dim, embed_dim)
 
-    def forward(self, kept: Tokens, parked: Sequence[Tokens], order: Tensor | None) -> Tokens:
-        full = restore_tokens(kept, parked, order)
-        return with_features(full, self.proj(self.block(full.x)))
+    def forward(self, kept: Tokens, dropped: Sequence[Tokens], order: Tensor | None) -> Tokens:
+        full = restore_tokens(kept, dropped, order)
+        return full.replace(x=self.proj(self.block(full.x)))

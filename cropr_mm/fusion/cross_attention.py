@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from cropr_mm.fusion.base import Fusion
 from cropr_mm.registry import MODELS
 from cropr_mm.structures import Tokens
+from cropr_mm.tokens.merge import NO_PATCH_FIELDS
 from cropr_mm.tokens.policy import whole_policy
 from cropr_mm.tokens.restore import restore_tokens
 
@@ -78,8 +79,8 @@ class CrossAttentionFusion(Fusion):
         self.block = CrossAttentionBlock(embed_dim, num_heads)
         self.proj = nn.Linear(embed_dim, embed_dim)
 
-    def forward(self, kept: Tokens, parked: Sequence[Tokens], order: Tensor | None) -> Tokens:
-        memory = restore_tokens(kept, parked, order) if self.concat else kept
+    def forward(self, kept: Tokens, dropped: Sequence[Tokens], order: Tensor | None) -> Tokens:
+        memory = restore_tokens(kept, dropped, order) if self.concat else kept
         live = None if memory.policy is None else whole_policy(memory) > 0
         queries = resample_abs_pos_embed(
             self.queries, new_size=kept.grid, old_size=self.grid, num_prefix_tokens=0
@@ -87,4 +88,5 @@ class CrossAttentionFusion(Fusion):
         cells = torch.arange(queries.shape[1], device=queries.device) if order is None else order
         patches = self.proj(self.block(queries.index_select(1, cells), memory.x, live))
         x = torch.cat([kept.x[:, : kept.num_prefix], patches.to(kept.x.dtype)], dim=1)
-        return Tokens(x, cells.expand(x.shape[0], -1), kept.grid, kept.num_prefix)
+        index = cells.expand(x.shape[0], -1)
+        return kept.replace(**{**NO_PATCH_FIELDS, "x": x, "index": index, "source": None})

@@ -20,5 +20,5 @@ class LastLayerFusion(Fusion):
     Source: the Cropr paper, Last Layer Fusion.
     """
 
-    def forward(self, kept: Tokens, parked: Sequence[Tokens], order: Tensor | None) -> Tokens:
-        return restore_tokens(kept, parked, order)
+    def forward(self, kept: Tokens, dropped: Sequence[Tokens], order: Tensor | None) -> Tokens:
+        return restore_tokens(kept, dropped, order)

@@ -100,8 +100,7 @@ class ATS(AttentionRanker):
             places, rest = select_topk(rank, num_keep)
         kept = take_tokens(tokens, places, with_prefix=True)
         policy = drawn.gather(1, places)
-        live = Tokens(kept.x, kept.index, kept.grid, kept.num_prefix, kept.size, policy)
-        return Reduction(live, take_tokens(tokens, rest, with_prefix=False))
+        return Reduction(kept.replace(policy=policy), take_tokens(tokens, rest, with_prefix=False))
 
 
 def draw(score: Tensor, num_points: int, points: str = "inner") -> Tensor:

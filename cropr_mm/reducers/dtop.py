@@ -139,9 +139,7 @@ class DToP(TokenRanker):
         exits, sure, label = self.examine(tokens)
         live = self.live(tokens, sure, label)
         left = exits * ~live.unsqueeze(-1)
-        kept = Tokens(
-            tokens.x, tokens.index, tokens.grid, tokens.num_prefix, policy=live, exit=left
-        )
+        kept = tokens.replace(policy=live, exit=left)
         return Reduction(kept, take_tokens(kept, kept.index[:, :0], with_prefix=False))
 
     def reduce(self, tokens: Tokens, num_keep: int, signals: Signals) -> Reduction:
@@ -149,7 +147,7 @@ class DToP(TokenRanker):
         live = tokens.policy
         if self.confidence is not None:
             live = self.live(tokens, sure, label)
-        remaining = Tokens(tokens.x, tokens.index, tokens.grid, tokens.num_prefix, policy=live)
+        remaining = tokens.replace(policy=live)
         if self.rank is not None:
             places, rest = self.rank.split(remaining, num_keep, signals)
         else:
@@ -160,9 +158,11 @@ class DToP(TokenRanker):
         if live is not None:
             policy = live.gather(1, places)
             left = gather_tokens(exits, places) * ~policy.unsqueeze(-1)
-        kept = Tokens(kept.x, kept.index, kept.grid, kept.num_prefix, policy=policy, exit=left)
         gone = gather_tokens(exits, rest)
-        return Reduction(kept, Tokens(dropped.x, dropped.index, dropped.grid, exit=gone))
+        return Reduction(
+            kept.replace(policy=policy, exit=left),
+            dropped.replace(policy=None, exit=gone),  # each of them exited, so none is masked
+        )
 
     def examine(self, tokens: Tokens) -> tuple[Tensor, Tensor, Tensor]:
         """What each token would exit with.

@@ -3,13 +3,11 @@
 B batch, P prefix tokens, N live patch tokens, C channels.
 """
 
-import torch
-import torch.nn.functional as F
-
 from cropr_mm.reducers.base import AttentionRanker
 from cropr_mm.registry import MODELS
 from cropr_mm.structures import Reduction, Signals, Tokens
 from cropr_mm.tokens.gather import take_tokens
+from cropr_mm.tokens.merge import append_token
 
 
 @MODELS.register_module()
@@ -40,16 +38,8 @@ class EViT(AttentionRanker):
         weight = self.score(tokens, signals).gather(1, rest)  # (B, N - num_keep + 1)
         fused = (dropped.x * weight.unsqueeze(-1)).sum(dim=1, keepdim=True)  # (B, 1, C)
         position = None
-        if kept.position is not None:
-            assert dropped.position is not None, "both come from the same tokens"
+        if dropped.position is not None:
             share = (weight / weight.sum(dim=1, keepdim=True)).detach().unsqueeze(-1)
-            middle = (dropped.position * share).sum(dim=1, keepdim=True)  # (B, 1, 2)
-            position = torch.cat([kept.position, middle], dim=1)
-        whole = Tokens(
-            torch.cat([kept.x, fused.to(kept.x.dtype)], dim=1),
-            F.pad(kept.index, (0, 1), value=-1),
-            kept.grid,
-            kept.num_prefix,
-            position=position,
-        )
-        return Reduction(whole, dropped)
+            position = (dropped.position * share).sum(dim=1, keepdim=True)  # (B, 1, 2)
+        size = None if dropped.size is None else dropped.size.sum(dim=1, keepdim=True)
+        return Reduction(append_token(kept, fused, size, position), dropped)

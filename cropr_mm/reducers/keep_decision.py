@@ -113,15 +113,11 @@ class KeepDecision(TokenRanker):
         self.auxiliary(decision, min(num_keep / num_patches, 1.0))
         leaving = (before - decision).detach() > 0.5
         patches = tokens.x[:, tokens.num_prefix :]
-        kept = Tokens(
-            self.mask(tokens.x, tokens.num_prefix, decision, before - decision),
-            tokens.index,
-            tokens.grid,
-            tokens.num_prefix,
-            tokens.size,
-            decision,
+        x = self.mask(tokens.x, tokens.num_prefix, decision, before - decision)
+        return Reduction(
+            kept=tokens.replace(x=x, policy=decision),
+            dropped=tokens.replace(x=patches, num_prefix=0, policy=leaving),
         )
-        return Reduction(kept, Tokens(patches, tokens.index, tokens.grid, 0, tokens.size, leaving))
 
     def log_odds(self, tokens: Tokens) -> Tensor:
         """Of keeping each patch token, shape (B, N), float32."""

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from cropr_mm.reducers.base import MergingReducer
 from cropr_mm.structures import Reduction, Signals, Tokens
-from cropr_mm.tokens.merge import merged_source
+from cropr_mm.tokens.merge import NO_PATCH_FIELDS, check_mergeable, merged_source
 
 
 class SoftMerger(MergingReducer):
@@ -43,6 +43,7 @@ class SoftMerger(MergingReducer):
             )
 
     def reduce(self, tokens: Tokens, num_keep: int, signals: Signals) -> Reduction:
+        check_mergeable(tokens)
         prefix = tokens.x[:, : tokens.num_prefix]
         weights, values = self.mix(tokens.x[:, tokens.num_prefix :])
         slots = (weights @ values).to(tokens.x.dtype)
@@ -53,12 +54,10 @@ class SoftMerger(MergingReducer):
             if tokens.position is not None:
                 share = weights.float() / weights.float().sum(dim=2, keepdim=True)
                 position = share @ tokens.position
-        merged = Tokens(
-            torch.cat([prefix, slots], dim=1),
-            index,
-            tokens.grid,
-            tokens.num_prefix,
+        merged = dict(  # a slot is part of all tokens and stands for no number of cells: no size
+            x=torch.cat([prefix, slots], dim=1),
+            index=index,
             source=merged_source(tokens, assignment),
             position=position,
         )
-        return Reduction(merged, assignment=assignment)
+        return Reduction(tokens.replace(**{**NO_PATCH_FIELDS, **merged}), assignment=assignment)

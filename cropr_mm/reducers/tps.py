@@ -13,7 +13,7 @@ from cropr_mm.ops.precision import without_autocast
 from cropr_mm.reducers.base import AttentionRanker, TokenRanker
 from cropr_mm.reducers.keep_decision import KeepDecision
 from cropr_mm.registry import MODELS
-from cropr_mm.structures import Reduction, Signals, Tokens, with_features
+from cropr_mm.structures import Reduction, Signals, Tokens
 from cropr_mm.tokens.gather import take_tokens
 
 EPS = 1e-6
@@ -117,7 +117,7 @@ class Squeezer(TokenRanker):
         dropped = take_tokens(tokens, rest, with_prefix=False)
         prefix, hosts = kept.x[:, : kept.num_prefix], kept.x[:, kept.num_prefix :]
         x = torch.cat([prefix, squeeze(hosts, dropped.x, self.temperature)], dim=1)
-        return Reduction(with_features(kept, x), dropped)
+        return Reduction(kept.replace(x=x), dropped)
 
 
 @MODELS.register_module()

@@ -6,7 +6,7 @@ B batch, P prefix tokens, N live patch tokens, K picked tokens, C channels.
 import torch
 from torch import Tensor
 
-from cropr_mm.structures import Tokens
+from cropr_mm.structures import PATCH_FIELDS, Tokens
 
 
 def gather_tokens(x: Tensor, index: Tensor) -> Tensor:
@@ -56,16 +56,13 @@ def take_tokens(tokens: Tokens, positions: Tensor, with_prefix: bool) -> Tokens:
     if with_prefix and num_prefix:
         front = torch.arange(num_prefix, device=rows.device).expand(rows.shape[0], -1)
         rows = torch.cat([front, rows], dim=1)  # (B, P + K)
-    return Tokens(
-        x=gather_tokens(tokens.x, rows),
-        index=tokens.index.gather(1, positions),
-        grid=tokens.grid,
-        num_prefix=num_prefix if with_prefix else 0,
-        size=None if tokens.size is None else tokens.size.gather(1, positions),
-        policy=None if tokens.policy is None else tokens.policy.gather(1, positions),
-        exit=None if tokens.exit is None else gather_tokens(tokens.exit, positions),
-        position=None if tokens.position is None else gather_tokens(tokens.position, positions),
-    )
+    taken = {"x": gather_tokens(tokens.x, rows)}
+    for name in PATCH_FIELDS:
+        field = getattr(tokens, name)
+        if field is not None:
+            flat = field.dim() == 2
+            taken[name] = field.gather(1, positions) if flat else gather_tokens(field, positions)
+    return tokens.replace(num_prefix=num_prefix if with_prefix else 0, **taken)
 
 
 def inverse_permutation(permutation: Tensor) -> Tensor:

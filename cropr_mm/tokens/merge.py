@@ -6,7 +6,10 @@ B batch, P prefix tokens, N live patch tokens, K slots, C channels.
 import torch
 from torch import Tensor
 
-from cropr_mm.structures import Tokens
+from cropr_mm.structures import PATCH_FIELDS, Tokens
+
+NO_PATCH_FIELDS: dict[str, None] = dict.fromkeys(PATCH_FIELDS)
+"""What :meth:`Tokens.replace` takes where tokens become new ones: fields of the old ones end."""
 
 
 def merge_tokens(
@@ -28,15 +31,15 @@ def merge_tokens(
         ``source`` says where every cell went; ``position`` is averaged as the features are.
 
     Raises:
-        ValueError: If ``assignment`` does not match the patch tokens, or a policy mask is set.
+        ValueError: If ``assignment`` does not match the patch tokens, or some tokens are masked or
+            left the model.
     """
     if assignment.shape != tokens.index.shape:
         raise ValueError(
             f"expected an assignment of shape {tuple(tokens.index.shape)}, "
             f"got {tuple(assignment.shape)}"
         )
-    if tokens.policy is not None:
-        raise ValueError("expected tokens without a policy mask: masked tokens cannot be merged")
+    check_mergeable(tokens)
     prefix, patches = tokens.x.split([tokens.num_prefix, assignment.shape[1]], dim=1)
     size = torch.ones_like(assignment, dtype=torch.float32) if tokens.size is None else tokens.size
     empty = size.new_zeros(size.shape[0], num_slots)
@@ -59,15 +62,52 @@ def merge_tokens(
     count = torch.zeros_like(assignment[:, :1]).expand(-1, num_slots)
     count = count.scatter_add(1, assignment, torch.ones_like(assignment))
     index = torch.zeros_like(count).scatter_add(1, assignment, tokens.index)
-    return Tokens(
+    merged = dict(
         x=torch.cat([prefix, mean.to(tokens.x.dtype)], dim=1),
         index=index.masked_fill(count != 1, -1),
-        grid=tokens.grid,
-        num_prefix=tokens.num_prefix,
         size=new_size,
         source=merged_source(tokens, assignment),
         position=position,
     )
+    return tokens.replace(**{**NO_PATCH_FIELDS, **merged})
+
+
+def check_mergeable(tokens: Tokens) -> None:
+    """Raise ValueError where some tokens are masked or left the model with their logits."""
+    if tokens.policy is not None or tokens.exit is not None:
+        raise ValueError("expected tokens without a policy mask: masked tokens cannot be merged")
+
+
+def append_token(tokens: Tokens, x: Tensor, size: Tensor | None, position: Tensor | None) -> Tokens:
+    """Put one new patch token, which belongs to no cell, behind the others.
+
+    The new token is live.
+
+    Args:
+        tokens: P prefix and N patch tokens.
+        x: Features of the new token, shape (B, 1, C).
+        size: Number of cells that it stands for, shape (B, 1); None where ``tokens`` have no size.
+        position: Where it lies, shape (B, 1, 2); None where ``tokens`` have no position.
+
+    Returns:
+        P + N + 1 tokens, features in the dtype of ``tokens``.
+    """
+    return tokens.replace(
+        x=torch.cat([tokens.x, x.to(tokens.x.dtype)], dim=1),
+        index=_append(tokens.index, -1),
+        size=_append(tokens.size, size),
+        policy=_append(tokens.policy, True),
+        exit=_append(tokens.exit, 0),
+        position=_append(tokens.position, position),
+    )
+
+
+def _append(field: Tensor | None, last: Tensor | float | None) -> Tensor | None:
+    if field is None or last is None:
+        return None
+    if not isinstance(last, Tensor):
+        last = field.new_full((field.shape[0], 1, *field.shape[2:]), last)
+    return torch.cat([field, last], dim=1)
 
 
 def _sum(x: Tensor, assignment: Tensor, share: Tensor, num_slots: int) -> Tensor:

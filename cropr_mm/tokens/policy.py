@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from cropr_mm.structures import Tokens, with_features
+from cropr_mm.structures import Tokens
 
 
 def is_soft(tokens: Tokens) -> bool:
@@ -21,12 +21,17 @@ def whole_policy(tokens: Tokens) -> Tensor:
     return F.pad(tokens.policy.float(), (tokens.num_prefix, 0), value=1.0)
 
 
-def advance(tokens: Tokens, x: Tensor) -> Tokens:
-    """The tokens behind a layer, of features (B, P + N, C); dead ones stay as they were.
+def update_live(tokens: Tokens, x: Tensor) -> Tokens:
+    """Give the live tokens the features that a layer returned; dead tokens keep theirs.
 
-    Under a training mask all move on: a masked token shows what it would be worth if it were kept.
+    Under a training mask all tokens are updated: a masked token shows what it would be worth if it
+    were kept.
+
+    Args:
+        tokens: Tokens that entered the layer.
+        x: Features that left it, shape (B, P + N, C).
     """
     if tokens.policy is None or is_soft(tokens):
-        return with_features(tokens, x)
+        return tokens.replace(x=x)
     live = whole_policy(tokens).unsqueeze(-1) > 0
-    return with_features(tokens, torch.where(live, x, tokens.x))
+    return tokens.replace(x=torch.where(live, x, tokens.x))

@@ -8,66 +8,68 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from cropr_mm.structures import Tokens
+from cropr_mm.structures import PATCH_FIELDS, Tokens
 from cropr_mm.tokens.gather import inverse_permutation, take_tokens
 from cropr_mm.tokens.policy import is_soft
 
 
-def restore_tokens(kept: Tokens, parked: Sequence[Tokens], order: Tensor | None) -> Tokens:
-    """Join live and parked tokens and bring them into the order of the whole grid.
+def restore_tokens(kept: Tokens, dropped: Sequence[Tokens], order: Tensor | None) -> Tokens:
+    """Join kept and dropped tokens and bring them into the order of the whole grid.
 
-    Tokens without a cell (index -1) are left out. Where tokens were merged, every cell gets a copy
-    of what it was merged into. Where they were masked in training, each gets the features that it
-    had when it was, as if it had left. Nothing is masked in the result.
+    Tokens that belong to no cell (index -1) are left out. Where tokens were merged, every cell gets
+    a copy of the token it was merged into. Where they were masked in training, each gets the
+    features that it had when it was masked, as if it had been dropped.
 
     Args:
         kept: Live tokens, prefix first.
-        parked: Tokens that left at each reduction, without prefix.
+        dropped: Tokens that each reduction dropped, without prefix.
         order: Raster id of each place in the result, shape (N,), int64: the token order of the
             model. None means ascending raster ids.
 
     Returns:
         P prefix tokens of ``kept`` and all N patch tokens of the grid, with ``index`` equal to
-        ``order``.
+        ``order``. None of them is masked, and ``source``, ``exit`` and ``position`` are None: each
+        token lies in its own cell again.
 
     Raises:
-        ValueError: If there are fewer tokens than cells, grids differ, a parked record has prefix
-            tokens, or some tokens were merged and others parked.
+        ValueError: If there are fewer tokens than cells, grids differ, a dropped record has prefix
+            tokens, or some tokens were merged and others dropped.
 
-    Every cell must occur once; values are not checked, that would stall the device.
+    Every cell must occur once. Values are not checked, because that would stall the device.
     """
     height, width = kept.grid
     num_cells = height * width
-    for left in parked:
+    for left in dropped:
         if left.grid != kept.grid or left.num_prefix:
             raise ValueError(
-                f"expected parked tokens of grid {kept.grid} without prefix, "
+                f"expected dropped tokens of grid {kept.grid} without prefix, "
                 f"got grid {left.grid} with {left.num_prefix} prefix tokens"
             )
     if order is not None and order.shape != (num_cells,):
         raise ValueError(f"expected an order of shape ({num_cells},), got {tuple(order.shape)}")
     if is_soft(kept):
-        kept, parked = _unmask(kept, parked), []
+        kept, dropped = _unmask(kept, dropped), []
+    # These speak of tokens that are masked, gone or out of their cells; none is in the result.
+    parts = [part.replace(policy=None, exit=None, position=None) for part in (kept, *dropped)]
     if kept.source is not None:
         place = kept.source
-        if parked:
-            raise ValueError("expected merged tokens or parked ones, got both")
-        kept = Tokens(kept.x, kept.index, kept.grid, kept.num_prefix)
+        if dropped:
+            raise ValueError("expected merged tokens or dropped ones, got both")
+        joined = parts[0].replace(source=None, size=None)  # each cell has its own token again
     else:
-        counts = [part.index.shape[1] for part in (kept, *parked)]
+        counts = [part.index.shape[1] for part in parts]
         if sum(counts) < num_cells:
             raise ValueError(
                 f"expected {num_cells} tokens or more for the {height} x {width} grid, "
-                f"got {sum(counts)}: {counts[0]} kept, {counts[1:]} parked"
+                f"got {sum(counts)}: {counts[0]} kept, {counts[1:]} dropped"
             )
-        kept = _join([kept, *parked]) if parked else kept
-        place = _place_of_cells(kept.index, num_cells)
+        joined = _join(parts) if dropped else parts[0]
+        place = _place_of_cells(joined.index, num_cells)
     if order is not None:
         place = place.index_select(1, order)
-    full = take_tokens(kept, place, with_prefix=True)
+    full = take_tokens(joined, place, with_prefix=True)
     cells = torch.arange(num_cells, device=place.device) if order is None else order
-    index = cells.expand_as(place)
-    return Tokens(full.x, index, full.grid, full.num_prefix, full.size)
+    return full.replace(index=cells.expand_as(place))
 
 
 def zero_padded_map(x: Tensor, index: Tensor, grid: tuple[int, int]) -> Tensor:
@@ -87,13 +89,13 @@ def zero_padded_map(x: Tensor, index: Tensor, grid: tuple[int, int]) -> Tensor:
 
 
 def _unmask(kept: Tokens, masked: Sequence[Tokens]) -> Tokens:
-    """All tokens, each with the features that it had when it was masked, if it was."""
+    """Give each masked token the features that it had when it was masked."""
     patches = kept.x[:, kept.num_prefix :]
     for step in masked:
         assert step.policy is not None, "says which tokens this step masked"
         patches = torch.where(step.policy.unsqueeze(-1), step.x, patches)
     x = torch.cat([kept.x[:, : kept.num_prefix], patches], dim=1)
-    return Tokens(x, kept.index, kept.grid, kept.num_prefix, kept.size)
+    return kept.replace(x=x, policy=None)
 
 
 def _place_of_cells(index: Tensor, num_cells: int) -> Tensor:
@@ -106,16 +108,13 @@ def _place_of_cells(index: Tensor, num_cells: int) -> Tensor:
 
 def _join(parts: Sequence[Tokens]) -> Tokens:
     """Concatenate along the sequence; the first part brings the prefix."""
-    size = None
     if any(part.size is not None for part in parts):
-        size = torch.cat([_sizes(part) for part in parts], dim=1)
-    return Tokens(
-        x=torch.cat([part.x for part in parts], dim=1),
-        index=torch.cat([part.index for part in parts], dim=1),
-        grid=parts[0].grid,
-        num_prefix=parts[0].num_prefix,
-        size=size,
-    )
+        parts = [part.replace(size=_sizes(part)) for part in parts]
+    joined = {"x": torch.cat([part.x for part in parts], dim=1)}
+    for name in PATCH_FIELDS:
+        if getattr(parts[0], name) is not None:
+            joined[name] = torch.cat([getattr(part, name) for part in parts], dim=1)
+    return parts[0].replace(**joined)
 
 
 def _sizes(tokens: Tokens) -> Tensor:

@@ -138,11 +138,8 @@ def make_signals(reducer: TokenReducer, tokens: Tokens, fill: float | None = Non
 def attach_listeners(reducer: TokenReducer) -> list[Tensor]:
     """List that receives the auxiliary output of each forward pass."""
     outputs: list[Tensor] = []
-    for name, module in reducer.named_modules():
-        if name.endswith("auxiliary"):
-            module.register_forward_hook(
-                lambda _module, _args, output: outputs.append(_first(output))
-            )
+    if "auxiliary" in dict(reducer.named_children()):
+        reducer.listen(lambda output: outputs.append(_first(output)))
     return outputs
 
 

@@ -79,9 +79,9 @@ def test_acts_behind_the_last_block_and_fills_the_grid(name: str) -> None:
     assert encoder(dict(type="cropr_mm.LastLayerFusion")).last_block_sees_all
     seen = record(model)
     (features,) = model(torch.randn(2, 3, 48, 64))
-    ((kept, parked, full),) = seen
+    ((kept, dropped, full),) = seen
     assert features.shape == (2, 32, 6, 8)
-    assert (kept.index.shape[1], len(parked)) == (8, 2)
+    assert (kept.index.shape[1], len(dropped)) == (8, 2)
     assert torch.equal(full.index, torch.arange(48).expand(2, -1))
     assert torch.equal(full.prefix, kept.prefix) or name == "self"
 
@@ -93,7 +93,7 @@ def test_every_keeper_gives_each_cell_to_every_fusion_once(method: str, name: st
     model = encoder(FUSIONS[name], reducer=KEEPERS[method])
     seen = record(model)
     (features,) = model(torch.randn(2, 3, 48, 64))
-    ((kept, parked, full),) = seen
+    ((kept, dropped, full),) = seen
     assert features.shape == (2, 32, 6, 8)
     assert features.isfinite().all()
     assert torch.equal(full.index, torch.arange(48).expand(2, -1))
@@ -101,7 +101,7 @@ def test_every_keeper_gives_each_cell_to_every_fusion_once(method: str, name: st
         live = kept.index[image] >= 0  # not the token that EViT made
         if kept.policy is not None:
             live &= kept.policy[image]  # not those that fill up ATS
-        left = [part.index[image] for part in parked]
+        left = [part.index[image] for part in dropped]
         left = [part[part >= 0] for part in left]
         cells = torch.cat([kept.index[image][live], *left])
         assert cells.tolist() != list(range(48)), "else nothing left"
@@ -123,13 +123,13 @@ def test_pruned_tokens_are_read_but_by_plain_cross_attention(name: str) -> None:
     model = encoder(AFTER[name])
     seen = record(model)
     model(torch.randn(1, 3, 48, 64))
-    kept, parked, full = seen[0]
-    changed = [part._replace(x=part.x + 1) for part in parked]
+    kept, dropped, full = seen[0]
+    changed = [part._replace(x=part.x + 1) for part in dropped]
     again = model.fusion(kept, changed, None)
     live = kept.index[0]
     assert torch.equal(again.patches[:, live], full.patches[:, live]) == (name == "cross")
     moved = kept._replace(x=kept.x + torch.randn_like(kept.x))
-    assert not torch.allclose(model.fusion(moved, parked, None).patches, full.patches)
+    assert not torch.allclose(model.fusion(moved, dropped, None).patches, full.patches)
 
 
 @torch.no_grad()

@@ -105,12 +105,12 @@ def test_fusion_gives_every_cell_its_own_token_and_leaves_fused_ones_out() -> No
     seen = []
     model.fusion.register_forward_hook(lambda _m, args, full: seen.append((*args[:2], full)))
     model(torch.randn(2, 3, 48, 64))
-    ((kept, parked, full),) = seen
-    parts = torch.cat([kept.index, *(part.index for part in parked)], dim=1)
+    ((kept, dropped, full),) = seen
+    parts = torch.cat([kept.index, *(part.index for part in dropped)], dim=1)
     assert parts.shape[1] == 48 + 3, "a fused token of each step"
     assert torch.equal((parts < 0).sum(1), torch.tensor([3, 3]))
     assert torch.equal(full.index, torch.arange(48).expand(2, -1))
-    for part in parked:
+    for part in dropped:
         for image, place in (part.index >= 0).nonzero().tolist():
             cell = part.index[image, place]
             assert torch.equal(full.patches[image, cell], part.x[image, place])
@@ -219,7 +219,7 @@ def test_merging_again_follows_the_first_cells() -> None:
         1.5,
         1.5,
     ]
-    with pytest.raises(ValueError, match="merged tokens or parked ones, got both"):
+    with pytest.raises(ValueError, match="merged tokens or dropped ones, got both"):
         restore_tokens(once, [Tokens(torch.zeros(1, 1, 1), torch.zeros(1, 1).long(), (2, 2))], None)
 
 

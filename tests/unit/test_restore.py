@@ -21,13 +21,13 @@ def make_tokens(order: torch.Tensor, num_prefix: int, dtype: torch.dtype = torch
 
 def prune(tokens: Tokens, *counts: int) -> tuple[Tokens, list[Tokens]]:
     """Random steps that double what they keep, so that features tell when a token left."""
-    parked = []
+    dropped = []
     for count in counts:
-        kept, dropped = select_topk(torch.rand(tokens.index.shape), count)
-        parked.append(take_tokens(tokens, dropped, with_prefix=False))
+        kept, rest = select_topk(torch.rand(tokens.index.shape), count)
+        dropped.append(take_tokens(tokens, rest, with_prefix=False))
         tokens = take_tokens(tokens, kept, with_prefix=True)
         tokens = tokens._replace(x=tokens.x * 2)
-    return tokens, parked
+    return tokens, dropped
 
 
 @pytest.mark.parametrize("num_prefix", [0, 1, 5])
@@ -35,14 +35,14 @@ def prune(tokens: Tokens, *counts: int) -> tuple[Tokens, list[Tokens]]:
 @pytest.mark.parametrize("fuse", [restore_tokens, LastLayerFusion()], ids=["restore", "llf"])
 def test_every_token_returns_with_the_features_it_left_with(fuse, order, num_prefix: int) -> None:
     tokens = make_tokens(torch.arange(15) if order is None else order, num_prefix)
-    kept, parked = prune(tokens, 11, 6, 2)
-    full = fuse(kept, parked, order)
+    kept, dropped = prune(tokens, 11, 6, 2)
+    full = fuse(kept, dropped, order)
 
     assert torch.equal(full.index, tokens.index)
     assert (full.grid, full.num_prefix) == (GRID, num_prefix)
     assert torch.equal(full.prefix, tokens.prefix * 8)
     steps = torch.full((2, 15), 8.0)  # a token that stayed was doubled three times
-    for step, left in enumerate(parked):
+    for step, left in enumerate(dropped):
         steps.scatter_(1, left.index, 2.0**step)  # in raster order
     factor = steps.gather(1, tokens.index).unsqueeze(-1)
     assert torch.equal(full.patches, tokens.patches * factor)
@@ -54,7 +54,7 @@ def test_order_may_differ_from_the_order_of_the_tokens() -> None:
     assert torch.equal(full.index, torch.arange(15).expand(2, -1))
 
 
-def test_restore_without_parked_tokens_reorders_only() -> None:
+def test_restore_without_dropped_tokens_reorders_only() -> None:
     tokens = make_tokens(WINDOW_ORDER, 1)
     full = restore_tokens(tokens, [], WINDOW_ORDER)
     assert torch.equal(full.x, tokens.x)
@@ -62,8 +62,8 @@ def test_restore_without_parked_tokens_reorders_only() -> None:
 
 def test_restore_passes_gradient_to_every_token() -> None:
     tokens = make_tokens(torch.arange(15), 1)
-    kept, parked = prune(tokens, 6)
-    restore_tokens(kept, parked, None).x.sum().backward()
+    kept, dropped = prune(tokens, 6)
+    restore_tokens(kept, dropped, None).x.sum().backward()
     assert tokens.x.grad.abs().min() >= 1
 
 
@@ -74,29 +74,29 @@ def test_restore_keeps_the_dtype() -> None:
 
 def test_restore_carries_sizes_and_revives_the_dead() -> None:
     tokens = make_tokens(torch.arange(15), 0)
-    kept, parked = prune(tokens, 6)
+    kept, dropped = prune(tokens, 6)
     policy = torch.zeros(2, 6, dtype=torch.bool)
-    full = restore_tokens(kept._replace(policy=policy, size=torch.full((2, 6), 2.0)), parked, None)
+    full = restore_tokens(kept._replace(policy=policy, size=torch.full((2, 6), 2.0)), dropped, None)
     assert full.policy is None
     assert (full.size == 2).sum(1).tolist() == [6, 6]
-    assert torch.equal(full.x, restore_tokens(kept, parked, None).x)
+    assert torch.equal(full.x, restore_tokens(kept, dropped, None).x)
 
 
 def test_restore_names_a_wrong_number_of_tokens() -> None:
-    kept, parked = prune(make_tokens(torch.arange(15), 0), 11, 6)
-    with pytest.raises(ValueError, match=r"expected 15 tokens .* got 11: 6 kept, \[5\] parked"):
-        restore_tokens(kept, parked[1:], None)
+    kept, dropped = prune(make_tokens(torch.arange(15), 0), 11, 6)
+    with pytest.raises(ValueError, match=r"expected 15 tokens .* got 11: 6 kept, \[5\] dropped"):
+        restore_tokens(kept, dropped[1:], None)
 
 
-def test_restore_names_a_parked_prefix_or_another_grid() -> None:
-    kept, parked = prune(make_tokens(torch.arange(15), 1), 6)
+def test_restore_names_a_prefix_of_dropped_tokens_or_another_grid() -> None:
+    kept, dropped = prune(make_tokens(torch.arange(15), 1), 6)
     with pytest.raises(ValueError, match="with 1 prefix"):
         restore_tokens(kept, [kept], None)
     with pytest.raises(ValueError, match=r"grid \(3, 5\) .* got grid \(5, 3\)"):
-        restore_tokens(kept, [parked[0]._replace(grid=(5, 3))], None)
+        restore_tokens(kept, [dropped[0]._replace(grid=(5, 3))], None)
 
 
 def test_restore_names_a_wrong_order() -> None:
-    kept, parked = prune(make_tokens(torch.arange(15), 0), 6)
+    kept, dropped = prune(make_tokens(torch.arange(15), 0), 6)
     with pytest.raises(ValueError, match=r"\(15,\), got \(14,\)"):
-        restore_tokens(kept, parked, torch.arange(14))
+        restore_tokens(kept, dropped, torch.arange(14))
