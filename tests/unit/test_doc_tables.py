@@ -1,0 +1,33 @@
+"""The generated tables of the documents are current."""
+
+from pathlib import Path
+
+import pytest
+from tables import TABLES
+from tables.blocks import ROOT, documents, render
+
+
+@pytest.mark.parametrize("path", documents(), ids=lambda path: str(path.relative_to(ROOT)))
+def test_tables_are_current(path: Path) -> None:
+    text = path.read_text()
+    assert render(text, TABLES) == text, "make docs writes them anew"
+
+
+def test_a_block_is_replaced_and_the_rest_stays() -> None:
+    text = "a\n<!-- table: sum 1 2 -->\nold\n<!-- end -->\nb\n"
+    tables = {"sum": lambda *numbers: str(sum(map(int, numbers)))}
+    after = render(text, tables)
+    assert after == "a\n<!-- table: sum 1 2 -->\n\n3\n\n<!-- end -->\nb\n"
+    assert render(after, tables) == after
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("<!-- table: sum 1 -->\n", "expected a line '<!-- end -->'"),
+        ("<!-- table: other -->\n<!-- end -->\n", "expected a table of sum, got 'other'"),
+    ],
+)
+def test_wrong_blocks_are_refused(text: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        render(text, {"sum": lambda: ""})
