@@ -14,7 +14,7 @@ RUN := $(VENV)/bin/python
 test test-all: export OMP_NUM_THREADS ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help env demo task test test-all lint dist clean lock
+.PHONY: help env demo task test test-all lint docs dist clean lock
 
 help:
 	@echo 'make env    make or repair the environment ($(VENV))'
@@ -22,6 +22,7 @@ help:
 	@echo 'make test   lint, type-check and run the test suite (at most 12 minutes on two cores)'
 	@echo 'make test-all  the same with the checks marked slow'
 	@echo 'make lint   ruff and mypy only'
+	@echo 'make docs   write the generated tables and build the documentation into build/site'
 	@echo 'make dist   build wheel and sdist into dist/ and check them'
 	@echo 'make clean  remove environments, caches, demo data and runs'
 	@echo 'Options: STACK=onedl|openmmlab  PYTHON=/path/to/python  PYTEST_ARGS="-k name"  JOBS=2'
@@ -44,7 +45,15 @@ test test-all: env $(if $(filter onedl,$(STACK)),lint)
 lint: env
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
-	$(RUN) -m mypy cropr_mm tools benchmarks
+	$(RUN) -m mypy cropr_mm tools benchmarks docs/tables
+
+# The tools of the site run in an environment of their own, which uv makes in seconds and keeps.
+MKDOCS := $(VENV)/bin/uv tool run -q -p $(RUN) --from mkdocs --with-requirements requirements/docs.txt mkdocs
+
+docs: env
+	PYTHONPATH=docs:benchmarks $(RUN) -m tables
+	@NO_MKDOCS_2_WARNING=1 $(MKDOCS) build --strict
+	@echo 'build/site/index.html written'
 
 dist: env
 	rm -rf dist

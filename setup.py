@@ -37,6 +37,7 @@ setup(
         ],
         "analysis": ["scikit-learn", "scipy"],
         "demo": ["scikit-learn", "matplotlib", "pycocotools"],
+        "docs": ["mkdocs<2", "mkdocs-material", "mkdocstrings[python]"],
         "dev": [
             "pytest",
             "pytest-xdist",

@@ -9,3 +9,6 @@ for stack in onedl openmmlab; do
         --output-file "requirements/$stack.txt" "requirements/$stack.in"
     echo "requirements/$stack.txt written"
 done
+"$uv" pip compile --quiet --upgrade --universal --python-version 3.10 \
+    --no-header --no-annotate --output-file requirements/docs.txt requirements/docs.in
+echo "requirements/docs.txt written"

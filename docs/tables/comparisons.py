@@ -1,7 +1,6 @@
 """Tables of ``benchmarks/pruners.py``: pruners against each other on small data."""
 
 from experiments.report import format_tables
-
 from tables.records import record
 
 

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+
 from tables import TABLES
 from tables.blocks import ROOT, documents, render
 
