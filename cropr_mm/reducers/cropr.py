@@ -4,6 +4,7 @@ B batch, P prefix tokens, N live patch tokens, M queries, C channels.
 """
 
 from math import prod
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -83,6 +84,7 @@ class Cropr(TokenPruner):
         self.stop_gradient = stop_gradient
         self.normalised = scorer == "mha"  # the tokens that the deployed vector meets
         self.sampling = selection == "sampling"
+        self.num_heads = num_heads
         self.needs = frozenset({"noise"}) if self.sampling else frozenset()
         attention = (
             MultiHeadAttention(embed_dim, num_heads)
@@ -142,11 +144,56 @@ class Cropr(TokenPruner):
         return self.queries.float().sum(dim=(0, 1))  # (C,)
 
     @torch.no_grad()
+    def collapsed_query(self) -> Tensor:
+        """The vector of shape (C,) that stands for queries and attention in the deployed form."""
+        return self.attention.collapse(self._summed_query())
+
+    def _load_from_state_dict(
+        self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any
+    ) -> None:
+        """Weights of the other form are collapsed, or refused where that cannot be undone.
+
+        Loaders of host libraries ignore names that they do not know: the queries would stay random.
+
+        Raises:
+            RuntimeError: If the weights are deployed, and this module is not.
+        """
+        other, own = ("queries", "query") if self.deploy else ("query", "queries")
+        if prefix + other in state_dict and prefix + own not in state_dict:
+            if not self.deploy:
+                raise RuntimeError(
+                    f"{prefix}query belongs to a deployed checkpoint, but this model has the form "
+                    "for training: set deploy=True in its backbone"
+                )
+            self.collapse_weights(state_dict, prefix)
+        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
+
+    def collapse_weights(self, state_dict: dict[str, Any], prefix: str) -> None:
+        """Replace weights of the training form, under ``prefix``, by the deployed form, in place.
+
+        Raises:
+            RuntimeError: If some of the queries' weights are missing.
+        """
+        names = [name for name in state_dict if name.startswith(prefix)]
+        weights = {name[len(prefix) :]: state_dict.pop(name) for name in names}
+        with torch.device("meta"):  # draws no random numbers
+            twin = Cropr(
+                self.embed_dim,
+                weights["queries"].shape[1],
+                scorer="mha" if self.normalised else "simple",
+                num_heads=self.num_heads,
+            )
+        del twin.auxiliary
+        kept = {name: v for name, v in weights.items() if not name.startswith("auxiliary.")}
+        twin.load_state_dict(kept, assign=True)
+        state_dict[f"{prefix}query"] = twin.collapsed_query()
+
+    @torch.no_grad()
     def switch_to_deploy(self) -> None:
         """Replace queries and auxiliary task by one summed query, for inference."""
         if self.deploy:
             return
-        query = self.attention.collapse(self._summed_query())
+        query = self.collapsed_query()
         self.query = nn.Parameter(query, requires_grad=False)
         del self.queries, self.attention, self.auxiliary
         self.deploy = True

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from mmdet.apis import DetInferencer
+from mmdet.apis import DetInferencer, inference_detector, init_detector
 from mmengine.config import Config
 from mmengine.dataset import pseudo_collate
 from mmengine.registry import DATASETS
@@ -70,6 +70,29 @@ def test_inferencer_runs_the_deployed_checkpoint(trained: Config) -> None:
     ]
     first, second = (result["predictions"][0]["scores"] for result in scores)
     np.testing.assert_allclose(first, second, atol=1e-5)
+
+
+def test_a_training_checkpoint_runs_in_a_deployed_config(trained: Config) -> None:
+    deployed = Config(trained.to_dict())
+    deployed.model.backbone.deploy = True
+    image = DATASETS.build(trained.test_dataloader.dataset).get_data_info(0)["img_path"]
+    scores = [
+        inference_detector(init_detector(cfg, checkpoint(trained), device="cpu"), image)
+        for cfg in (trained, deployed)
+    ]
+    first, second = (sample.pred_instances.scores for sample in scores)
+    np.testing.assert_allclose(first, second, atol=1e-5)
+
+
+def test_a_deployed_checkpoint_is_refused_by_a_config_for_training(trained: Config) -> None:
+    stripped = str(Path(trained.work_dir) / "stripped.pth")
+    deploy_checkpoint(trained, checkpoint(trained), stripped)
+    for load in (
+        lambda: DetInferencer(model=trained, weights=stripped, device="cpu"),
+        lambda: init_detector(trained, stripped, device="cpu"),
+    ):
+        with pytest.raises(RuntimeError, match=r"query belongs to a deployed checkpoint"):
+            load()
 
 
 def checkpoint(cfg: Config) -> str:
