@@ -24,7 +24,8 @@ from cropr_mm.backbones.cropr_vit import CroprViT
 from cropr_mm.backbones.find import auxiliary_reducers
 from cropr_mm.build import build_model
 from cropr_mm.engine.console import check_outputs, ignore_noise, short_errors
-from cropr_mm.hooks.aux_loss_hook import AuxiliaryListener, CroprAuxLossHook
+from cropr_mm.hooks.aux_loss_hook import CroprAuxLossHook
+from cropr_mm.hooks.auxiliary_listener import AuxiliaryListener
 from cropr_mm.profiling.candidates import native_size, random_batch, with_image_size
 from cropr_mm.profiling.environment import git_commit, machine_name, versions
 from cropr_mm.profiling.run_mode import Mode
@@ -80,7 +81,7 @@ def parse_args() -> argparse.Namespace:
 def main() -> None:
     """Estimate, print and write."""
     args = parse_args()
-    with short_errors(ValueError, TypeError):
+    with short_errors(ValueError):
         check_outputs(json=args.json)
         if min(args.batch_sizes) < 1:
             raise ValueError(f"expected batch sizes >= 1, got {args.batch_sizes}")
@@ -147,7 +148,7 @@ def detector(cfg: Config, variant: str) -> nn.Module:
         raise ValueError(f"expected a config with one CroprAuxLossHook, got {len(hooks)}")
     del hooks[0]["type"]
     hook = CroprAuxLossHook(**hooks[0])
-    AuxiliaryListener(model, hook.target, hook.loss_weight, hook.num_cells)
+    AuxiliaryListener(model, hook.make_target(model), hook.loss_weight, hook.num_cells)
     return model
 
 

@@ -111,7 +111,7 @@ def main() -> None:
     """Time, print and write, group by group."""
     args = parse_args()
     study = STUDIES[args.study]
-    with short_errors(ValueError, TypeError, hint="with --json the same command goes on"):
+    with short_errors(ValueError, hint="with --json the same command goes on"):
         check_outputs(json=args.json, plot=args.plot)
         freeze_weights(args.freeze, args.compile)
         if min(args.batch_sizes) < 1:

@@ -25,13 +25,13 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from cropr_mm.engine.console import check_outputs, short_errors, show_rounds
-from cropr_mm.hooks.aux_loss_hook import AuxiliaryListener
+from cropr_mm.hooks.auxiliary_listener import AuxiliaryListener
 from cropr_mm.profiling.candidates import native_size, with_image_size
 from cropr_mm.profiling.environment import git_commit, machine_name, peak_memory, versions
 from cropr_mm.profiling.latency import Latencies, measure
 from cropr_mm.profiling.run_mode import Mode
-from cropr_mm.registry import MODELS, TASK_UTILS
-from cropr_mm.targets import ClassTarget, PatchLabelTarget
+from cropr_mm.registry import MODELS
+from cropr_mm.targets import ClassTarget, PatchLabelTarget, build_target
 from cropr_mm.targets.base import LabelTarget
 from cropr_mm.text_table import format_table
 from experiments.encoder_memory import peak_bytes
@@ -168,7 +168,11 @@ def target_of(cfg: Config) -> LabelTarget:
         raise ValueError(f"expected a config with one CroprAuxLossHook, got {len(hooks)}")
     settings = dict(hooks[0]["target"])
     settings.pop("loss", None)  # a host library's, which costs no more
-    return TASK_UTILS.build(settings)
+    with torch.device("meta"):
+        encoder = MODELS.build(dict(cfg.model.backbone, init_cfg=None))
+    target = build_target(settings, encoder, None)
+    assert isinstance(target, LabelTarget), "queries learn classes"
+    return target
 
 
 def encoded_target(cfg: Config, batch_size: int) -> tuple[LabelTarget, Tensor]:
@@ -253,7 +257,7 @@ def parse_args() -> argparse.Namespace:
 def main() -> None:
     """Parse arguments and run."""
     args = parse_args()
-    with short_errors(ValueError, TypeError):
+    with short_errors(ValueError):
         run(args)
 
 

@@ -1,6 +1,9 @@
 """Registries of the plug-in: children of mmengine's, found by the scope prefix ``cropr_mm.``."""
 
+from collections.abc import Mapping
 from importlib import import_module
+from inspect import isclass
+from typing import Any
 
 from mmengine.registry import DATASETS as MMENGINE_DATASETS
 from mmengine.registry import HOOKS as MMENGINE_HOOKS
@@ -10,27 +13,35 @@ from mmengine.registry import OPTIM_WRAPPERS as MMENGINE_OPTIM_WRAPPERS
 from mmengine.registry import TASK_UTILS as MMENGINE_TASK_UTILS
 from mmengine.registry import Registry
 
-# Classes that build on a host library -> module.
-_HOSTED = {
+# Classes that need a host library, or libraries that training does without -> module.
+_LAZY = {
     "CamVidDataset": "cropr_mm.datasets.camvid",
     "ClassVisualizationHook": "cropr_mm.hooks.class_visualization_hook",
     "ConvUpsampleMaskHead": "cropr_mm.heads.mask_head",
+    "CroprAuxLossHook": "cropr_mm.hooks.aux_loss_hook",
+    "CroprBenchmarkHook": "cropr_mm.hooks.benchmark_hook",
+    "CroprCurriculumHook": "cropr_mm.hooks.curriculum_hook",
     "EarlyExitHead": "cropr_mm.heads.early_exit_head",
+    "ProgressHook": "cropr_mm.hooks.progress_hook",
+    "PruneAuditHook": "cropr_mm.hooks.prune_audit_hook",
+    "PruningMapHook": "cropr_mm.hooks.pruning_map_hook",
     "SharedMaskCascadeRoIHead": "cropr_mm.heads.cascade_roi_head",
+    "TokenRecordHook": "cropr_mm.hooks.token_record_hook",
 }
 
 
-class _HostedRegistry(Registry):
-    """Imports such a class when it is asked for: only then is its host library sure to be there."""
+class _LazyRegistry(Registry):
+    """Imports such a class when it is asked for, and what it needs only then."""
 
     def get(self, key: str) -> type | None:
-        module = _HOSTED.get(key.removeprefix("cropr_mm."))
+        """Class of a name, with or without the scope prefix."""
+        module = _LAZY.get(key.removeprefix("cropr_mm."))
         if module is not None:
             import_module(module)
         return super().get(key)
 
 
-MODELS = _HostedRegistry(
+MODELS = _LazyRegistry(
     "model",
     parent=MMENGINE_MODELS,
     scope="cropr_mm",
@@ -48,15 +59,13 @@ TASK_UTILS = Registry(
     scope="cropr_mm",
     locations=["cropr_mm.schedules", "cropr_mm.targets"],
 )
-DATASETS = _HostedRegistry(
+DATASETS = _LazyRegistry(
     "dataset",
     parent=MMENGINE_DATASETS,
     scope="cropr_mm",
     locations=["cropr_mm.datasets.coco_multi_label"],
 )
-HOOKS = _HostedRegistry(
-    "hook", parent=MMENGINE_HOOKS, scope="cropr_mm", locations=["cropr_mm.hooks"]
-)
+HOOKS = _LazyRegistry("hook", parent=MMENGINE_HOOKS, scope="cropr_mm")
 OPTIM_WRAPPERS = Registry(
     "optim_wrapper", parent=MMENGINE_OPTIM_WRAPPERS, scope="cropr_mm", locations=["cropr_mm.optim"]
 )
@@ -66,3 +75,23 @@ OPTIM_WRAPPER_CONSTRUCTORS = Registry(
     scope="cropr_mm",
     locations=["cropr_mm.optim"],
 )
+
+
+def class_of(cfg: Mapping[str, Any], registry: Registry) -> type:
+    """Class that a config names, found as its builder finds it.
+
+    Args:
+        cfg: Config with ``type``, a class or its name.
+        registry: Where to look for the name first.
+
+    Raises:
+        KeyError: If nothing is registered by that name.
+    """
+    kind = cfg["type"]
+    if isclass(kind):
+        return kind
+    with registry.switch_scope_and_registry(cfg.get("_scope_")) as current:
+        found = current.get(kind)
+    if found is None:
+        raise KeyError(f"{kind} is not in the {registry.name} registry")
+    return found

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from cropr_mm.engine.config import load_config
-from cropr_mm.engine.console import short_errors
+from cropr_mm.engine.console import add_traceback_option, short_errors
 from cropr_mm.engine.evaluate import evaluate
 from cropr_mm.engine.options import add_hook, names_of
 from cropr_mm.inspection.plots import draw_depth_maps, draw_features, draw_tokens
@@ -58,10 +58,11 @@ def main() -> None:
         help="images whose tokens are drawn, spread over the test set (default: 2)",
     )
     parser.add_argument("--out", type=Path, default=Path("work_dirs/analyze_tokens"))
+    add_traceback_option(parser)
     args = parser.parse_args()
     pairs = list(zip(args.models[::2], args.models[1::2], strict=False))
     names = args.names or names_of([config for config, _ in pairs])
-    with short_errors(ValueError):
+    with short_errors(ValueError, traceback=args.traceback):
         check(args, names)
         records: dict[str, TokenRecord] = {}
         scores: dict[str, float] = {}

@@ -17,7 +17,7 @@ import torch
 from mmengine.config import Config
 
 from cropr_mm.engine.config import load_config
-from cropr_mm.engine.console import check_outputs, short_errors, show_rounds
+from cropr_mm.engine.console import add_traceback_option, check_outputs, short_errors, show_rounds
 from cropr_mm.profiling.baselines import BASELINES
 from cropr_mm.profiling.candidates import (
     make_entries,
@@ -81,13 +81,14 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=10, metavar="N", help="default: %(default)s")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all after each batch size")
     parser.add_argument("--plot", type=Path, metavar="FILE", help="draw images per second (PNG)")
+    add_traceback_option(parser)
     return parser.parse_args()
 
 
 def main() -> None:
     """Time, print and write, batch size by batch size."""
     args = parse_args()
-    with short_errors(ValueError, TypeError):
+    with short_errors(ValueError, traceback=args.traceback):
         check_outputs(json=args.json, plot=args.plot)
         if args.rounds < 1:  # before anything is compiled
             raise ValueError(f"expected rounds >= 1, got {args.rounds}")

@@ -5,7 +5,7 @@ import json
 from pathlib import Path
 
 from cropr_mm.engine.config import load_config
-from cropr_mm.engine.console import check_outputs, short_errors
+from cropr_mm.engine.console import add_traceback_option, check_outputs, short_errors
 from cropr_mm.profiling.fusion_table import fusion_table
 from cropr_mm.profiling.method_table import method_table
 from cropr_mm.profiling.report import complexity_report, format_complexity
@@ -35,18 +35,19 @@ def main() -> None:
         metavar=("H", "W"),
         help="image size in pixels (default: img_size of the backbone)",
     )
+    add_traceback_option(parser)
     args = parser.parse_args()
     if not (args.config or args.methods) or (args.methods and args.fusions):
         parser.error("expected a config or --methods")
     if args.methods:
-        with short_errors(ValueError, TypeError):
+        with short_errors(ValueError, traceback=args.traceback):
             if args.config:
                 load_config(args.config)
             print(method_table())
         return
     if args.fusions and (args.json or args.img_size):
         parser.error("--fusions takes neither --json nor --img-size")
-    with short_errors(ValueError, TypeError):
+    with short_errors(ValueError, traceback=args.traceback):
         check_outputs(json=args.json)
         if args.fusions:
             print(fusion_table(load_config(args.config)))

@@ -8,7 +8,7 @@ import argparse
 
 from cropr_mm.checkpoints.published import SOURCES
 from cropr_mm.engine.config import load_config
-from cropr_mm.engine.console import short_errors
+from cropr_mm.engine.console import add_traceback_option, short_errors
 from cropr_mm.engine.convert import convert_checkpoint
 
 
@@ -28,8 +28,9 @@ def main() -> None:
         help="entry of the file with the weights, such as model or ema_state "
         "(default: averaged weights where there are some)",
     )
+    add_traceback_option(parser)
     args = parser.parse_args()
-    with short_errors(ValueError):
+    with short_errors(ValueError, traceback=args.traceback):
         cfg = load_config(args.config) if args.config else None
         print(convert_checkpoint(args.src, args.dst, args.source, cfg, args.entry))
 

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 from cropr_mm.demo import TASKS, run_demo
-from cropr_mm.engine.console import short_errors
+from cropr_mm.engine.console import add_traceback_option, short_errors
 
 
 def main() -> None:
@@ -17,9 +17,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--task", choices=TASKS, default="det", help="default: %(default)s")
     parser.add_argument("--work-dir", help="default: work_dirs/demo, or work_dirs/demo_<task>")
+    add_traceback_option(parser)
     args = parser.parse_args()
     os.chdir(Path(__file__).resolve().parents[1])
-    with short_errors():
+    with short_errors(traceback=args.traceback):
         default = "work_dirs/demo" if args.task == "det" else f"work_dirs/demo_{args.task}"
         sys.exit(run_demo(TASKS[args.task], args.work_dir or default))
 

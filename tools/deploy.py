@@ -3,7 +3,7 @@
 import argparse
 
 from cropr_mm.engine.config import load_config
-from cropr_mm.engine.console import short_errors
+from cropr_mm.engine.console import add_traceback_option, short_errors
 from cropr_mm.export.deploy import deploy_checkpoint
 
 
@@ -13,8 +13,9 @@ def main() -> None:
     parser.add_argument("config", help="config file the checkpoint was trained with")
     parser.add_argument("checkpoint", help="training checkpoint")
     parser.add_argument("out", help="file to write")
+    add_traceback_option(parser)
     args = parser.parse_args()
-    with short_errors(ValueError):
+    with short_errors(ValueError, traceback=args.traceback):
         print(deploy_checkpoint(load_config(args.config), args.checkpoint, args.out))
 
 

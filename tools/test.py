@@ -5,7 +5,7 @@ import argparse
 from mmengine.config import DictAction
 
 from cropr_mm.engine.config import load_config
-from cropr_mm.engine.console import short_errors
+from cropr_mm.engine.console import add_traceback_option, short_errors
 from cropr_mm.engine.evaluate import evaluate
 
 
@@ -36,10 +36,11 @@ def main() -> None:
         metavar="KEY=VALUE",
         help="replace config entries, one key at a time, such as test_dataloader.batch_size=4",
     )
+    add_traceback_option(parser)
     args = parser.parse_args()
     if args.rounds is not None and not args.benchmark:
         parser.error("--rounds expects --benchmark")
-    with short_errors():
+    with short_errors(traceback=args.traceback):
         cfg = load_config(args.config, args.work_dir, args.launcher, args.cfg_options)
         evaluate(
             cfg,

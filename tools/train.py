@@ -5,7 +5,7 @@ import argparse
 from mmengine.config import DictAction
 
 from cropr_mm.engine.config import load_config
-from cropr_mm.engine.console import short_errors
+from cropr_mm.engine.console import add_traceback_option, short_errors
 from cropr_mm.engine.train import train
 
 
@@ -34,8 +34,9 @@ def main() -> None:
         metavar="KEY=VALUE",
         help="replace config entries, one key at a time, such as train_dataloader.batch_size=4",
     )
+    add_traceback_option(parser)
     args = parser.parse_args()
-    with short_errors(hint="a training goes on with --resume"):
+    with short_errors(hint="a training goes on with --resume", traceback=args.traceback):
         cfg = load_config(args.config, args.work_dir, args.launcher, args.cfg_options)
         train(cfg, args.resume, args.amp)
 

@@ -13,7 +13,7 @@ import torch
 from mmengine.config import DictAction
 
 from cropr_mm.engine.config import load_config
-from cropr_mm.engine.console import short_errors
+from cropr_mm.engine.console import add_traceback_option, short_errors
 from cropr_mm.engine.options import names_of
 from cropr_mm.engine.preflight import SetupError
 from cropr_mm.profiling.run_mode import Mode
@@ -55,11 +55,12 @@ def main() -> None:
         metavar="KEY=VALUE",
         help="replace entries of every config, such as model.test_cfg.mode=whole",
     )
+    add_traceback_option(parser)
     args = parser.parse_args()
     pairs = [(args.config, args.checkpoint), *map(tuple, args.against)]
     names = args.names or names_of([config for config, _ in pairs])
     out = args.out or Path("work_dirs/visualize", f"{Path(args.config).stem}.html")
-    with short_errors():
+    with short_errors(traceback=args.traceback):
         if len(names) != len(pairs) or len(set(names)) < len(names):
             raise SetupError(
                 f"expected {len(pairs)} different names (--names), got {', '.join(names)}"

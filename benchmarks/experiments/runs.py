@@ -136,7 +136,7 @@ def make_config(run: Run, pack: BenchmarkTask, start: Path | None) -> Config:
             hooks.append(dict(type="cropr_mm.CroprAuxLossHook", target=variant.target))
     elif variant.target is not None:
         (hook,) = (hook for hook in hooks if hook["type"] == "cropr_mm.CroprAuxLossHook")
-        hook.target = dict(num_classes=hook.target.num_classes, **variant.target)
+        hook.target = dict(variant.target)
     if variant.taught:
         teacher = dict(checkpoint=str(start), logits=TASKS[pack.task].logits)
         hooks[-1] = dict(hooks[-1], teacher=teacher)

@@ -4,8 +4,8 @@ import importlib
 import io
 import logging
 import sys
-import traceback
 import warnings
+from argparse import ArgumentParser
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
@@ -15,7 +15,8 @@ from rich.progress import MofNCompleteColumn, Progress, TextColumn, TimeRemainin
 from rich.table import Column
 
 from cropr_mm.checkpoints.errors import CheckpointError
-from cropr_mm.engine.preflight import SetupError
+from cropr_mm.engine.errors import is_of_registry, message_of
+from cropr_mm.engine.preflight.errors import SetupError
 
 _FILE_ONLY = (
     "System environment:",
@@ -40,22 +41,41 @@ _NOISE = (
 
 
 @contextmanager
-def short_errors(*kinds: type[Exception], hint: str = "") -> Iterator[None]:
+def short_errors(
+    *kinds: type[Exception], hint: str = "", traceback: bool = False
+) -> Iterator[None]:
     """End the program with one line where the input is at fault; keep other tracebacks.
+
+    A TypeError or KeyError is at fault only where a config names a class or an argument that does
+    not exist, see :mod:`cropr_mm.engine.errors`.
 
     Args:
         kinds: Exceptions that stand for such a fault, besides SetupError, CheckpointError and
             FileNotFoundError.
         hint: What to say to who interrupts it, such as how it goes on.
+        traceback: Whether to keep the traceback of every error.
     """
     faults: tuple[type[Exception], ...] = (SetupError, CheckpointError, FileNotFoundError, *kinds)
     try:
         yield
-    except faults as error:
-        raise SystemExit(f"error: {error}") from None
     except KeyboardInterrupt:
         print("\ninterrupted" + (f"; {hint}" if hint else ""), file=sys.stderr)
         raise SystemExit(130) from None
+    except (TypeError, KeyError) as error:
+        if traceback or not is_of_registry(error):
+            raise
+        raise SystemExit(f"error: {message_of(error)}") from None
+    except faults as error:
+        if traceback:
+            raise
+        raise SystemExit(f"error: {error}") from None
+
+
+def add_traceback_option(parser: ArgumentParser) -> None:
+    """Let a program take ``--traceback``, for :func:`short_errors`."""
+    parser.add_argument(
+        "--traceback", action="store_true", help="show the whole traceback of every error"
+    )
 
 
 def check_outputs(**files: Path | None) -> None:
@@ -67,26 +87,6 @@ def check_outputs(**files: Path | None) -> None:
     for option, file in files.items():
         if file and (file.is_dir() or not file.absolute().parent.is_dir()):
             raise ValueError(f"--{option} expects a file in a folder that exists, got {file}")
-
-
-@contextmanager
-def input_errors() -> Iterator[None]:
-    """Take a ValueError that this package raises while a loop runs for a fault of the input.
-
-    Such are images of a size that does not fit the patches or the schedule, which no config tells.
-
-    Raises:
-        SetupError: In its place; those of other packages pass.
-    """
-    try:
-        yield
-    except SetupError:
-        raise
-    except ValueError as error:
-        place = traceback.extract_tb(error.__traceback__)[-1]
-        if not Path(place.filename).is_relative_to(Path(__file__).parents[1]):
-            raise
-        raise SetupError(f"{error} (raised in {place.filename}:{place.lineno})") from error
 
 
 def is_for_console(record: logging.LogRecord) -> bool:

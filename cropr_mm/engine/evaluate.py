@@ -12,7 +12,7 @@ from mmengine.dist import is_main_process
 from cropr_mm.engine.build_runner import build_runner, print_outputs
 from cropr_mm.engine.checkpoint_io import existing_checkpoint
 from cropr_mm.engine.config import require_entries
-from cropr_mm.engine.console import input_errors
+from cropr_mm.engine.errors import running_errors
 from cropr_mm.engine.options import add_hook, draw_predictions, dump_predictions
 from cropr_mm.engine.preflight import SetupError
 from cropr_mm.engine.runner import ToolRunner
@@ -59,7 +59,7 @@ def evaluate(
     runner = build_runner(cfg, ("test",))
     _check_hooks(runner)
     runner.strict = True
-    with input_errors():
+    with running_errors():
         metrics = runner.test()
     file = Path(runner.work_dir, "test_metrics.json")
     if is_main_process():

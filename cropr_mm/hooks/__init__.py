@@ -1,12 +1,8 @@
-"""Hooks for mmengine's runner."""
+"""Hooks for mmengine's runner; each is imported, with what it needs, when it is asked for."""
 
-from cropr_mm.hooks.aux_loss_hook import CroprAuxLossHook
-from cropr_mm.hooks.benchmark_hook import CroprBenchmarkHook
-from cropr_mm.hooks.curriculum_hook import CroprCurriculumHook
-from cropr_mm.hooks.progress_hook import ProgressHook
-from cropr_mm.hooks.prune_audit_hook import PruneAuditHook
-from cropr_mm.hooks.pruning_map_hook import PruningMapHook
-from cropr_mm.hooks.token_record_hook import TokenRecordHook
+from typing import Any
+
+from cropr_mm.registry import HOOKS
 
 __all__ = [
     "CroprAuxLossHook",
@@ -17,3 +13,9 @@ __all__ = [
     "PruningMapHook",
     "TokenRecordHook",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name in __all__:
+        return HOOKS.get(f"cropr_mm.{name}")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from cropr_mm.backbones.find import find_vits
 from cropr_mm.checkpoints.errors import CheckpointError
 from cropr_mm.checkpoints.load import read_weights
-from cropr_mm.hooks.listener import LossListener
+from cropr_mm.hooks.loss_listener import LossListener
 from cropr_mm.reducers import KeepDecision
 from cropr_mm.structures import Reduction
 from cropr_mm.tokens.policy import is_soft

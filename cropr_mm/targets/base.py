@@ -8,21 +8,20 @@ import torch
 from timm.layers import to_2tuple
 from torch import Tensor, nn
 
-_TAUGHT_BY = {
-    "cropr": "its classes need MultiLabelTarget, PatchLabelTarget, GridMultiLabelTarget or "
-    "ClassTarget",
-    "exit": "its tokens need PatchLabelTarget",
-    "exit_mask": "its masks need PatchMaskTarget",
-    "keep": "its decisions need KeepRatioTarget",
+_TARGETS_OF_TASK = {
+    "cropr": "MultiLabelTarget, PatchLabelTarget, GridMultiLabelTarget or ClassTarget",
+    "exit": "PatchLabelTarget",
+    "exit_mask": "PatchMaskTarget",
+    "keep": "KeepRatioTarget",
 }
 
 
 class AuxiliaryTarget(ABC):
-    """What auxiliary modules learn: encoded once per batch, compared with what each one says.
+    """What auxiliary modules learn: encoded once per batch, compared with each module's output.
 
     Attributes:
-        tasks: Auxiliary modules that it can teach, by their ``task``.
-        grid: Rows and columns of a target per cell, or None.
+        tasks: Values of ``task`` of the auxiliary modules that can learn it.
+        grid: Rows and columns of a target for each cell of a grid, or None.
         averaged: Whether the losses of several modules are averaged instead of added up.
     """
 
@@ -71,15 +70,23 @@ class AuxiliaryTarget(ABC):
         Raises:
             ValueError: If they do not.
         """
-        if reducer.auxiliary.task not in self.tasks:
+        task = reducer.auxiliary.task
+        if task not in self.tasks:
+            expected = _TARGETS_OF_TASK.get(task, f"a target with {task!r} in its tasks")
             raise ValueError(
-                f"{type(self).__name__} of CroprAuxLossHook cannot teach {name} of "
-                f"{type(reducer).__name__}: {_TAUGHT_BY[reducer.auxiliary.task]}"
+                f"{name} of {type(reducer).__name__} cannot learn {type(self).__name__} of "
+                f"CroprAuxLossHook: expected {expected}"
             )
 
     def check_dataset(self, dataset: Any) -> None:
         """Raise a ValueError if the training data do not fit; by default nothing is compared."""
         return
+
+
+def classes_of(dataset: Any) -> Sequence[str] | None:
+    """Names of the classes in a data set's ``metainfo``, or None if it has none."""
+    classes = (getattr(dataset, "metainfo", None) or {}).get("classes")
+    return classes if isinstance(classes, list | tuple) else None
 
 
 class LabelTarget(AuxiliaryTarget):
@@ -133,8 +140,8 @@ class LabelTarget(AuxiliaryTarget):
 
     def check_dataset(self, dataset: Any) -> None:
         """Compare with the dataset's classes where its ``metainfo`` names them."""
-        classes = (getattr(dataset, "metainfo", None) or {}).get("classes")
-        if isinstance(classes, (list, tuple)) and len(classes) != self.num_classes:
+        classes = classes_of(dataset)
+        if classes is not None and len(classes) != self.num_classes:
             noun = "class" if len(classes) == 1 else "classes"
             names = ", ".join(classes[:5]) + (", ..." if len(classes) > 5 else "")
             raise ValueError(

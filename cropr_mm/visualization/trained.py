@@ -21,7 +21,8 @@ from cropr_mm.backbones.find import only_backbone
 from cropr_mm.build import build_model
 from cropr_mm.checkpoints import safe_load
 from cropr_mm.engine.checkpoint_io import named_tensors
-from cropr_mm.engine.console import import_quietly, input_errors
+from cropr_mm.engine.console import import_quietly
+from cropr_mm.engine.errors import running_errors
 from cropr_mm.engine.preflight import SetupError, check_model
 from cropr_mm.engine.preflight.data import leaves
 from cropr_mm.inspection.maps import Image, input_picture
@@ -72,7 +73,7 @@ class TrainedModel:
         """
         set_random_seed(0)  # some methods draw random numbers, and visualizers random colours
         scope = DefaultScope.overwrite_default_scope(self.scope)
-        with scope, torch.no_grad(), input_errors():
+        with scope, torch.no_grad(), running_errors():
             item = self.pipeline(dict(img_path=file, img_id=0))
             height, width = item["inputs"].shape[-2:]
             # Predictions stay in the coordinates of the input, where the cells are.

@@ -1,6 +1,7 @@
 """A layer imports only layers above it, and the algorithmic ones know no host library."""
 
 import ast
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -148,3 +149,27 @@ def test_rightful_import_passes(name: str, source: str, tmp_path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(source)
     assert violations(tmp_path / "cropr_mm") == []
+
+
+def test_only_the_benchmark_hook_needs_profiling() -> None:
+    folders = [PACKAGE / "hooks", PACKAGE / "inspection", PACKAGE / "demo"]
+    files = [file for folder in folders for file in folder.rglob("*.py")]
+    users = [file.name for file in files if "cropr_mm.profiling" in file.read_text()]
+    assert users == ["benchmark_hook.py"]
+
+
+def test_the_loss_hook_imports_no_libraries_for_pictures() -> None:
+    program = (
+        "import sys; import mmengine.runner, mmengine.hooks, mmengine.visualization;"
+        "before = set(sys.modules); from cropr_mm.registry import HOOKS;"
+        "hook = HOOKS.get('cropr_mm.CroprAuxLossHook');"
+        "from cropr_mm.hooks.aux_loss_hook import CroprAuxLossHook;"
+        "assert hook is CroprAuxLossHook;"
+        "print(*sorted(set(sys.modules) - before))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    imported = done.stdout.split()
+    assert "cropr_mm.hooks.aux_loss_hook" in imported
+    for name in ("matplotlib", "cv2", "mmcv", "mmdet", "cropr_mm.inspection", "cropr_mm.profiling"):
+        assert not [module for module in imported if f"{module}.".startswith(f"{name}.")], name

@@ -1,4 +1,4 @@
-"""Classes that need a host library are known to the registry by name before it is imported."""
+"""Classes that are imported when asked for are known to the registry by name before."""
 
 import re
 from importlib import import_module
@@ -8,19 +8,20 @@ import pytest
 
 from cropr_mm import registry
 
-HEADS = Path(__file__).parents[2] / "cropr_mm/heads"
+PACKAGE = Path(__file__).parents[2] / "cropr_mm"
 
 
-def test_every_head_is_known_by_name() -> None:
+@pytest.mark.parametrize("folder", ["heads", "hooks"])
+def test_every_head_and_hook_is_known_by_name(folder: str) -> None:
     written = set()
-    for path in HEADS.glob("*.py"):
-        names = re.findall(r"@MODELS.register_module\(\)\nclass (\w+)", path.read_text())
-        written |= {(name, f"cropr_mm.heads.{path.stem}") for name in names}
+    for path in (PACKAGE / folder).glob("*.py"):
+        names = re.findall(r"@\w+.register_module\(\)\nclass (\w+)", path.read_text())
+        written |= {(name, f"cropr_mm.{folder}.{path.stem}") for name in names}
     assert len(written) >= 3
-    assert written <= set(registry._HOSTED.items())
+    assert written <= set(registry._LAZY.items())
 
 
-@pytest.mark.parametrize(("name", "module"), registry._HOSTED.items())
+@pytest.mark.parametrize(("name", "module"), registry._LAZY.items())
 def test_class_is_found_by_name(name: str, module: str) -> None:
     pytest.importorskip("mmdet")
     pytest.importorskip("mmseg")

@@ -11,7 +11,7 @@ from mmengine.registry import init_default_scope
 
 from cropr_mm.build import build_model
 from cropr_mm.engine.preflight import check_channels, check_model_config
-from cropr_mm.hooks.aux_loss_hook import AuxiliaryListener
+from cropr_mm.hooks.auxiliary_listener import AuxiliaryListener
 from cropr_mm.registry import TASK_UTILS
 
 README = Path(__file__).parents[2] / "README.md"

@@ -12,7 +12,7 @@ from shipped_configs import config_file
 from torch import Tensor, nn
 
 from cropr_mm.build import build_model
-from cropr_mm.hooks.aux_loss_hook import AuxiliaryListener
+from cropr_mm.hooks.auxiliary_listener import AuxiliaryListener
 from cropr_mm.targets import PatchLabelTarget
 
 pytest.importorskip("mmseg.models")

@@ -22,6 +22,7 @@ from cropr_mm.engine.options import enable_amp
 ROOT = Path(__file__).parents[2]
 
 
+LOSS_HOOK = dict(type="cropr_mm.CroprAuxLossHook", target=dict(type="cropr_mm.MultiLabelTarget"))
 METRICS = dict(det="coco/bbox_mAP", seg="mIoU", cls="accuracy/top1")
 
 
@@ -245,6 +246,18 @@ def test_two_processes_train_together(root: Path) -> None:
         (dict(model__bbox_head__num_classes=3), "bbox_head has num_classes=3, but the dataset"),
         (dict(train_dataloader=None), "expected entries train_dataloader, got none"),
         (dict(custom_hooks=[]), "the model has Cropr modules that nothing trains"),
+        (
+            dict(custom_hooks=[LOSS_HOOK, dict(LOSS_HOOK, loss_weight=0.5)]),
+            "expected one CroprAuxLossHook in custom_hooks, got 2",
+        ),
+        (
+            dict(custom_hooks=[LOSS_HOOK, *2 * [dict(type="cropr_mm.CroprCurriculumHook")]]),
+            "expected one CroprCurriculumHook in custom_hooks, got 2",
+        ),
+        (
+            dict(model__backbone__schedule__type="cropr_mm.Absent"),
+            "cropr_mm.Absent is not in the",
+        ),
         (
             dict(custom_hooks=[], model__backbone__reducer__type="cropr_mm.NonSalient"),
             "the model has NonSalient modules that nothing trains",

@@ -16,7 +16,7 @@ import torch._inductor.config as inductor
 from torch import Tensor, nn
 
 from cropr_mm import CroprViT
-from cropr_mm.hooks.aux_loss_hook import AuxiliaryListener
+from cropr_mm.hooks.auxiliary_listener import AuxiliaryListener
 from cropr_mm.structures import Tokens
 from cropr_mm.targets import ClassTarget
 

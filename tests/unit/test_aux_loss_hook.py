@@ -14,6 +14,7 @@ from torch.utils.checkpoint import checkpoint
 
 from cropr_mm import CroprViT
 from cropr_mm.hooks import CroprAuxLossHook
+from cropr_mm.targets import build_target
 
 ARCH = dict(embed_dim=8, depth=5, num_heads=2, patch_size=8, img_size=32)
 TARGET = dict(type="cropr_mm.MultiLabelTarget", num_classes=3)
@@ -352,3 +353,55 @@ def test_missing_data_samples_and_labels_out_of_range_raise(model: Toy, images: 
 def test_weights_that_train_nothing_raise(weight: float) -> None:
     with pytest.raises(ValueError, match="loss_weight must be positive"):
         CroprAuxLossHook(TARGET, loss_weight=weight)
+
+
+def test_classes_of_the_target_follow_from_the_data_or_the_modules(model: Toy) -> None:
+    hook = CroprAuxLossHook(dict(type="cropr_mm.MultiLabelTarget"))
+    for classes in (("a", "b", "c"), None):
+        dataset = SimpleNamespace(metainfo={} if classes is None else dict(classes=classes))
+        assert hook.make_target(model, dataset).num_classes == 3
+    assert hook.make_target(model).num_classes == 3, "nothing is kept from data set to data set"
+    assert hook.target == dict(type="cropr_mm.MultiLabelTarget"), "nor written into the config"
+    with pytest.raises(ValueError, match=r"b00 has num_classes=3, but MultiLabelTarget .* has 2"):
+        hook.make_target(model, SimpleNamespace(metainfo=dict(classes=("a", "b"))))
+
+
+def test_the_grid_of_the_target_follows_from_the_queries() -> None:
+    hook = CroprAuxLossHook(dict(type="cropr_mm.PatchLabelTarget"))
+    reducer = dict(type="cropr_mm.Cropr", num_classes=3)
+    target = hook.make_target(Toy(reducer=dict(reducer, num_queries=(2, 3))))
+    assert (target.grid, target.num_classes) == ((2, 3), 3)
+    with pytest.raises(ValueError, match=r"PatchLabelTarget needs grid, .*num_queries=\(rows, col"):
+        hook.make_target(Toy(reducer=dict(reducer, num_queries=6)))
+    given = CroprAuxLossHook(dict(type="cropr_mm.PatchLabelTarget", grid=(3, 2)))
+    with pytest.raises(ValueError, match=r"num_queries=\(2, 3\), but .* needs \(3, 2\)"):
+        given.make_target(Toy(reducer=dict(reducer, num_queries=(2, 3))))
+
+
+def test_the_grid_of_tokens_that_exit_is_that_of_the_patches() -> None:
+    hook = CroprAuxLossHook(dict(type="cropr_mm.PatchLabelTarget"))
+    schedule = dict(type="cropr_mm.Stages", rate=4, blocks=[1])
+    reducer = dict(type="cropr_mm.DToP", num_classes=3)
+    target = hook.make_target(Toy(reducer=reducer, schedule=schedule, fusion=None))
+    assert (target.grid, target.num_classes) == ((4, 4), 3)
+
+
+def test_targets_without_classes_or_grid_need_none() -> None:
+    model = Toy(reducer=dict(type="cropr_mm.RandomPruner"))
+    with pytest.raises(ValueError, match="'RandomPruner'"):
+        CroprAuxLossHook(dict(type="cropr_mm.MultiLabelTarget")).make_target(model)
+    with pytest.raises(ValueError, match="MultiLabelTarget needs num_classes, which neither"):
+        build_target(dict(type="cropr_mm.MultiLabelTarget"), model, None)
+    keep = build_target(dict(type="cropr_mm.KeepRatioTarget"), model, None)
+    assert keep.weight == 2
+
+
+def test_a_second_hook_is_named_before_training(model: Toy, images: Tensor) -> None:
+    first = listen(model)
+    second = CroprAuxLossHook(TARGET)
+    with pytest.raises(ValueError, match="b00 is trained already: expected one CroprAuxLossHook"):
+        second.before_train(runner(model))
+    assert hooks_of(model) == 2 * 2 + 3, "the second left nothing"
+    first.after_train(runner(model))
+    second.before_train(runner(model))
+    assert set(NAMES) < set(model(images, SAMPLES, mode="loss"))

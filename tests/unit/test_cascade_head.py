@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from cropr_mm.heads.cascade_roi_head import SharedMaskCascadeRoIHead
 from cropr_mm.heads.mask_head import ConvUpsampleMaskHead, maskness
-from cropr_mm.hooks.aux_loss_hook import AuxiliaryListener
+from cropr_mm.hooks.auxiliary_listener import AuxiliaryListener
 from cropr_mm.targets import MultiLabelTarget
 
 CONFIG = Path(__file__).parents[2] / "configs/cropr_eva02_cascade_coco.py"

@@ -7,7 +7,7 @@ import torch
 from mmengine.registry import MODELS, init_default_scope
 from mmengine.structures import BaseDataElement
 
-from cropr_mm.hooks.aux_loss_hook import AuxiliaryListener
+from cropr_mm.hooks.auxiliary_listener import AuxiliaryListener
 from cropr_mm.registry import TASK_UTILS
 from cropr_mm.targets import ClassTarget
 

@@ -25,7 +25,7 @@ class Toy(nn.Module):
 
     def __init__(self, **changes: object) -> None:
         super().__init__()
-        reducer = dict(type="cropr_mm.Cropr", num_classes=3, num_queries=(2, 2), **changes)
+        reducer = dict(dict(type="cropr_mm.Cropr", num_classes=3, num_queries=(2, 2)), **changes)
         self.backbone = CroprViT(
             ARCH,
             reducer=reducer,
@@ -157,8 +157,9 @@ def test_passes_that_are_not_listened_to_use_all_queries() -> None:
     ],
 )
 def test_numbers_of_cells_that_are_not_there_raise(cfg: dict, num_cells: int, message: str) -> None:
+    queries = 1 if "grid" not in cfg else (2, 2)
     with pytest.raises(ValueError, match=message):
-        CroprAuxLossHook(cfg, num_cells=num_cells)
+        listened(cfg, num_cells=num_cells, num_queries=queries)
 
 
 def test_a_target_of_other_cells_raises() -> None:

@@ -8,8 +8,8 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from cropr_mm import CroprViT
-from cropr_mm.hooks import aux_loss_hook
-from cropr_mm.hooks.aux_loss_hook import AuxiliaryListener
+from cropr_mm.hooks import auxiliary_listener
+from cropr_mm.hooks.auxiliary_listener import AuxiliaryListener
 from cropr_mm.ops.eager_backward import eager_backward, used_at_once
 from cropr_mm.targets import ClassTarget, PatchLabelTarget
 from cropr_mm.targets.base import AuxiliaryTarget
@@ -68,7 +68,9 @@ def kept_graphs(monkeypatch: pytest.MonkeyPatch):
     """A way to switch off what is tested: losses keep their graphs until the backward pass."""
 
     def switch() -> None:
-        monkeypatch.setattr(aux_loss_hook, "eager_backward", lambda loss, outputs, _: loss(outputs))
+        monkeypatch.setattr(
+            auxiliary_listener, "eager_backward", lambda loss, outputs, _: loss(outputs)
+        )
 
     return switch
 

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cropr_mm import CroprViT
-from cropr_mm.hooks.aux_loss_hook import AuxiliaryListener
+from cropr_mm.hooks.auxiliary_listener import AuxiliaryListener
 from cropr_mm.profiling.macs import encoder_cost
 from cropr_mm.reducers import DToP
 from cropr_mm.reducers.mask_classifier import MaskClassifier, MaskDecoderLayer
@@ -184,7 +184,7 @@ class Model(nn.Module):
 )
 def test_each_head_has_its_target(head: str, wrong: PatchLabelTarget) -> None:
     right = "PatchMaskTarget" if head == "mask" else "PatchLabelTarget"
-    with pytest.raises(ValueError, match=f"cannot teach .* need {right}"):
+    with pytest.raises(ValueError, match=f"cannot learn .* expected {right}"):
         AuxiliaryListener(Model(head), wrong)
 
 

@@ -12,7 +12,7 @@ from mmcv.ops import nms, roi_align
 from mmengine.config import Config
 
 from cropr_mm.build import build_model
-from cropr_mm.hooks.aux_loss_hook import AuxiliaryListener
+from cropr_mm.hooks.auxiliary_listener import AuxiliaryListener
 from cropr_mm.profiling.candidates import native_size, random_batch
 from cropr_mm.profiling.run_mode import Mode
 from cropr_mm.targets import MultiLabelTarget

@@ -12,7 +12,7 @@ from torch import nn
 from cropr_mm import CroprViT
 from cropr_mm.checkpoints import CheckpointError, load_backbone
 from cropr_mm.engine.checkpoint_io import resample_queries
-from cropr_mm.hooks.aux_loss_hook import AuxiliaryListener
+from cropr_mm.hooks.auxiliary_listener import AuxiliaryListener
 from cropr_mm.targets import PatchLabelTarget
 
 GRID = (4, 6)

@@ -3,6 +3,7 @@
 from cropr_mm.engine.preflight.data import check_data, check_length, loading
 from cropr_mm.engine.preflight.errors import SetupError
 from cropr_mm.engine.preflight.heads import check_channels, check_labels, check_model_config
+from cropr_mm.engine.preflight.hooks import check_hooks, check_targets
 from cropr_mm.engine.preflight.label_maps import check_label_maps
 from cropr_mm.engine.preflight.model import (
     check_classes,
@@ -19,11 +20,13 @@ __all__ = [
     "check_data",
     "check_encoder",
     "check_evaluator",
+    "check_hooks",
     "check_label_maps",
     "check_labels",
     "check_length",
     "check_masks",
     "check_model",
     "check_model_config",
+    "check_targets",
     "loading",
 ]

@@ -1,0 +1,78 @@
+"""Which exceptions are a mistake in the user's config or data, and which are a bug.
+
+Checks raise ValueError on purpose, and so do constructors. A TypeError or a KeyError is a bug, of
+this package or of a plug-in, unless mmengine's registry raises it: then a config names an argument
+or a class that does not exist.
+"""
+
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from mmengine.registry import build_functions
+
+from cropr_mm.engine.preflight.errors import SetupError
+
+_PACKAGE = Path(__file__).parents[1]
+_REGISTRY = Path(build_functions.__file__)
+
+
+@contextmanager
+def building_errors() -> Iterator[None]:
+    """Take what constructors and the registry raise on purpose for a mistake in the config.
+
+    Raises:
+        SetupError: In the place of ValueError and AssertionError, and of a TypeError or KeyError of
+            the registry; others pass.
+    """
+    try:
+        yield
+    except (ValueError, AssertionError) as error:
+        raise _setup_error(error) from error
+    except (TypeError, KeyError) as error:
+        if not is_of_registry(error):
+            raise
+        raise _setup_error(error) from error
+
+
+@contextmanager
+def running_errors() -> Iterator[None]:
+    """Take a ValueError that this package raises while a loop runs for a mistake in the data.
+
+    Such are images of a size that does not fit the patches or the schedule, which no config tells.
+
+    Raises:
+        SetupError: In its place; those of other packages pass.
+    """
+    try:
+        yield
+    except SetupError:
+        raise
+    except ValueError as error:
+        if not Path(_place(error).filename).is_relative_to(_PACKAGE):
+            raise
+        raise _setup_error(error) from error
+
+
+def is_of_registry(error: BaseException) -> bool:
+    """Whether mmengine's registry raised it, for an unknown class or argument in a config."""
+    return Path(_place(error).filename) == _REGISTRY
+
+
+def message_of(error: BaseException) -> str:
+    """What an exception says; a failed assertion without a message shows its condition."""
+    text = error.args[0] if isinstance(error, KeyError) and error.args else error
+    return str(text) or f"the condition '{_place(error).line}' does not hold"
+
+
+def _setup_error(error: BaseException) -> SetupError:
+    if isinstance(error, SetupError):
+        return error
+    place = _place(error)
+    return SetupError(f"{message_of(error)} (raised in {place.filename}:{place.lineno})")
+
+
+def _place(error: BaseException) -> traceback.FrameSummary:
+    """Where it was raised."""
+    return traceback.extract_tb(error.__traceback__)[-1]

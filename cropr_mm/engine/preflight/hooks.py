@@ -1,0 +1,74 @@
+"""Checks of the hooks that train and schedule token reduction."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from mmengine.hooks import Hook
+from torch import nn
+
+from cropr_mm.backbones.find import auxiliary_reducers, find_backbones
+from cropr_mm.engine.preflight.errors import SetupError
+from cropr_mm.hooks.aux_loss_hook import CroprAuxLossHook
+from cropr_mm.hooks.curriculum_hook import CroprCurriculumHook
+
+
+def check_hooks(model: nn.Module, hooks: Sequence[Hook]) -> None:
+    """Check the hooks of a training against its model.
+
+    Args:
+        model: Unwrapped model.
+        hooks: All hooks of the runner.
+
+    Raises:
+        SetupError: If reducers have losses of their own and no CroprAuxLossHook adds them, there
+            are two hooks of one kind, or a curriculum has nothing to reduce less.
+    """
+    for kind in (CroprAuxLossHook, CroprCurriculumHook):
+        number = sum(isinstance(hook, kind) for hook in hooks)
+        if number > 1:
+            raise SetupError(
+                f"expected one {kind.__name__} in custom_hooks, got {number}; a list in a config "
+                "replaces that of its base as a whole, so leave out the base's: "
+                "[hook for hook in _base_.custom_hooks if hook.type != "
+                f"'cropr_mm.{kind.__name__}']"
+            )
+    _check_trained(model, hooks)
+    for hook in hooks:
+        if isinstance(hook, CroprCurriculumHook):
+            try:
+                hook.check(model)
+            except ValueError as error:
+                raise SetupError(str(error)) from error
+
+
+def check_targets(model: nn.Module, hooks: Sequence[Hook], dataset: Any) -> None:
+    """Check what auxiliary modules learn against the model and the training data.
+
+    Args:
+        model: Unwrapped model.
+        hooks: All hooks of the runner.
+        dataset: Training data set.
+
+    Raises:
+        SetupError: If the model has no auxiliary modules, or classes or queries differ.
+    """
+    for hook in hooks:
+        if isinstance(hook, CroprAuxLossHook):
+            try:
+                hook.make_target(model, dataset)
+            except ValueError as error:
+                raise SetupError(str(error)) from error
+
+
+def _check_trained(model: nn.Module, hooks: Sequence[Hook]) -> None:
+    """Reducers with losses of their own have a hook for them."""
+    untrained = {
+        type(reducer).__name__
+        for backbone in find_backbones(model).values()
+        for reducer in auxiliary_reducers(backbone).values()
+    }
+    if untrained and not any(isinstance(hook, CroprAuxLossHook) for hook in hooks):
+        raise SetupError(
+            f"the model has {', '.join(sorted(untrained))} modules that nothing trains; expected "
+            "in custom_hooks a dict(type='cropr_mm.CroprAuxLossHook', target=...)"
+        )
