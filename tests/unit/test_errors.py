@@ -56,9 +56,9 @@ def test_mistakes_in_a_config_are_one_line(call: Callable[[], object], message: 
 @pytest.mark.parametrize("traceback", [False, True])
 @pytest.mark.parametrize(("fault", "kind"), [("type", TypeError), ("key", KeyError)])
 def test_bugs_of_a_plug_in_keep_their_traceback(fault: str, kind: type, traceback: bool) -> None:
-    with pytest.raises(kind) as end, short_errors(ValueError, kind, traceback=traceback):
-        with building_errors():
-            build(fault=fault)()
+    expected = pytest.raises(kind)
+    with expected as end, short_errors(ValueError, kind, traceback=traceback), building_errors():
+        build(fault=fault)()
     assert end.traceback[-1].path == Path(__file__)
 
 
@@ -76,7 +76,7 @@ def test_the_option_keeps_every_traceback(kind: type, monkeypatch: pytest.Monkey
 
 def test_data_that_do_not_fit_while_a_loop_runs_are_named() -> None:
     settings = dict(num_patches=4, num_prefix=0, depth=5, window_size=None, last_site=2)
-    with pytest.raises(SetupError, match="ConstantRate.*raised in"), running_errors():
+    with pytest.raises(SetupError, match=r"ConstantRate.*raised in"), running_errors():
         ConstantRate(4)(**settings)
     with pytest.raises(ValueError, match="in_features") as end, running_errors():
         raise ValueError("in_features of another package")
