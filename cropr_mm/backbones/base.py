@@ -1,78 +1,391 @@
-"""What hooks and tools know of every backbone that reduces tokens."""
+"""What every backbone that reduces tokens shares: the plan, the reducers, the way through blocks.
 
-from typing import Any
+B batch, P prefix tokens, N live patch tokens of an h x w grid, C channels.
+"""
 
+import copy
+from collections.abc import Collection
+from typing import Any, NamedTuple, TypeVar
+
+import torch
+import torch._dynamo
 from mmengine.model import BaseModule
-from torch import nn
+from torch import Tensor, nn
 
-from cropr_mm.backbones.checks import check_discs
-from cropr_mm.registry import MODELS
-from cropr_mm.schedules import Schedule
+from cropr_mm.backbones.checks import check_discs, check_reducer, check_reduction, check_served
+from cropr_mm.backbones.plan import Plan, steps_of_blocks, window_rectangles
+from cropr_mm.backbones.signals import IMAGE_SIGNALS, image_signals, live_signals
+from cropr_mm.fusion import Fusion
+from cropr_mm.ops.window import window_major_order
+from cropr_mm.reducers import TokenReducer
+from cropr_mm.registry import MODELS, TASK_UTILS
+from cropr_mm.schedules import Schedule, ScheduleSettings
+from cropr_mm.structures import Tokens
+from cropr_mm.tokens.gather import take_tokens
+
+NO_SIGNALS: frozenset[str] = frozenset()
+
+Backbone = TypeVar("Backbone", bound="ReducingBackbone")
+
+
+class Encoded(NamedTuple):
+    """Result of :meth:`ReducingBackbone.run_blocks`.
+
+    Attributes:
+        tokens: Tokens that are alive after the last block.
+        dropped: Tokens that each step dropped and no fusion brought back, without prefix.
+        outputs: Outputs of the blocks asked for.
+    """
+
+    tokens: Tokens
+    dropped: list[Tokens]
+    outputs: list[Tensor]
 
 
 class ReducingBackbone(BaseModule):
     """A backbone with reducers at some of its blocks.
 
+    A subclass sets ``depth``, ``embed_dim``, ``grid`` and ``patch_size``, calls
+    :meth:`build_schedule` and, as the last thing in its constructor, :meth:`build_reducers`. It
+    says how a block is applied (:meth:`apply_attention` and :meth:`apply_mlp`); its ``forward``
+    makes the first :class:`Tokens`, calls :meth:`run_blocks` and turns the result into maps.
+
     Attributes:
         depth: Blocks that a schedule counts.
         embed_dim: Channels of the tokens there.
+        num_heads: Attention heads; read by fusions that have parameters.
         grid: Rows and columns of tokens at the native image size.
         patch_size: Side of a token's cell in the image, in pixels.
         num_prefix: Prefix tokens.
+        window_size: Side of attention windows, in patches; None for global attention only.
+        survivor_order: How survivors form windows: 'window' or 'raster'.
+        signals: Fields of :class:`cropr_mm.structures.Signals` that the backbone can fill.
+        serves_synthetic: Whether attention works with tokens that belong to no cell (index -1).
+        serves_masks: Whether attention and MLP heed ``Tokens.policy``.
+        serves_exits: Whether the backbone returns the logits of tokens that exit.
         progress: Share of the full reduction in force, in [0, 1]; written by a curriculum.
-        schedule: Counts of tokens; None where nothing is reduced.
+        schedule: Says how many tokens each step leaves; None where nothing is reduced.
+        fusion: Brings dropped tokens back; None where only the output does.
+        pad_first: Whether pruners drop patches that are padding first.
         reducers: By block (0-based, as text); empty where nothing is reduced.
+        num_fused: Tokens of no cell that each step adds.
+        num_exit_classes: Logits that a dropped token leaves with; 0 for none.
+
+    Args:
+        init_cfg: Initialisation, as in mmengine.
     """
 
     depth: int
     embed_dim: int
+    num_heads: int
     grid: tuple[int, int]
     patch_size: int
     num_prefix = 0
-    progress: float
-    schedule: Schedule | None
+    window_size: int | None = None
+    survivor_order = "window"
+    signals: frozenset[str] = IMAGE_SIGNALS
+    serves_synthetic = False
+    serves_masks = False
+    serves_exits = False
     reducers: nn.ModuleDict
 
-    @property
-    def last_block_sees_all(self) -> bool:
-        """Whether dropped tokens come back before the last block."""
-        return False
+    def __init__(self, init_cfg: dict[str, Any] | None = None) -> None:
+        super().__init__(init_cfg)
+        self.progress = 1.0
+        self.schedule: Schedule | None = None
+        self.fusion: Fusion | None = None
+        self.pad_first = False
+        self.num_fused = 0
+        self.num_exit_classes = 0
+        self._plans: dict[tuple, tuple[Schedule, Plan]] = {}
 
-    def num_keep(self, grid: tuple[int, int] | None = None) -> dict[int, int]:
-        """Patch tokens kept at each reducing block, for a grid or the native one."""
-        raise NotImplementedError
+    def build_schedule(
+        self,
+        reducer: dict[str, Any] | None,
+        schedule: dict[str, Any] | None,
+        fusion: dict[str, Any] | None = None,
+        pad_first: bool = False,
+    ) -> None:
+        """Build schedule and fusion, before the reducers.
 
-    def tokens_per_block(self, grid: tuple[int, int] | None = None) -> list[int]:
-        """Tokens that the attention of each block sees, prefix included."""
-        grid = self.grid if grid is None else grid
-        keep = self.num_keep(grid)
-        total = alive = grid[0] * grid[1]
-        counts = []
-        for i in range(self.depth):
-            before = i in keep and self.reducers[str(i)].site == "before"
-            if before:
-                alive = keep[i]
-            if self.last_block_sees_all and i == self.depth - 1:
-                alive = total
-            counts.append(alive + self.num_prefix)
-            if i in keep and not before:
-                alive = keep[i]
-        return counts
-
-    def make_reducers(self, cfg: dict[str, Any]) -> nn.ModuleDict:
-        """One reducer per block of the schedule, by the block's number as text.
+        Args:
+            reducer: Config of the reducer, or None for the dense model; only checked.
+            schedule: Config of the schedule, or None for the dense model.
+            fusion: Config of the fusion, or None for none.
+            pad_first: Whether pruners drop patches that are padding first.
 
         Raises:
-            ValueError: If the schedule is not one of the method's.
+            ValueError: If reducer, schedule, fusion and ``pad_first`` do not go together.
         """
+        check_reduction(reducer, schedule, fusion, pad_first)
+        self.pad_first = pad_first
+        if schedule is not None:
+            self.schedule = TASK_UTILS.build(schedule)
+        if fusion is not None:
+            given: dict[str, Any] = {}
+            if getattr(MODELS.get(fusion["type"]), "learned", False):
+                given = dict(embed_dim=self.embed_dim, num_heads=self.num_heads, grid=self.grid)
+            self.fusion = MODELS.build({**fusion, **given})
+
+    def build_reducers(self, cfg: dict[str, Any] | None, deploy: bool = False) -> None:
+        """Build one reducer for each block of the schedule.
+
+        Args:
+            cfg: Config of the reducer, or None for the dense model.
+            deploy: Build the stripped form for inference.
+
+        Raises:
+            ValueError: If the method cannot work in this backbone, with this schedule or this
+                fusion, or cannot leave so few tokens.
+        """
+        self.reducers = nn.ModuleDict() if cfg is None else self._make_reducers(cfg)
+        for reducer in self.reducers.values():
+            self.num_fused = max(self.num_fused, reducer.num_fused)
+            self.num_exit_classes = reducer.num_exit_classes
+            check_discs(reducer, self.schedule)
+            self.check_reducer(reducer)
+        self._plans.clear()  # now that the method is known
+        left = self.grid[0] * self.grid[1]
+        for block, count in self.num_keep().items():
+            self.reducers[str(block)].check_count(left, self.num_prefix, count)
+            left = count
+        if deploy:
+            self.switch_to_deploy()
+
+    def _make_reducers(self, cfg: dict[str, Any]) -> nn.ModuleDict:
+        self.reducers = nn.ModuleDict()
         reducers = nn.ModuleDict()
         for block, count in self.num_keep().items():
             given = {"embed_dim": self.embed_dim}
             if getattr(MODELS.get(cfg["type"]), "fixed_slots", False):
                 given["num_slots"] = count
             reducers[str(block)] = MODELS.build({**cfg, **given})
-            check_discs(reducers[str(block)], self.schedule)
         return reducers
+
+    def check_reducer(self, reducer: TokenReducer) -> None:
+        """Raise ValueError for a reducer that cannot work in this backbone."""
+        check_served(
+            reducer,
+            type(self).__name__,
+            self.signals,
+            synthetic=self.serves_synthetic,
+            masks=self.serves_masks,
+            exits=self.serves_exits,
+        )
+        check_reducer(
+            reducer,
+            has_cls=True,  # else the signals of the class token are not served
+            fused=self.fusion is not None,
+            windows=self.window_size is not None,
+            rel_pos=False,
+            pad_first=self.pad_first,
+        )
+
+    @property
+    def last_block_sees_all(self) -> bool:
+        """Whether dropped tokens come back before the last block."""
+        return self.fusion is not None and self.fusion.site == "before"
+
+    def is_windowed(self, block: int) -> bool:
+        """Whether the attention of a block (0-based) works in windows."""
+        return False
+
+    def schedule_settings(self, grid: tuple[int, int]) -> ScheduleSettings:
+        """What the schedule is asked about, for a grid and the present progress."""
+        return ScheduleSettings(
+            num_patches=grid[0] * grid[1],
+            num_prefix=self.num_prefix,
+            depth=self.depth,
+            window_size=self.window_size,
+            # Every fusion has the same steps, so that one can be swapped for another.
+            last_site=self.depth - (2 if self.fusion is None else 3),
+            progress=self.progress,
+            num_fused=self.num_fused,
+        )
+
+    def plan(self, grid: tuple[int, int] | None = None) -> Plan:
+        """Plan of the reduction for a grid or the native one, at the present progress.
+
+        Plans are kept by grid and progress. They follow another ``schedule``; all else that they
+        depend on is fixed by the constructor.
+
+        Raises:
+            ValueError: If the schedule does not fit the grid, or survivors do not fill whole
+                windows.
+        """
+        grid = self.grid if grid is None else grid
+        if self.schedule is None:
+            return Plan({}, (grid[0] * grid[1],) * self.depth, {})
+        if torch._dynamo.is_compiling():  # the plan becomes part of the graph
+            return self._make_plan(self.schedule, grid)
+        key = (grid, self.progress)
+        known = self._plans.get(key)
+        if known is None or known[0] is not self.schedule:
+            known = self._plans[key] = (self.schedule, self._make_plan(self.schedule, grid))
+        return known[1]
+
+    def _make_plan(self, schedule: Schedule, grid: tuple[int, int]) -> Plan:
+        num_keep = schedule(self.schedule_settings(grid))
+        before = any(reducer.site == "before" for reducer in self.reducers.values())
+        steps = steps_of_blocks(num_keep, self.depth, before, self.last_block_sees_all)
+        total = grid[0] * grid[1]
+        live = tuple([total if step is None else num_keep[step] for step in steps])
+        rectangles: dict[int, tuple[int, int]] = {}
+        if self.window_size is not None:
+            in_windows = [steps[i] if self.is_windowed(i) else None for i in range(self.depth)]
+            rectangles = window_rectangles(
+                num_keep, in_windows, self.window_size, self.survivor_order, grid
+            )
+        return Plan(num_keep, live, rectangles)
+
+    def num_keep(self, grid: tuple[int, int] | None = None) -> dict[int, int]:
+        """Patch tokens kept at each reducing block, for a grid or the native one."""
+        return self.plan(grid).num_keep
+
+    def tokens_per_block(self, grid: tuple[int, int] | None = None) -> list[int]:
+        """Tokens that the attention of each block sees, prefix included."""
+        return [count + self.num_prefix for count in self.plan(grid).live]
+
+    def run_blocks(
+        self,
+        tokens: Tokens,
+        img: Tensor,
+        context: Any = None,
+        order: Tensor | None = None,
+        out_blocks: Collection[int] = (),
+    ) -> Encoded:
+        """Apply all blocks to the tokens, reduce where the schedule says so, and fuse.
+
+        Args:
+            tokens: Embedded tokens of the whole image, prefix first.
+            img: Images that they are of, shape (B, channels, H, W).
+            context: What the backbone hands to its blocks; see :meth:`renew_context`.
+            order: Raster ids in the token order of the model, shape (N,), int64; None for
+                ascending ones.
+            out_blocks: Blocks (0-based) whose output is made, see :meth:`make_output`.
+
+        Raises:
+            ValueError: If the grid does not fit the schedule.
+        """
+        plan = self.plan(tokens.grid)
+        image = self._image_signals(img)
+        dropped: list[Tokens] = []
+        outputs = []
+        for i in range(self.depth):
+            fusion = self._fusion_at(i, "before", dropped)
+            if fusion is not None:
+                tokens, dropped = fusion(tokens, dropped, order), []
+                context = self.renew_context(context)
+            reducer = self.reducers[str(i)] if i in plan.num_keep else None
+            site = None if reducer is None else reducer.site
+            needs = NO_SIGNALS if reducer is None else reducer.needs
+            signals: dict[str, Tensor] = {}
+            if site == "before":
+                tokens, dropped = self._reduce(i, tokens, dropped, plan, signals, image)
+                context = self.renew_context(context)
+            if site == "between":
+                tokens, signals = self.apply_attention(i, tokens, needs, context)
+                tokens, dropped = self._reduce(i, tokens, dropped, plan, signals, image)
+                context = self.renew_context(context)
+                tokens = self.apply_mlp(i, tokens, context)
+            else:
+                tokens, signals = self.apply_block(i, tokens, needs, context)
+            if site == "after":
+                tokens, dropped = self._reduce(i, tokens, dropped, plan, signals, image)
+                context = self.renew_context(context)
+            fusion = self._fusion_at(i, "after", dropped)
+            if fusion is not None:
+                tokens, dropped = fusion(tokens, dropped, order), []
+            if i in out_blocks:
+                outputs.append(self.make_output(i, tokens, dropped))
+        return Encoded(tokens, dropped, outputs)
+
+    def apply_attention(
+        self, block: int, tokens: Tokens, needs: frozenset[str], context: Any
+    ) -> tuple[Tokens, dict[str, Tensor]]:
+        """Apply the attention half of a block, its residual connection included.
+
+        Args:
+            block: Number of the block (0-based).
+            tokens: Live tokens, prefix first.
+            needs: Signals that the step of this block reads.
+            context: As given to :meth:`run_blocks`, or renewed.
+
+        Returns:
+            The tokens with other features, and the signals about attention that ``needs`` names,
+            each of shape (B, P + N) or (B, P + N, ...).
+        """
+        raise NotImplementedError
+
+    def apply_mlp(self, block: int, tokens: Tokens, context: Any) -> Tokens:
+        """Apply the MLP half of a block, its residual connection included."""
+        raise NotImplementedError
+
+    def apply_block(
+        self, block: int, tokens: Tokens, needs: frozenset[str], context: Any
+    ) -> tuple[Tokens, dict[str, Tensor]]:
+        """Apply a whole block; arguments and result are those of :meth:`apply_attention`."""
+        tokens, signals = self.apply_attention(block, tokens, needs, context)
+        return self.apply_mlp(block, tokens, context), signals
+
+    def renew_context(self, context: Any) -> Any:
+        """Return the context for other live tokens; called after each reduction and fusion.
+
+        A backbone that computes something once for the tokens that are alive, such as their
+        rotation, keeps it in the context and forgets it here.
+        """
+        return context
+
+    def make_output(self, block: int, tokens: Tokens, dropped: list[Tokens]) -> Tensor:
+        """Make the output of a block in ``out_blocks``.
+
+        Args:
+            block: Number of the block (0-based).
+            tokens: Live tokens after it.
+            dropped: Tokens that the steps so far dropped, without prefix.
+        """
+        raise NotImplementedError
+
+    def _image_signals(self, img: Tensor) -> dict[str, Tensor]:
+        if not len(self.reducers):
+            return {}
+        variance = any("variance" in reducer.needs for reducer in self.reducers.values())
+        return image_signals(img, self.patch_size, variance, self.pad_first)
+
+    def _fusion_at(self, block: int, site: str, dropped: list[Tokens]) -> Fusion | None:
+        """The fusion, if it acts at this site and there is something to bring back."""
+        if block < self.depth - 1 or not dropped or self.fusion is None:
+            return None
+        return self.fusion if self.fusion.site == site else None
+
+    def _reduce(
+        self,
+        block: int,
+        tokens: Tokens,
+        dropped: list[Tokens],
+        plan: Plan,
+        attention: dict[str, Tensor],
+        image: dict[str, Tensor],
+    ) -> tuple[Tokens, list[Tokens]]:
+        """Reduce at one block: the tokens that go on, and all that were dropped so far."""
+        reducer = self.reducers[str(block)]
+        signals = live_signals(tokens, attention, image, noise="noise" in reducer.needs)
+        kept, left, _ = reducer(tokens, plan.num_keep[block], signals)
+        if left is not None:
+            dropped = [*dropped, left]
+        if block in plan.rectangles and self.window_size is not None:
+            rectangle = plan.rectangles[block]
+            layout = window_major_order(rectangle, self.window_size, kept.index.device)
+            kept = take_tokens(kept, kept.index.argsort(dim=1)[:, layout], with_prefix=True)
+        return kept, dropped
+
+    def unpruned(self: Backbone) -> Backbone:
+        """Dense twin that shares every parameter and reduces nothing."""
+        twin = copy.copy(self)
+        twin._modules = dict(self._modules)
+        twin.reducers = nn.ModuleDict()
+        twin.schedule = twin.fusion = None
+        return twin
 
     def switch_to_deploy(self) -> None:
         """Strip every reducer to what inference needs."""

@@ -16,64 +16,58 @@ _CHOICES = {
 }
 
 
-def check_sizes(
-    img_size: tuple[int, int],
-    patch_size: int,
-    in_channels: int,
-    window_size: int | None,
-) -> None:
-    """Sizes are whole numbers of at least 1."""
-    sizes = {"patch_size": patch_size, "in_channels": in_channels}
-    if window_size is not None:
-        sizes["window_size"] = window_size
-    for name, value in sizes.items():
-        if not isinstance(value, int) or value < 1:
-            raise ValueError(f"{name} must be a whole number of at least 1, got {value!r}")
+def check_sizes(img_size: tuple[int, int], patch_size: int, in_channels: int) -> None:
+    """Raise ValueError for sizes that are not whole numbers of at least 1."""
+    for name, value in {"patch_size": patch_size, "in_channels": in_channels}.items():
+        _check_whole(name, value)
     if len(img_size) != 2 or not all(isinstance(side, int) and side >= 1 for side in img_size):
         raise ValueError(f"img_size must be one or two whole numbers of pixels, got {img_size!r}")
 
 
+def _check_whole(name: str, value: int) -> None:
+    if not isinstance(value, int) or value < 1:
+        raise ValueError(f"{name} must be a whole number of at least 1, got {value!r}")
+
+
 def check_choices(**given: str) -> None:
-    """Options that are one of a few words."""
+    """Raise ValueError for an option that is none of the known words."""
     for name, value in given.items():
         if value not in _CHOICES[name]:
             raise ValueError(f"{name} must be one of {', '.join(_CHOICES[name])}; got {value!r}")
 
 
-def check_blocks(
-    depth: int, out_indices: Sequence[int], global_block_indexes: Sequence[int], frozen_stages: int
-) -> None:
-    """Blocks exist, ascend and are named once."""
-    given = {"out_indices": out_indices, "global_block_indexes": global_block_indexes}
-    for name, blocks in given.items():
-        if list(blocks) != sorted(set(blocks) & set(range(depth))):
-            raise ValueError(
-                f"{name} must be ascending blocks of 0..{depth - 1}, got {list(blocks)}"
-            )
+def check_out_indices(out_indices: Sequence[int], depth: int) -> None:
+    """Raise ValueError for blocks that do not ascend or do not exist, or for none."""
+    _check_ascending("out_indices", out_indices, depth)
     if not out_indices:
         raise ValueError("out_indices must name at least one block, got none")
-    if not -1 <= frozen_stages <= depth:
-        raise ValueError(f"frozen_stages must be in -1..{depth}, got {frozen_stages}")
+
+
+def _check_ascending(name: str, blocks: Sequence[int], depth: int) -> None:
+    if list(blocks) != sorted(set(blocks) & set(range(depth))):
+        raise ValueError(f"{name} must be ascending blocks of 0..{depth - 1}, got {list(blocks)}")
 
 
 def check_windows(
-    window_size: int | None,
-    num_prefix: int,
-    has_global_blocks: bool,
-    use_rel_pos: bool,
-    window_rope: str,
+    window_size: int | None, num_prefix: int, global_block_indexes: Sequence[int], depth: int
 ) -> None:
-    """Options of window attention go together."""
+    """Raise ValueError for windows that a model of this depth and prefix cannot have."""
+    _check_ascending("global_block_indexes", global_block_indexes, depth)
     if window_size is None:
-        if has_global_blocks:
+        if global_block_indexes:
             raise ValueError("global_block_indexes needs a window_size, got None")
         return
+    _check_whole("window_size", window_size)
     if num_prefix:
         raise ValueError(
             f"window attention has no place for prefix tokens, got {num_prefix}; "
             "set with_cls_token=False and choose an architecture without registers"
         )
-    if use_rel_pos and window_rope != "slot":
+
+
+def check_window_positions(window_size: int | None, use_rel_pos: bool, window_rope: str) -> None:
+    """Raise ValueError for a relative position bias that windows cannot have."""
+    if window_size is not None and use_rel_pos and window_rope != "slot":
         raise ValueError(
             "relative position bias in windows uses the places in the window: "
             f"use_rel_pos with window_size needs window_rope='slot', got {window_rope!r}"
@@ -86,7 +80,7 @@ def check_reduction(
     fusion: dict[str, Any] | None,
     pad_first: bool,
 ) -> None:
-    """Reducer and schedule go together, fusion and ``pad_first`` need them."""
+    """Raise ValueError unless reducer and schedule are given together, also for the others."""
     if (reducer is None) != (schedule is None) or (reducer is None and fusion is not None):
         raise ValueError(
             "reducer and schedule go together, and fusion needs both; "
@@ -104,7 +98,7 @@ def check_reducer(
     rel_pos: bool,
     pad_first: bool,
 ) -> None:
-    """A built reducer can work in its backbone."""
+    """Raise ValueError for a built reducer that cannot work in its backbone."""
     name = type(reducer).__name__
     if {"cls_row", "cls_heads"} & reducer.needs and not has_cls:
         raise ValueError(
@@ -131,8 +125,43 @@ def check_reducer(
         raise ValueError(f"{name} merges tokens: pad_first needs a pruner, which drops them")
 
 
+def check_served(
+    reducer: TokenReducer,
+    host: str,
+    signals: frozenset[str],
+    synthetic: bool = False,
+    masks: bool = False,
+    exits: bool = False,
+    note: str = "",
+) -> None:
+    """Raise ValueError for a built reducer that asks for what its backbone does not serve.
+
+    Args:
+        reducer: The reducer.
+        host: Name of the backbone, for the message.
+        signals: Signals that the backbone can fill.
+        synthetic: Whether it works with tokens of no cell.
+        masks: Whether it heeds ``Tokens.policy``.
+        exits: Whether it returns the logits of tokens that exit.
+        note: Why signals are missing.
+    """
+    invalid = sorted(reducer.needs - signals)
+    asked = {
+        "makes tokens of no cell": reducer.synthetic and not synthetic,
+        "masks tokens": reducer.masking and not masks,
+        "lets tokens leave with their logits": reducer.num_exit_classes > 0 and not exits,
+        f"reads {invalid}{note}": bool(invalid),
+    }
+    reasons = [reason for reason, holds in asked.items() if holds]
+    if reasons:
+        raise ValueError(
+            f"{host} expects a reducer that works with the tokens it has and reads none but "
+            f"{sorted(signals)}; {type(reducer).__name__} {' and '.join(reasons)}"
+        )
+
+
 def check_discs(reducer: TokenReducer, schedule: Schedule | None) -> None:
-    """A schedule of discs counts those that the pruner keeps."""
+    """Raise ValueError for a schedule that counts other discs than the pruner keeps."""
     if not isinstance(reducer, RadialPruner) or not isinstance(schedule, Discs | ShrinkingDiscs):
         return
     counted, kept = (f"norm={x.norm!r}, compat={x.compat}" for x in (schedule, reducer))
@@ -144,7 +173,7 @@ def check_discs(reducer: TokenReducer, schedule: Schedule | None) -> None:
 
 
 def check_synthetic_rope(synthetic_rope: str, rope: str | None, makes_tokens: bool) -> None:
-    """Tokens of no cell are there to be rotated."""
+    """Raise ValueError for ``synthetic_rope`` where no token of no cell is rotated."""
     if synthetic_rope == "mean" and (rope is None or not makes_tokens):
         raise ValueError(
             "synthetic_rope='mean' rotates tokens that belong to no cell: expected a reducer that "
@@ -154,7 +183,7 @@ def check_synthetic_rope(synthetic_rope: str, rope: str | None, makes_tokens: bo
 
 
 def check_init_cfg(init_cfg: dict[str, Any] | None) -> None:
-    """Only checkpoints are loaded; other initialisation is the constructor's."""
+    """Raise ValueError for an ``init_cfg`` that does not load a checkpoint."""
     if init_cfg is None:
         return
     keys = set(init_cfg)

@@ -13,19 +13,17 @@ from timm.models.pvt_v2 import PyramidVisionTransformerStage, PyramidVisionTrans
 from torch import Tensor, nn
 
 from cropr_mm.backbones.base import ReducingBackbone
-from cropr_mm.backbones.checks import check_init_cfg, check_reduction, check_sizes
-from cropr_mm.backbones.pvt_block import NOTHING, attend, feed, live_map
+from cropr_mm.backbones.checks import check_init_cfg, check_served, check_sizes
+from cropr_mm.backbones.pvt_block import apply_attention, apply_mlp, live_map
+from cropr_mm.backbones.signals import IMAGE_SIGNALS
 from cropr_mm.checkpoints import load_pvt
-from cropr_mm.ops.variance import patch_variance
 from cropr_mm.reducers import TokenReducer
-from cropr_mm.registry import MODELS, TASK_UTILS
-from cropr_mm.structures import Signals, Tokens
-from cropr_mm.tokens.gather import gather_tokens
+from cropr_mm.registry import MODELS
+from cropr_mm.structures import Tokens
 from cropr_mm.tokens.restore import restore_tokens
 
 _DIMENSIONS = {"depths", "embed_dims", "num_heads", "sr_ratios", "mlp_ratios", "qkv_bias", "linear"}
-_SIGNALS = {"noise", "variance"}
-_OF_KEYS = {"column_mean", "column_heads", "values"}  # where keys are not reduced
+_KEY_SIGNALS = frozenset({"column_mean", "column_heads", "values"})  # where keys are not reduced
 
 
 @MODELS.register_module()
@@ -78,38 +76,17 @@ class CroprPVT(ReducingBackbone):
         init_cfg: dict[str, Any] | None = None,
     ) -> None:
         super().__init__(init_cfg)
-        self.img_size: tuple[int, int] = to_2tuple(img_size)
-        self.stage = stage
-        self.out_indices = tuple(out_indices)
-        self.progress = 1.0
-        check_sizes(self.img_size, 1, in_channels, None)
-        check_reduction(reducer, schedule, None, False)
         check_init_cfg(init_cfg)
-        if not self.out_indices or list(out_indices) != sorted({0, 1, 2, 3} & set(out_indices)):
-            raise ValueError(f"out_indices must be ascending stages of 0..3, got {out_indices}")
-        if not 0 <= stage <= self.out_indices[-1]:
-            raise ValueError(
-                f"stage must be in 0..{self.out_indices[-1]}, the last one of out_indices, "
-                f"got {stage}"
-            )
-        if not 0 <= drop_path_rate < 1:
-            raise ValueError(f"drop_path_rate must be in [0, 1), got {drop_path_rate}")
-        given = dict(in_chans=in_channels, num_classes=0, drop_path_rate=drop_path_rate)
-        model = _build(arch, given)
-        self.patch_embed = model.patch_embed
-        self.stages = nn.ModuleList(model.stages[: self.out_indices[-1] + 1])
-        self.depth = len(self.stages[stage].blocks)
+        self.img_size: tuple[int, int] = to_2tuple(img_size)
+        check_sizes(self.img_size, 1, in_channels)
+        self._set_stages(stage, out_indices)
+        self._build_stages(arch, in_channels, drop_path_rate)
+        self.depth = len(self.blocks)
         self.embed_dim = self.stages[stage].norm.weight.shape[0]
         self.patch_size = 4 * 2**stage
         self.grid = self.patch_grid(self.img_size)
-        self.schedule = None if schedule is None else TASK_UTILS.build(schedule)
-        self.reducers = nn.ModuleDict()
-        if reducer is not None:
-            self.reducers = self.make_reducers(reducer)
-            for built in self.reducers.values():
-                self._check(built)
-        if deploy:
-            self.switch_to_deploy()
+        self.build_schedule(reducer, schedule)
+        self.build_reducers(reducer, deploy)
 
     def forward(self, img: Tensor) -> tuple[Tensor, ...]:
         """Encode images.
@@ -139,24 +116,61 @@ class CroprPVT(ReducingBackbone):
         """Rows and columns of tokens in the pruned stage for an image (height, width) in pixels."""
         return -(-img_size[0] // self.patch_size), -(-img_size[1] // self.patch_size)
 
-    def num_keep(self, grid: tuple[int, int] | None = None) -> dict[int, int]:
-        """Tokens kept at each reducing block of the stage, for its grid or the native one."""
-        if self.schedule is None:
-            return {}
-        height, width = self.grid if grid is None else grid
-        return self.schedule(
-            num_patches=height * width,
-            num_prefix=0,
-            depth=self.depth,
-            window_size=None,
-            last_site=self.depth - 2,
-            progress=self.progress,
+    @property
+    def blocks(self) -> nn.ModuleList:
+        """Blocks of the stage that drops tokens."""
+        return self.stages[self.stage].blocks
+
+    @property
+    def reduces_keys(self) -> bool:
+        """Whether attention of the stage looks at a reduced grid instead of single tokens."""
+        return self.blocks[0].attn.sr is not None
+
+    def apply_attention(
+        self, block: int, tokens: Tokens, needs: frozenset[str], context: None
+    ) -> tuple[Tokens, dict[str, Tensor]]:
+        """Apply the attention half of a block; see :meth:`ReducingBackbone.apply_attention`."""
+        return apply_attention(self.blocks[block], tokens, needs & _KEY_SIGNALS)
+
+    def apply_mlp(self, block: int, tokens: Tokens, context: None) -> Tokens:
+        """Apply the MLP half of a block; see :meth:`ReducingBackbone.apply_mlp`."""
+        return apply_mlp(self.blocks[block], tokens)
+
+    def check_reducer(self, reducer: TokenReducer) -> None:
+        """Raise ValueError, with the reasons, for a method that this host cannot serve."""
+        reduced = self.reduces_keys
+        check_served(
+            reducer,
+            type(self).__name__,
+            IMAGE_SIGNALS if reduced else IMAGE_SIGNALS | _KEY_SIGNALS,
+            masks=True,
+            note=f" (keys are reduced in stage {self.stage})" if reduced else "",
         )
 
     def init_weights(self) -> None:
         """Load the checkpoint of ``init_cfg``; parameters were initialised on construction."""
         if self.init_cfg is not None:
             load_pvt(self, self.init_cfg["checkpoint"], self.init_cfg.get("prefix", ""))
+
+    def _set_stages(self, stage: int, out_indices: Sequence[int]) -> None:
+        if not out_indices or list(out_indices) != sorted({0, 1, 2, 3} & set(out_indices)):
+            raise ValueError(f"out_indices must be ascending stages of 0..3, got {out_indices}")
+        if not 0 <= stage <= out_indices[-1]:
+            raise ValueError(
+                f"stage must be in 0..{out_indices[-1]}, the last one of out_indices, got {stage}"
+            )
+        self.stage = stage
+        self.out_indices = tuple(out_indices)
+
+    def _build_stages(
+        self, arch: str | dict[str, Any], in_channels: int, drop_path_rate: float
+    ) -> None:
+        if not 0 <= drop_path_rate < 1:
+            raise ValueError(f"drop_path_rate must be in [0, 1), got {drop_path_rate}")
+        given = dict(in_chans=in_channels, num_classes=0, drop_path_rate=drop_path_rate)
+        model = _build(arch, given)
+        self.patch_embed = model.patch_embed
+        self.stages = nn.ModuleList(model.stages[: self.out_indices[-1] + 1])
 
     def _prune(
         self, stage: PyramidVisionTransformerStage, x: Tensor, img: Tensor
@@ -166,79 +180,12 @@ class CroprPVT(ReducingBackbone):
             x = stage.downsample(x)  # (B, h, w, C)
         grid = (x.shape[1], x.shape[2])
         index = torch.arange(grid[0] * grid[1], device=x.device).expand(x.shape[0], -1)
-        tokens = Tokens(x.flatten(1, 2), index, grid)
-        plan = self.num_keep(grid)
-        statistics = self._statistics(img)
-        parked: list[Tokens] = []
-        for i, block in enumerate(stage.blocks):
-            site = self.reducers[str(i)].site if i in plan else None
-            needs = NOTHING if site is None else self.reducers[str(i)].needs & _OF_KEYS
-            if site == "before":
-                tokens = self._reduce(i, plan[i], tokens, {}, statistics, parked)
-            tokens, signals = attend(block, tokens, needs)
-            if site == "between":
-                tokens = self._reduce(i, plan[i], tokens, signals, statistics, parked)
-            tokens = feed(block, tokens)
-            if site == "after":
-                tokens = self._reduce(i, plan[i], tokens, signals, statistics, parked)
+        tokens, dropped, _ = self.run_blocks(Tokens(x.flatten(1, 2), index, grid), img)
         live = live_map(stage.norm(tokens.x), tokens).contiguous()
         if self.stage not in self.out_indices:
             return live, live
-        whole = stage.norm(restore_tokens(tokens, parked, None).x)
+        whole = stage.norm(restore_tokens(tokens, dropped, None).x)
         return live, whole.transpose(1, 2).unflatten(2, grid).contiguous()
-
-    def _reduce(
-        self,
-        block: int,
-        num_keep: int,
-        tokens: Tokens,
-        attention: dict[str, Tensor],
-        statistics: dict[str, Tensor],
-        parked: list[Tokens],
-    ) -> Tokens:
-        """One reduction step; what leaves is appended to ``parked``."""
-        reducer = self.reducers[str(block)]
-        values = dict(attention)
-        for name, value in statistics.items():
-            values[name] = gather_tokens(value, tokens.index)
-        if "noise" in reducer.needs:
-            values["noise"] = torch.rand(tokens.index.shape, device=tokens.x.device)
-        kept, dropped, _ = reducer(tokens, num_keep, Signals(**values))
-        parked.append(dropped)
-        return kept
-
-    def _statistics(self, img: Tensor) -> dict[str, Tensor]:
-        """Signals about the cells of the image, by raster id, each of shape (B, N, channels)."""
-        if not any("variance" in reducer.needs for reducer in self.reducers.values()):
-            return {}
-        if img.shape[2] % self.patch_size or img.shape[3] % self.patch_size:
-            raise ValueError(
-                f"the variance of cells needs image sides that are multiples of {self.patch_size}, "
-                f"got {img.shape[2]}x{img.shape[3]} pixels (set pad_size_divisor in the data "
-                "preprocessor)"
-            )
-        return {"variance": patch_variance(img, self.patch_size)}
-
-    def _check(self, reducer: TokenReducer) -> None:
-        """Raise ValueError, with the reasons, for what is no pruner that this host can serve."""
-        reduced = self.stages[self.stage].blocks[0].attn.sr is not None
-        signals = _SIGNALS if reduced else _SIGNALS | _OF_KEYS
-        strange = sorted(reducer.needs - signals)
-        of_keys = f" (keys are reduced in stage {self.stage})" if reduced else ""
-        reasons = [
-            reason
-            for reason, holds in (
-                ("makes tokens of no cell", reducer.synthetic),
-                ("lets tokens leave with their logits", reducer.num_exit_classes > 0),
-                (f"reads {strange}{of_keys}", strange),
-            )
-            if holds
-        ]
-        if reasons:
-            raise ValueError(
-                "CroprPVT expects a pruner that keeps tokens in their cells and reads none but "
-                f"{sorted(signals)}; {type(reducer).__name__} {' and '.join(reasons)}"
-            )
 
 
 def _build(arch: str | dict[str, Any], given: dict[str, Any]) -> PyramidVisionTransformerV2:

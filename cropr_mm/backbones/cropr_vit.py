@@ -3,9 +3,8 @@
 B batch, P prefix tokens, N patch tokens of the h x w grid, C channels.
 """
 
-import copy
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from timm.layers import resample_abs_pos_embed, to_2tuple
@@ -14,36 +13,41 @@ from torch.utils.checkpoint import checkpoint
 
 from cropr_mm.backbones.base import ReducingBackbone
 from cropr_mm.backbones.checks import (
-    check_blocks,
     check_choices,
     check_init_cfg,
+    check_out_indices,
     check_reducer,
-    check_reduction,
     check_sizes,
     check_synthetic_rope,
+    check_window_positions,
     check_windows,
     drop_path_rates,
 )
 from cropr_mm.backbones.outputs import make_exit_map, make_output
-from cropr_mm.backbones.plan import Plan, make_plan
 from cropr_mm.checkpoints import load_backbone
-from cropr_mm.fusion import Fusion
 from cropr_mm.layers.arch import resolve_arch
 from cropr_mm.layers.attention import Geometry
 from cropr_mm.layers.block import Block
 from cropr_mm.layers.patch_embed import make_patch_embed
 from cropr_mm.layers.positions import GridTables, Positions
 from cropr_mm.layers.weights import weigh_tokens
-from cropr_mm.ops.padding import is_padding
-from cropr_mm.ops.variance import patch_variance
-from cropr_mm.ops.window import window_major_order
-from cropr_mm.reducers import TokenMerger
-from cropr_mm.registry import MODELS, TASK_UTILS
+from cropr_mm.reducers import TokenMerger, TokenReducer
+from cropr_mm.registry import MODELS
 from cropr_mm.structures import Signals, Tokens
-from cropr_mm.tokens.gather import gather_tokens, take_tokens
 from cropr_mm.tokens.policy import update_live
 
-_NOTHING: frozenset[str] = frozenset()
+
+class Layout(NamedTuple):
+    """Where the tokens of one forward pass lie.
+
+    Attributes:
+        tables: Tables of the grid.
+        geometries: Of the tokens that are alive, by whether attention works in windows; filled when
+            a block asks.
+    """
+
+    tables: GridTables
+    geometries: dict[bool, Geometry]
 
 
 @MODELS.register_module()
@@ -61,7 +65,7 @@ class CroprViT(ReducingBackbone):
         with_cls_token: False drops the class token (windows need that). Default: the
             architecture's.
         drop_path_rate: Of the last block, rising linearly from 0, or of each block. With a reducer
-            the last block has 0, as in the released code: parked tokens must not skip it.
+            the last block has 0, as in the released code: dropped tokens must not skip it.
         window_size: Side of attention windows, in patches. Default: global attention everywhere.
         global_block_indexes: Blocks (0-based) with global attention where there are windows.
         survivor_order: How survivors form windows: 'window' keeps window-major order, 'raster' lays
@@ -88,6 +92,8 @@ class CroprViT(ReducingBackbone):
     Raises:
         ValueError: If arguments or the schedule do not fit together, with the numbers.
     """
+
+    signals = frozenset(Signals._fields)
 
     def __init__(
         self,
@@ -116,75 +122,24 @@ class CroprViT(ReducingBackbone):
         init_cfg: dict[str, Any] | None = None,
     ) -> None:
         super().__init__(init_cfg)
-        self.arch = resolve_arch(arch)
-        self.embed_dim = self.arch.embed_dim
-        self.depth = self.arch.depth
-        self.num_heads = self.arch.num_heads
-        self.patch_size = self.arch.patch_size if patch_size is None else patch_size
-        self.img_size: tuple[int, int] = to_2tuple(
-            self.arch.img_size if img_size is None else img_size
-        )
-        has_cls = self.arch.cls_token if with_cls_token is None else with_cls_token
-        self.num_prefix = int(has_cls) + self.arch.num_registers
-        self.window_size = window_size
-        self.global_block_indexes = frozenset(global_block_indexes)
-        self.survivor_order = survivor_order
-        self.synthetic_rope = synthetic_rope
-        taps = (out_indices,) if isinstance(out_indices, int) else tuple(out_indices)
-        self.out_indices = tuple(i + self.depth if i < 0 else i for i in taps)
-        self.out_type = out_type
-        self.frozen_stages = frozen_stages
-        self.pad_first = pad_first
-        self.with_cp = with_cp
-        self.progress = 1.0
-        check_sizes(self.img_size, self.patch_size, in_channels, window_size)
-        rates = drop_path_rates(drop_path_rate, self.depth, pruned=reducer is not None)
+        check_init_cfg(init_cfg)
         check_choices(
             out_type=out_type,
             survivor_order=survivor_order,
             window_rope=window_rope,
             synthetic_rope=synthetic_rope,
         )
-        check_blocks(self.depth, self.out_indices, global_block_indexes, frozen_stages)
-        check_windows(
-            window_size, self.num_prefix, bool(global_block_indexes), use_rel_pos, window_rope
-        )
-        check_reduction(reducer, schedule, fusion, pad_first)
-        check_init_cfg(init_cfg)
-        if out_type == "cls_token" and not has_cls:
-            raise ValueError("out_type='cls_token' needs a class token, got with_cls_token=False")
-        self.grid = self.patch_grid(self.img_size)
-        self.schedule = None if schedule is None else TASK_UTILS.build(schedule)
-        self.fusion = None if fusion is None else self._build_fusion(fusion)
-
-        dim, eps = self.embed_dim, self.arch.norm_eps
-        self.patch_embed = make_patch_embed(self.arch, self.patch_size, in_channels)
-        self.cls_token = nn.Parameter(torch.empty(1, 1, dim)) if has_cls else None
-        registers = self.arch.num_registers
-        self.reg_token = nn.Parameter(torch.empty(1, registers, dim)) if registers else None
-        self.pos_embed = None
-        if self.arch.pos_embed:
-            rows = self.grid[0] * self.grid[1] + self._num_embedded_prefix()
-            self.pos_embed = nn.Parameter(torch.empty(1, rows, dim))
-        self.positions = Positions(
-            self.arch, self.grid, self.num_prefix, window_size, window_rope, use_rel_pos
-        )
-        self.blocks = nn.ModuleList(
-            Block(self.arch, rate, self._rel_pos_extent(i) if use_rel_pos else None)
-            for i, rate in enumerate(rates)
-        )
-        self.norm = nn.LayerNorm(dim, eps=eps) if final_norm else nn.Identity()
+        self._set_sizes(arch, img_size, patch_size, in_channels, with_cls_token)
+        self._set_windows(window_size, global_block_indexes, survivor_order)
+        self._set_outputs(out_indices, out_type)
+        self._set_training(frozen_stages, with_cp)
+        self.build_schedule(reducer, schedule, fusion, pad_first)
+        self._build_embedding(in_channels)
+        self._build_positions(window_rope, use_rel_pos)
+        self._build_blocks(drop_path_rate, use_rel_pos, final_norm, pruned=reducer is not None)
         self._reset_parameters()
-
-        self.reducers = nn.ModuleDict()
-        self.proportional = False
-        self.num_exit_classes = self.num_fused = 0
-        if reducer is not None:
-            self._build_reducers(reducer)
-        makes_tokens = any(made.synthetic for made in self.reducers.values())
-        check_synthetic_rope(synthetic_rope, self.arch.rope, makes_tokens)
-        if deploy:
-            self.switch_to_deploy()
+        self.build_reducers(reducer, deploy)
+        self._set_synthetic_rope(synthetic_rope)
         self._freeze()
 
     def forward(self, img: Tensor) -> tuple[Tensor, ...]:
@@ -201,47 +156,43 @@ class CroprViT(ReducingBackbone):
             ValueError: If the image size does not fit the patch size or the schedule.
         """
         grid = self.patch_grid((img.shape[-2], img.shape[-1]))
-        plan = self._plan(grid)
         tables = self.positions.tables(grid, img.device)
         tokens = self._embed(img, grid, tables)
-        statistics = self._statistics(img)
-        parked: list[Tokens] = []
-        geometries: dict[bool, Geometry] = {}  # by windowed; of the tokens that are alive
-        outputs = []
-        for i, block in enumerate(self.blocks):
-            last = i == self.depth - 1
-            if last and self.fusion is not None and self.fusion.site == "before" and parked:
-                tokens = self.fusion(tokens, parked, tables.order)
-                parked, geometries = [], {}
-            reducer = self.reducers[str(i)] if i in plan.num_keep else None
-            site = None if reducer is None else reducer.site
-            needs = _NOTHING if reducer is None else reducer.needs
-            signals: dict[str, Tensor] = {}
-            if site == "before":
-                tokens = self._reduce(i, tokens, plan, signals, statistics, parked)
-                geometries = {}
-            windowed = self._is_windowed(i)
-            if windowed not in geometries:
-                geometries[windowed] = self._geometry(tokens, tables, windowed)
-            if site == "between":
-                x, signals = self._run(block.attend, tokens.x, geometries[windowed], needs)
-                tokens = update_live(tokens, x)
-                tokens = self._reduce(i, tokens, plan, signals, statistics, parked)
-                geometries = {}
-                tokens = update_live(tokens, self._run(block.feed, tokens.x))
-            else:
-                x, signals = self._run(block, tokens.x, geometries[windowed], needs)
-                tokens = update_live(tokens, x)
-            if site == "after":
-                tokens = self._reduce(i, tokens, plan, signals, statistics, parked)
-                geometries = {}
-            if last and self.fusion is not None and self.fusion.site == "after" and parked:
-                tokens, parked = self.fusion(tokens, parked, tables.order), []
-            if i in self.out_indices:
-                outputs.append(self._output(tokens, parked, last))
+        encoded = self.run_blocks(tokens, img, Layout(tables, {}), tables.order, self.out_indices)
+        outputs = list(encoded.outputs)
         if self.num_exit_classes:
-            outputs.append(make_exit_map(tokens, parked, self.num_exit_classes))
+            outputs.append(make_exit_map(encoded.tokens, encoded.dropped, self.num_exit_classes))
         return tuple(outputs)
+
+    def apply_attention(
+        self, block: int, tokens: Tokens, needs: frozenset[str], context: Layout
+    ) -> tuple[Tokens, dict[str, Tensor]]:
+        """Apply the attention half of a block; see :meth:`ReducingBackbone.apply_attention`."""
+        geometry = self._geometry(block, tokens, context)
+        half = self.blocks[block].apply_attention
+        x, signals = self._checkpointed(half, tokens.x, geometry, needs)
+        return update_live(tokens, x), signals
+
+    def apply_mlp(self, block: int, tokens: Tokens, context: Layout) -> Tokens:
+        """Apply the MLP half of a block; see :meth:`ReducingBackbone.apply_mlp`."""
+        return update_live(tokens, self._checkpointed(self.blocks[block].apply_mlp, tokens.x))
+
+    def apply_block(
+        self, block: int, tokens: Tokens, needs: frozenset[str], context: Layout
+    ) -> tuple[Tokens, dict[str, Tensor]]:
+        """Apply a whole block; see :meth:`ReducingBackbone.apply_block`."""
+        geometry = self._geometry(block, tokens, context)
+        x, signals = self._checkpointed(self.blocks[block], tokens.x, geometry, needs)
+        return update_live(tokens, x), signals
+
+    def renew_context(self, context: Layout) -> Layout:
+        """Forget the geometries of the tokens that were alive."""
+        return Layout(context.tables, {})
+
+    def make_output(self, block: int, tokens: Tokens, dropped: list[Tokens]) -> Tensor:
+        """Make the output of a block, of the shape that ``out_type`` says."""
+        norm = self.norm if block == self.depth - 1 else nn.Identity()
+        return make_output(tokens, dropped, self.out_type, norm, self.arch.norm_after_pool)
 
     def patch_grid(self, img_size: tuple[int, int]) -> tuple[int, int]:
         """Rows and columns of patches of an image (height, width), in pixels.
@@ -258,17 +209,26 @@ class CroprViT(ReducingBackbone):
             )
         return height // self.patch_size, width // self.patch_size
 
-    def num_keep(self, grid: tuple[int, int] | None = None) -> dict[int, int]:
-        """Patch tokens kept at each reducing block, for a grid or the native one."""
-        return self._plan(self.grid if grid is None else grid).num_keep
+    def is_windowed(self, block: int) -> bool:
+        """Whether the attention of a block (0-based) works in windows."""
+        return self.window_size is not None and block not in self.global_block_indexes
 
-    def unpruned(self) -> "CroprViT":
-        """Dense twin that shares every parameter and reduces nothing."""
-        twin = copy.copy(self)
-        twin._modules = dict(self._modules)
-        twin.reducers = nn.ModuleDict()
-        twin.schedule = twin.fusion = None
-        return twin
+    def check_reducer(self, reducer: TokenReducer) -> None:
+        """Raise ValueError for a reducer that cannot work in this encoder."""
+        check_reducer(
+            reducer,
+            has_cls=self.cls_token is not None,
+            fused=self.fusion is not None,
+            windows=self.window_size is not None,
+            rel_pos=self.positions.rel_pos,
+            pad_first=self.pad_first,
+        )
+
+    @property
+    def proportional(self) -> bool:
+        """Whether attention counts a merged token as the cells behind it."""
+        mergers = [r for r in self.reducers.values() if isinstance(r, TokenMerger)]
+        return any(merger.proportional for merger in mergers)
 
     def init_weights(self) -> None:
         """Load the checkpoint of ``init_cfg``; parameters were initialised on construction."""
@@ -282,37 +242,84 @@ class CroprViT(ReducingBackbone):
             module.eval()
         return self
 
-    def _build_fusion(self, cfg: dict[str, Any]) -> Fusion:
-        given: dict[str, Any] = {}
-        if getattr(MODELS.get(cfg["type"]), "learned", False):
-            given = dict(embed_dim=self.embed_dim, num_heads=self.num_heads, grid=self.grid)
-        return MODELS.build({**cfg, **given})
+    def _set_sizes(
+        self,
+        arch: str | dict[str, Any],
+        img_size: int | tuple[int, int] | None,
+        patch_size: int | None,
+        in_channels: int,
+        with_cls_token: bool | None,
+    ) -> None:
+        self.arch = resolve_arch(arch)
+        self.embed_dim = self.arch.embed_dim
+        self.depth = self.arch.depth
+        self.num_heads = self.arch.num_heads
+        self.patch_size = self.arch.patch_size if patch_size is None else patch_size
+        self.img_size: tuple[int, int] = to_2tuple(
+            self.arch.img_size if img_size is None else img_size
+        )
+        self.has_cls = self.arch.cls_token if with_cls_token is None else with_cls_token
+        self.num_prefix = int(self.has_cls) + self.arch.num_registers
+        check_sizes(self.img_size, self.patch_size, in_channels)
+        self.grid = self.patch_grid(self.img_size)
 
-    @property
-    def last_block_sees_all(self) -> bool:
-        """Whether pruned tokens come back before the last block, and not after it or never."""
-        return self.fusion is not None and self.fusion.site == "before"
+    def _set_windows(
+        self, window_size: int | None, global_block_indexes: Sequence[int], survivor_order: str
+    ) -> None:
+        check_windows(window_size, self.num_prefix, global_block_indexes, self.depth)
+        self.window_size = window_size
+        self.global_block_indexes = frozenset(global_block_indexes)
+        self.survivor_order = survivor_order
 
-    def _build_reducers(self, cfg: dict[str, Any]) -> None:
-        """One reducer per block of the schedule."""
-        self.reducers = self.make_reducers(cfg)
-        self.num_fused = max(reducer.num_fused for reducer in self.reducers.values())
-        left = self.grid[0] * self.grid[1]
-        for block, count in self.num_keep().items():  # again, now that the method is known
-            self.reducers[str(block)].check_count(left, self.num_prefix, count)
-            left = count
-        mergers = [r for r in self.reducers.values() if isinstance(r, TokenMerger)]
-        self.proportional = any(merger.proportional for merger in mergers)
-        for reducer in self.reducers.values():
-            self.num_exit_classes = reducer.num_exit_classes
-            check_reducer(
-                reducer,
-                has_cls=self.cls_token is not None,
-                fused=self.fusion is not None,
-                windows=self.window_size is not None,
-                rel_pos=self.positions.rel_pos,
-                pad_first=self.pad_first,
-            )
+    def _set_outputs(self, out_indices: int | Sequence[int], out_type: str) -> None:
+        if out_type == "cls_token" and not self.has_cls:
+            raise ValueError("out_type='cls_token' needs a class token, got with_cls_token=False")
+        indices = (out_indices,) if isinstance(out_indices, int) else tuple(out_indices)
+        self.out_indices = tuple(i + self.depth if i < 0 else i for i in indices)
+        self.out_type = out_type
+        check_out_indices(self.out_indices, self.depth)
+
+    def _set_training(self, frozen_stages: int, with_cp: bool) -> None:
+        if not -1 <= frozen_stages <= self.depth:
+            raise ValueError(f"frozen_stages must be in -1..{self.depth}, got {frozen_stages}")
+        self.frozen_stages = frozen_stages
+        self.with_cp = with_cp
+
+    def _set_synthetic_rope(self, synthetic_rope: str) -> None:
+        makes_tokens = any(reducer.synthetic for reducer in self.reducers.values())
+        check_synthetic_rope(synthetic_rope, self.arch.rope, makes_tokens)
+        self.synthetic_rope = synthetic_rope
+
+    def _build_embedding(self, in_channels: int) -> None:
+        dim, registers = self.embed_dim, self.arch.num_registers
+        self.patch_embed = make_patch_embed(self.arch, self.patch_size, in_channels)
+        self.cls_token = nn.Parameter(torch.empty(1, 1, dim)) if self.has_cls else None
+        self.reg_token = nn.Parameter(torch.empty(1, registers, dim)) if registers else None
+        self.pos_embed = None
+        if self.arch.pos_embed:
+            rows = self.grid[0] * self.grid[1] + self._num_embedded_prefix()
+            self.pos_embed = nn.Parameter(torch.empty(1, rows, dim))
+
+    def _build_positions(self, window_rope: str, use_rel_pos: bool) -> None:
+        check_window_positions(self.window_size, use_rel_pos, window_rope)
+        self.positions = Positions(
+            self.arch, self.grid, self.num_prefix, self.window_size, window_rope, use_rel_pos
+        )
+
+    def _build_blocks(
+        self,
+        drop_path_rate: float | Sequence[float],
+        use_rel_pos: bool,
+        final_norm: bool,
+        pruned: bool,
+    ) -> None:
+        rates = drop_path_rates(drop_path_rate, self.depth, pruned)
+        self.blocks = nn.ModuleList(
+            Block(self.arch, rate, self._rel_pos_extent(i) if use_rel_pos else None)
+            for i, rate in enumerate(rates)
+        )
+        norm = nn.LayerNorm(self.embed_dim, eps=self.arch.norm_eps)
+        self.norm = norm if final_norm else nn.Identity()
 
     def _embed(self, img: Tensor, grid: tuple[int, int], tables: GridTables) -> Tokens:
         """Patches with positions, in token order, behind the prefix."""
@@ -338,81 +345,25 @@ class CroprViT(ReducingBackbone):
         index = tables.order.expand(x.shape[0], -1)
         return Tokens(x, index, grid, self.num_prefix, position=position)
 
-    def _geometry(self, tokens: Tokens, tables: GridTables, windowed: bool) -> Geometry:
-        """Where the tokens lie and how much each one counts in attention."""
-        geometry = self.positions.geometry(tokens, tables, windowed)
-        proportional = tokens.size is not None and self.proportional
-        if tokens.policy is None and not proportional:
-            return geometry
-        return weigh_tokens(geometry, tokens, proportional)
+    def _geometry(self, block: int, tokens: Tokens, layout: Layout) -> Geometry:
+        """Where the tokens lie for a block, and how much each one counts in its attention."""
+        windowed = self.is_windowed(block)
+        if windowed not in layout.geometries:
+            geometry = self.positions.geometry(tokens, layout.tables, windowed)
+            proportional = tokens.size is not None and self.proportional
+            if tokens.policy is not None or proportional:
+                geometry = weigh_tokens(geometry, tokens, proportional)
+            layout.geometries[windowed] = geometry
+        return layout.geometries[windowed]
 
-    def _statistics(self, img: Tensor) -> dict[str, Tensor]:
-        """Signals about the image's patches, by raster id, of shape (B, N) or (B, N, channels)."""
-        statistics = {}
-        if any("variance" in reducer.needs for reducer in self.reducers.values()):
-            statistics["variance"] = patch_variance(img, self.patch_size)
-        if self.pad_first and len(self.reducers):
-            statistics["padding"] = is_padding(img, self.patch_size)
-        return statistics
-
-    def _run(self, function: Any, *args: Any) -> Any:
+    def _checkpointed(self, function: Any, *args: Any) -> Any:
         """Call a block or half of one, with activation checkpointing where that is on."""
         if self.with_cp and self.training:
             return checkpoint(function, *args, use_reentrant=False)
         return function(*args)
 
-    def _reduce(
-        self,
-        block: int,
-        tokens: Tokens,
-        plan: Plan,
-        attention: dict[str, Tensor],
-        statistics: dict[str, Tensor],
-        parked: list[Tokens],
-    ) -> Tokens:
-        """One reduction step; what leaves is appended to ``parked``."""
-        reducer = self.reducers[str(block)]
-        values = {name: signal[:, self.num_prefix :] for name, signal in attention.items()}
-        # A token of no cell takes what the first cell has, which is never padding.
-        cells = tokens.index.clamp(min=0)
-        for name, value in statistics.items():
-            flat = value.dim() == 2
-            values[name] = value.gather(1, cells) if flat else gather_tokens(value, cells)
-        if "noise" in reducer.needs:
-            values["noise"] = torch.rand(tokens.index.shape, device=tokens.x.device)
-        kept, dropped, _ = reducer(tokens, plan.num_keep[block], Signals(**values))
-        if dropped is not None:
-            parked.append(dropped)
-        if block not in plan.rectangles or self.window_size is None:
-            return kept
-        layout = window_major_order(plan.rectangles[block], self.window_size, kept.index.device)
-        return take_tokens(kept, kept.index.argsort(dim=1)[:, layout], with_prefix=True)
-
-    def _output(self, tokens: Tokens, parked: list[Tokens], last: bool) -> Tensor:
-        norm = self.norm if last else nn.Identity()
-        return make_output(tokens, parked, self.out_type, norm, self.arch.norm_after_pool)
-
-    def _plan(self, grid: tuple[int, int]) -> Plan:
-        return make_plan(
-            self.schedule,
-            grid=grid,
-            num_prefix=self.num_prefix,
-            windowed=tuple(self._is_windowed(i) for i in range(self.depth)),
-            window_size=self.window_size,
-            survivor_order=self.survivor_order,
-            before=any(reducer.site == "before" for reducer in self.reducers.values()),
-            # Every fusion has the same steps, so that one can be swapped for another.
-            last_site=self.depth - (2 if self.fusion is None else 3),
-            fused=self.last_block_sees_all,
-            progress=self.progress,
-            num_fused=self.num_fused,
-        )
-
-    def _is_windowed(self, block: int) -> bool:
-        return self.window_size is not None and block not in self.global_block_indexes
-
     def _rel_pos_extent(self, block: int) -> tuple[int, int]:
-        return to_2tuple(self.window_size) if self._is_windowed(block) else self.grid
+        return to_2tuple(self.window_size) if self.is_windowed(block) else self.grid
 
     def _num_embedded_prefix(self) -> int:
         """Rows of ``pos_embed`` that belong to prefix tokens."""

@@ -14,13 +14,13 @@ from cropr_mm.tokens.restore import restore_tokens, zero_padded_map
 
 
 def make_output(
-    tokens: Tokens, parked: Sequence[Tokens], out_type: str, norm: nn.Module, norm_after_pool: bool
+    tokens: Tokens, dropped: Sequence[Tokens], out_type: str, norm: nn.Module, norm_after_pool: bool
 ) -> Tensor:
     """One output of the encoder.
 
     Args:
         tokens: Live tokens.
-        parked: Dropped tokens; maps have every patch, pooled outputs the live ones.
+        dropped: Dropped tokens; maps have every patch, pooled outputs the live ones.
         out_type: What to make, see :class:`CroprViT`. Means weight a token by its size.
         norm: Last normalisation over channels.
         norm_after_pool: Whether it acts on the mean instead of on each token.
@@ -34,14 +34,14 @@ def make_output(
         x = tokens.x if norm_after_pool else norm(tokens.x)
         pooled = _mean(tokens, x, with_prefix=out_type == "avg_all")
         return norm(pooled) if norm_after_pool else pooled
-    full = restore_tokens(tokens, parked, None)
+    full = restore_tokens(tokens, dropped, None)
     if out_type == "raw":
         return norm(full.x)
     patches = norm(full.x[:, full.num_prefix :])
     return patches.transpose(1, 2).unflatten(2, full.grid).contiguous()
 
 
-def make_exit_map(tokens: Tokens, parked: Sequence[Tokens], num_classes: int) -> Tensor:
+def make_exit_map(tokens: Tokens, dropped: Sequence[Tokens], num_classes: int) -> Tensor:
     """Where tokens left the model for good, and with which class logits.
 
     Returns:
@@ -49,7 +49,7 @@ def make_exit_map(tokens: Tokens, parked: Sequence[Tokens], num_classes: int) ->
         (B, num_classes + 1, h, w).
     """
     exits = tokens.x.new_zeros(tokens.x.shape[0], num_classes + 1, *tokens.grid)
-    for part in (tokens, *parked):  # each token is in one of them
+    for part in (tokens, *dropped):  # each token is in one of them
         if part.exit is not None:
             exits = exits + zero_padded_map(part.exit.to(exits.dtype), part.index, part.grid)
     return exits

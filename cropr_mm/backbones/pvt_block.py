@@ -16,13 +16,11 @@ from cropr_mm.tokens.gather import gather_tokens
 from cropr_mm.tokens.policy import is_soft, update_live
 from cropr_mm.tokens.restore import zero_padded_map
 
-NOTHING: frozenset[str] = frozenset()
 
-
-def attend(
-    block: Block, tokens: Tokens, needs: frozenset[str] = NOTHING
+def apply_attention(
+    block: Block, tokens: Tokens, needs: frozenset[str] = frozenset()
 ) -> tuple[Tokens, dict[str, Tensor]]:
-    """Attention half of a block: the tokens behind it and the signals that ``needs`` names.
+    """Apply the attention half of a block; also return the signals that ``needs`` names.
 
     Signals about single keys, ``column_mean``, ``column_heads`` and ``values``, are there only
     where keys are not reduced.
@@ -38,8 +36,8 @@ def attend(
     return update_live(tokens, tokens.x + block.drop_path1(y)), signals
 
 
-def feed(block: Block, tokens: Tokens) -> Tokens:
-    """MLP half of a block: the tokens behind it."""
+def apply_mlp(block: Block, tokens: Tokens) -> Tokens:
+    """Apply the MLP half of a block."""
     y = block.norm2(tokens.x)
     y = block.mlp(y, tokens.grid) if _complete(tokens) else _mlp(block.mlp, y, tokens)
     return update_live(tokens, tokens.x + block.drop_path2(y))

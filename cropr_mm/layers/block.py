@@ -69,7 +69,7 @@ class Block(nn.Module):
         self.ls2 = scale()
         self.drop_path2 = DropPath(drop_path)
 
-    def attend(
+    def apply_attention(
         self, x: Tensor, geometry: Geometry, needs: frozenset[str] = frozenset()
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Attention half: tokens (B, N, C) to tokens and the signals that ``needs`` names."""
@@ -82,7 +82,7 @@ class Block(nn.Module):
             signals = {name: s.index_select(1, geometry.slots) for name, s in signals.items()}
         return x + self.drop_path1(self.ls1(y)), signals
 
-    def feed(self, x: Tensor) -> Tensor:
+    def apply_mlp(self, x: Tensor) -> Tensor:
         """MLP half: tokens (B, N, C) to tokens."""
         return x + self.drop_path2(self.ls2(self.mlp(self.norm2(x))))
 
@@ -99,5 +99,5 @@ class Block(nn.Module):
         Returns:
             Tokens of the same shape and the signals over all N tokens.
         """
-        x, signals = self.attend(x, geometry, needs)
-        return self.feed(x), signals
+        x, signals = self.apply_attention(x, geometry, needs)
+        return self.apply_mlp(x), signals

@@ -1,6 +1,6 @@
 """Schedules: how many patch tokens remain after each block."""
 
-from cropr_mm.schedules.base import Schedule
+from cropr_mm.schedules.base import Schedule, ScheduleSettings
 from cropr_mm.schedules.constant_rate import ConstantRate
 from cropr_mm.schedules.discs import Discs, ShrinkingDiscs
 from cropr_mm.schedules.explicit_tokens import ExplicitTokens
@@ -16,6 +16,7 @@ __all__ = [
     "InflectedRate",
     "KeepRatios",
     "Schedule",
+    "ScheduleSettings",
     "ShrinkingDiscs",
     "Stages",
     "WindowStages",

@@ -1,4 +1,4 @@
-"""What every schedule shares: the setting it is asked about and the checks on its answer."""
+"""What every schedule shares: the settings it is asked about and the checks on its answer."""
 
 import math
 from abc import ABC, abstractmethod
@@ -7,16 +7,16 @@ from itertools import pairwise
 from typing import NamedTuple
 
 
-class Setting(NamedTuple):
+class ScheduleSettings(NamedTuple):
     """The model and image that a schedule is asked about.
 
     Attributes:
         num_patches: Patch tokens of the whole image.
-        num_prefix: Prefix tokens (class token, registers), never reduced.
+        num_prefix: Prefix tokens (class token, registers), which are never reduced.
         depth: Blocks of the model.
-        window_size: Side of an attention window in patches; None without windows.
+        window_size: Side of an attention window, in patches; None without windows.
         last_site: Last block (0-based) after which a reduction saves anything.
-        progress: Part of the reduction in force, in [0, 1]; grown by a curriculum.
+        progress: Share of the full reduction in force, in [0, 1]; a curriculum raises it.
         num_fused: Tokens of no cell that each step of the method makes and counts among those it
             leaves; for schedules that count patches only.
     """
@@ -26,25 +26,21 @@ class Setting(NamedTuple):
     depth: int
     window_size: int | None
     last_site: int
-    progress: float
+    progress: float = 1.0
     num_fused: int = 0
 
 
 class Schedule(ABC):
-    """Decides how many patch tokens remain after each block; a pure function of its setting."""
+    """Says how many patch tokens remain after each block.
 
-    def __call__(
-        self,
-        *,
-        num_patches: int,
-        num_prefix: int,
-        depth: int,
-        window_size: int | None,
-        last_site: int,
-        progress: float = 1.0,
-        num_fused: int = 0,
-    ) -> dict[int, int]:
-        """Plan the reduction; arguments are the fields of :class:`Setting`.
+    A schedule is a pure function of its settings; a subclass writes :meth:`plan`.
+    """
+
+    def __call__(self, settings: ScheduleSettings) -> dict[int, int]:
+        """Plan the reduction and check that a model can follow the plan.
+
+        Args:
+            settings: The model and image.
 
         Returns:
             ``{block: patch tokens kept}``, 0-based blocks in ascending order, counts that do not
@@ -52,34 +48,31 @@ class Schedule(ABC):
             reducers at every image size and progress.
 
         Raises:
-            ValueError: If the plan does not fit the setting; the message has the numbers.
+            ValueError: If the plan does not fit the settings; the message has the numbers.
         """
-        if not 0.0 <= progress <= 1.0:
-            raise ValueError(f"expected progress in [0, 1], got {progress}")
-        setting = Setting(
-            num_patches, num_prefix, depth, window_size, last_site, progress, num_fused
-        )
-        wanted = self.plan(setting)
+        if not 0.0 <= settings.progress <= 1.0:
+            raise ValueError(f"expected progress in [0, 1], got {settings.progress}")
+        wanted = self.plan(settings)
         plan: dict[int, int] = {}
-        left = num_patches
+        left = settings.num_patches
         for block in sorted(wanted):  # keys, not items: this runs under torch.compile
             count = wanted[block]
-            if not 0 <= block <= last_site:
+            if not 0 <= block <= settings.last_site:
                 raise ValueError(
-                    f"{self}: expected blocks in [0, {last_site}] (0-based) for a model of {depth} "
-                    f"blocks, got block {block}"
+                    f"{self}: expected blocks in [0, {settings.last_site}] (0-based) for a model "
+                    f"of {settings.depth} blocks, got block {block}"
                 )
             if not 1 <= count <= left:
                 raise ValueError(
-                    f"{self}: expected to keep between 1 and {left} of {num_patches} patch tokens "
-                    f"after block {block}, got {count}"
+                    f"{self}: expected to keep between 1 and {left} of {settings.num_patches} "
+                    f"patch tokens after block {block}, got {count}"
                 )
             plan[block] = left = count
         return plan
 
     @abstractmethod
-    def plan(self, setting: Setting) -> dict[int, int]:
-        """Patch tokens to keep after each block, unchecked."""
+    def plan(self, settings: ScheduleSettings) -> dict[int, int]:
+        """Say how many patch tokens to keep after each block (0-based); no need to check them."""
 
 
 def scaled(removal: int, progress: float) -> int:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from cropr_mm.registry import TASK_UTILS
-from cropr_mm.schedules.base import Schedule, Setting, scaled
+from cropr_mm.schedules.base import Schedule, ScheduleSettings, scaled
 
 
 @TASK_UTILS.register_module()
@@ -25,9 +25,9 @@ class ConstantRate(Schedule):
         if self.rate < 1:
             raise ValueError(f"expected rate >= 1, got {self.rate}")
 
-    def plan(self, setting: Setting) -> dict[int, int]:
-        if setting.last_site < 0:
-            raise ValueError(f"{self}: a model of {setting.depth} blocks has no room for a step")
-        first = setting.num_patches - (setting.num_prefix if self.absorb_prefix else 0)
-        rate = scaled(self.rate, setting.progress)
-        return {block: first - rate * (block + 1) for block in range(setting.last_site + 1)}
+    def plan(self, settings: ScheduleSettings) -> dict[int, int]:
+        if settings.last_site < 0:
+            raise ValueError(f"{self}: a model of {settings.depth} blocks has no room for a step")
+        first = settings.num_patches - (settings.num_prefix if self.absorb_prefix else 0)
+        rate = scaled(self.rate, settings.progress)
+        return {block: first - rate * (block + 1) for block in range(settings.last_site + 1)}

@@ -6,7 +6,7 @@ from math import isqrt, sqrt
 
 from cropr_mm.reducers.radial import axis, float32, float32_steps
 from cropr_mm.registry import TASK_UTILS
-from cropr_mm.schedules.base import Schedule, Setting, check_blocks
+from cropr_mm.schedules.base import Schedule, ScheduleSettings, check_blocks
 from cropr_mm.schedules.keep_ratios import KeepRatios, stage_counts
 
 
@@ -36,9 +36,9 @@ class Discs(Schedule):
         KeepRatios(self.ratio, self.blocks)  # the same arguments, checked there
         check_norm(self.norm)
 
-    def plan(self, setting: Setting) -> dict[int, int]:
-        counts = disc_counts(square_side(self, setting), self.norm, self.compat)
-        wanted = stage_counts(setting, self.ratio, self.blocks)
+    def plan(self, settings: ScheduleSettings) -> dict[int, int]:
+        counts = disc_counts(square_side(self, settings), self.norm, self.compat)
+        wanted = stage_counts(settings, self.ratio, self.blocks)
         plan = {}
         for block in self.blocks:  # plain, since this runs under torch.compile
             nearest = counts[0]
@@ -81,12 +81,12 @@ class ShrinkingDiscs(Schedule):
         if not self.min_radius > 0:
             raise ValueError(f"expected min_radius > 0, got {self.min_radius}")
 
-    def plan(self, setting: Setting) -> dict[int, int]:
-        radii = sorted_radii(square_side(self, setting), self.norm, self.compat)
+    def plan(self, settings: ScheduleSettings) -> dict[int, int]:
+        radii = sorted_radii(square_side(self, settings), self.norm, self.compat)
         if not self.compat:
             radii = [(sqrt(z) if self.norm == "l2" else z) / 2 for z in radii]  # in patches
         outer = radii[-1]
-        least = outer + setting.progress * (self.min_radius - outer)
+        least = outer + settings.progress * (self.min_radius - outer)
         first = self.blocks[0]
         span = self.blocks[-1] - first + 2
         rounded = float32_steps(outer, least, span + 1)
@@ -104,11 +104,11 @@ def check_norm(norm: str) -> None:
         raise ValueError(f"expected norm 'l1', 'l2' or 'linf', got {norm!r}")
 
 
-def square_side(schedule: Schedule, setting: Setting) -> int:
+def square_side(schedule: Schedule, settings: ScheduleSettings) -> int:
     """Rows and columns of the grid; ValueError if it is no square."""
-    side = isqrt(setting.num_patches)
-    if side * side != setting.num_patches:
-        raise ValueError(f"{schedule}: expected a square grid, got {setting.num_patches} patches")
+    side = isqrt(settings.num_patches)
+    if side * side != settings.num_patches:
+        raise ValueError(f"{schedule}: expected a square grid, got {settings.num_patches} patches")
     return side
 
 

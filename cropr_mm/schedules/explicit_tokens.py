@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from cropr_mm.registry import TASK_UTILS
-from cropr_mm.schedules.base import Schedule, Setting, check_blocks, scaled
+from cropr_mm.schedules.base import Schedule, ScheduleSettings, check_blocks, scaled
 
 
 @TASK_UTILS.register_module()
@@ -24,12 +24,12 @@ class ExplicitTokens(Schedule):
         check_blocks(sorted(plan))
         object.__setattr__(self, "num_keep", plan)
 
-    def plan(self, setting: Setting) -> dict[int, int]:
-        total = setting.num_patches
+    def plan(self, settings: ScheduleSettings) -> dict[int, int]:
+        total = settings.num_patches
         over = {block: keep for block, keep in self.num_keep.items() if keep > total}
         if over:
             raise ValueError(f"{self}: expected at most {total} patch tokens, got {over}")
         return {
-            block: total - scaled(total - keep, setting.progress)
+            block: total - scaled(total - keep, settings.progress)
             for block, keep in self.num_keep.items()
         }

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from cropr_mm.registry import TASK_UTILS
-from cropr_mm.schedules.base import Schedule, Setting, scaled
+from cropr_mm.schedules.base import Schedule, ScheduleSettings, scaled
 
 
 @TASK_UTILS.register_module()
@@ -46,10 +46,10 @@ class InflectedRate(Schedule):
         step = 2 * (self.rate - low) / max(depth - 1, 1)
         return [int(low + block * step) for block in range(depth)]
 
-    def plan(self, setting: Setting) -> dict[int, int]:
+    def plan(self, settings: ScheduleSettings) -> dict[int, int]:
         plan: dict[int, int] = {}
-        left = setting.num_patches
-        for block, rate in enumerate(self.rates(setting.depth)[: setting.last_site + 1]):
-            left -= min(scaled(rate, setting.progress), left // 2)
+        left = settings.num_patches
+        for block, rate in enumerate(self.rates(settings.depth)[: settings.last_site + 1]):
+            left -= min(scaled(rate, settings.progress), left // 2)
             plan[block] = left
         return plan

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from cropr_mm.registry import TASK_UTILS
-from cropr_mm.schedules.base import Schedule, Setting, check_blocks
+from cropr_mm.schedules.base import Schedule, ScheduleSettings, check_blocks
 
 
 @TASK_UTILS.register_module()
@@ -37,29 +37,29 @@ class KeepRatios(Schedule):
             raise ValueError(f"expected share_of 'image' or 'live', got {self.share_of!r}")
         object.__setattr__(self, "blocks", check_blocks(self.blocks))
 
-    def plan(self, setting: Setting) -> dict[int, int]:
+    def plan(self, settings: ScheduleSettings) -> dict[int, int]:
         if self.share_of == "live":
-            return live_counts(setting, self.ratio, self.blocks)
-        return stage_counts(setting, self.ratio, self.blocks)
+            return live_counts(settings, self.ratio, self.blocks)
+        return stage_counts(settings, self.ratio, self.blocks)
 
 
-def stage_counts(setting: Setting, ratio: float, blocks: Sequence[int]) -> dict[int, int]:
+def stage_counts(settings: ScheduleSettings, ratio: float, blocks: Sequence[int]) -> dict[int, int]:
     """Patch tokens to keep at each block, unchecked; see :class:`KeepRatios`."""
-    ratio = 1 - setting.progress * (1 - ratio)
-    total = setting.num_patches
+    ratio = 1 - settings.progress * (1 - ratio)
+    total = settings.num_patches
     counts = {}
     for stage, block in enumerate(blocks):
         real = math.floor(total * ratio ** (stage + 1) + 1e-9)
-        counts[block] = min(total, real + setting.num_fused) if real else 0
+        counts[block] = min(total, real + settings.num_fused) if real else 0
     return counts
 
 
-def live_counts(setting: Setting, ratio: float, blocks: Sequence[int]) -> dict[int, int]:
+def live_counts(settings: ScheduleSettings, ratio: float, blocks: Sequence[int]) -> dict[int, int]:
     """The same as a share of the tokens that each stage finds."""
-    ratio = 1 - setting.progress * (1 - ratio)
-    left = setting.num_patches
+    ratio = 1 - settings.progress * (1 - ratio)
+    left = settings.num_patches
     counts = {}
     for block in blocks:
         real = math.ceil(left * ratio - 1e-9)
-        counts[block] = left = min(left, real + setting.num_fused)
+        counts[block] = left = min(left, real + settings.num_fused)
     return counts

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from cropr_mm.registry import TASK_UTILS
-from cropr_mm.schedules.base import Schedule, Setting, check_blocks, scaled
+from cropr_mm.schedules.base import Schedule, ScheduleSettings, check_blocks, scaled
 
 
 @TASK_UTILS.register_module()
@@ -38,11 +38,11 @@ class Stages(Schedule):
             return [self.rate] * len(self.blocks)
         return list(self.rate)
 
-    def plan(self, setting: Setting) -> dict[int, int]:
-        left = setting.num_patches - (setting.num_prefix if self.absorb_prefix else 0)
+    def plan(self, settings: ScheduleSettings) -> dict[int, int]:
+        left = settings.num_patches - (settings.num_prefix if self.absorb_prefix else 0)
         rates = self._rates()
         plan = {}
         for stage, block in enumerate(self.blocks):
-            left -= scaled(rates[stage], setting.progress)
+            left -= scaled(rates[stage], settings.progress)
             plan[block] = left
         return plan

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from cropr_mm.registry import TASK_UTILS
-from cropr_mm.schedules.base import Schedule, Setting, check_blocks, scaled
+from cropr_mm.schedules.base import Schedule, ScheduleSettings, check_blocks, scaled
 
 
 @TASK_UTILS.register_module()
@@ -25,26 +25,26 @@ class WindowStages(Schedule):
     def __post_init__(self) -> None:
         object.__setattr__(self, "blocks", check_blocks(self.blocks))
 
-    def plan(self, setting: Setting) -> dict[int, int]:
-        if setting.window_size is None:
+    def plan(self, settings: ScheduleSettings) -> dict[int, int]:
+        if settings.window_size is None:
             raise ValueError(
                 f"{self}: expected a model with window attention, got window_size=None"
             )
-        area = setting.window_size**2
-        windows = setting.num_patches // area
+        area = settings.window_size**2
+        windows = settings.num_patches // area
         if windows == 0:
             raise ValueError(
                 f"{self}: expected at least one window of {area} patch tokens, "
-                f"got an image of {setting.num_patches}"
+                f"got an image of {settings.num_patches}"
             )
         plan = {}
-        left = setting.num_patches
+        left = settings.num_patches
         stages = len(self.blocks)
         for stage, block in enumerate(self.blocks):
             share = (stages - stage) ** 2
             keep = area * max(1, round(windows * share / (stages + 1) ** 2))
-            removal = scaled(setting.num_patches - keep, setting.progress)
+            removal = scaled(settings.num_patches - keep, settings.progress)
             # Whole windows again, and no more tokens than there are.
-            keep = -((removal - setting.num_patches) // area) * area
+            keep = -((removal - settings.num_patches) // area) * area
             plan[block] = left = min(left, keep)
         return plan

@@ -99,7 +99,7 @@ def naive_forward(model: CroprViT, img: Tensor, window: int | None, global_block
                     padded[top : top + window, left : left + window] = done.view_as(part)
             y = padded[:h, :w]
         x = x + block.ls1(y)
-        x = block.feed(x.reshape(1, h * w, -1)).view(h, w, -1)
+        x = block.apply_mlp(x.reshape(1, h * w, -1)).view(h, w, -1)
     return model.norm(x).permute(2, 0, 1)[None]
 
 
@@ -146,7 +146,7 @@ def naive_pruned_forward(
                     for i in parts
                 ]
             )
-        tokens = block.feed((tokens + block.ls1(y))[None])[0]
+        tokens = block.apply_mlp((tokens + block.ls1(y))[None])[0]
         prefix = list(tokens[: len(prefix)])
         alive = [(t, i) for t, (_, i) in zip(tokens[len(prefix) :], alive, strict=True)]
         if number in num_keep:

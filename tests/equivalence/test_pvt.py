@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from cropr_mm import CroprPVT
 from cropr_mm.backbones.find import auxiliary_reducers, find_backbones, find_vits
-from cropr_mm.backbones.pvt_block import attend, feed
+from cropr_mm.backbones.pvt_block import apply_attention, apply_mlp
 from cropr_mm.checkpoints import CheckpointError, load_pvt
 from cropr_mm.optim.clip_groups import auxiliary_parameters
 from cropr_mm.reducers import KeepDecision
@@ -177,7 +177,7 @@ def test_the_loss_of_the_model_reaches_every_predictor(name: str, stage: int) ->
         assert bool(parameter.grad.abs().sum() > 0)
 
 
-@pytest.mark.parametrize("half", [attend, feed])
+@pytest.mark.parametrize("half", [apply_attention, apply_mlp])
 @pytest.mark.parametrize("stage", [2, 3])
 def test_both_halves_of_a_block_have_a_gradient_for_who_is_masked(stage: int, half: Any) -> None:
     model = pruned(stage)
@@ -187,7 +187,7 @@ def test_both_halves_of_a_block_have_a_gradient_for_who_is_masked(stage: int, ha
     index = torch.arange(policy.shape[1])[None]
     tokens = Tokens(torch.randn(1, policy.shape[1], model.embed_dim), index, grid, policy=policy)
     result = half(block, tokens)
-    result = result[0] if half is attend else result
+    result = result[0] if half is apply_attention else result
     result.x.pow(2).sum().backward()
     assert bool((policy.grad.abs() > 1e-4).all())
 

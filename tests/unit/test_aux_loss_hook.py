@@ -238,7 +238,7 @@ def test_a_step_that_keeps_everything_still_teaches_its_module(model: Toy, image
 def test_a_module_that_does_not_run_is_named(model: Toy, images: Tensor) -> None:
     listen(model)
     schedule = model.backbone.schedule
-    model.backbone.schedule = lambda **setting: {0: schedule(**setting)[0]}
+    model.backbone.schedule = lambda settings: {0: schedule(settings)[0]}
     with pytest.raises(RuntimeError, match=r"loss_cropr_b01 did not run.*the same blocks"):
         model(images, SAMPLES, mode="loss")
 

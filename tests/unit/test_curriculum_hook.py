@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from cropr_mm import CroprViT
 from cropr_mm.hooks.curriculum_hook import CroprCurriculumHook, ramp
-from cropr_mm.schedules import ConstantRate
+from cropr_mm.schedules import ConstantRate, ScheduleSettings
 
 # The released code's rates for 64 epochs and a rate of 40.
 PUBLISHED = [
@@ -26,9 +26,9 @@ PUBLISHED = [
 
 def rates(num_steps: int, rate: int, end: float = 0.5) -> list[int]:
     """Tokens that the second module of ADE20k's schedule removes at each step."""
-    setting = dict(num_patches=1024, num_prefix=1, depth=24, window_size=None, last_site=21)
-    schedule = ConstantRate(rate)
-    plans = [schedule(**setting, progress=ramp(step, num_steps, end)) for step in range(num_steps)]
+    full = ScheduleSettings(1024, num_prefix=1, depth=24, window_size=None, last_site=21)
+    schedule, shares = ConstantRate(rate), [ramp(step, num_steps, end) for step in range(num_steps)]
+    plans = [schedule(full._replace(progress=share)) for share in shares]
     assert [1024 - plan[0] for plan in plans] == [p[0] - p[1] + 1 for p in plans], "one more first"
     return [plan[0] - plan[1] for plan in plans]
 

@@ -1,7 +1,6 @@
 """Token reduction methods against worked examples of their papers and code."""
 
 import math
-from typing import Any
 
 import pytest
 import torch
@@ -25,7 +24,7 @@ from cropr_mm.reducers import (
 from cropr_mm.reducers.radial import axis
 from cropr_mm.reducers.sinkhorn import transport
 from cropr_mm.reducers.tps import squeeze
-from cropr_mm.schedules import Discs, ShrinkingDiscs
+from cropr_mm.schedules import Discs, ScheduleSettings, ShrinkingDiscs
 from cropr_mm.schedules.discs import disc_counts
 from cropr_mm.structures import Signals, Tokens
 from cropr_mm.tokens.gather import inverse_permutation
@@ -375,10 +374,10 @@ def test_k_medoids_of_equal_tokens_are_still_as_many() -> None:
 )
 def test_discs_have_the_published_counts(norm: str, ratio: float, counts: tuple) -> None:
     schedule = Discs(ratio, (3, 6, 9), norm)
-    setting: dict[str, Any] = dict(num_prefix=1, depth=12, window_size=None, last_site=10)
-    assert tuple(schedule(num_patches=196, **setting).values()) == counts
+    settings = ScheduleSettings(196, num_prefix=1, depth=12, window_size=None, last_site=10)
+    assert tuple(schedule(settings).values()) == counts
     with pytest.raises(ValueError, match="expected a square grid, got 195 patches"):
-        schedule(num_patches=195, **setting)
+        schedule(settings._replace(num_patches=195))
 
 
 @pytest.mark.parametrize(
@@ -386,8 +385,8 @@ def test_discs_have_the_published_counts(norm: str, ratio: float, counts: tuple)
     [("l1", 0.5, [92, 40, 24]), ("l1", 0.7, [136, 92, 68]), ("l2", 0.7, [140, 96, 68])],
 )
 def test_discs_of_the_released_coordinates(norm: str, ratio: float, counts: list[int]) -> None:
-    setting: dict[str, Any] = dict(num_prefix=1, depth=12, window_size=None, last_site=10)
-    plan = Discs(ratio, (3, 6, 9), norm, compat=True)(num_patches=196, **setting)
+    settings = ScheduleSettings(196, num_prefix=1, depth=12, window_size=None, last_site=10)
+    plan = Discs(ratio, (3, 6, 9), norm, compat=True)(settings)
     assert list(plan.values()) == counts
     tokens = Tokens(torch.zeros(1, 196, 2), torch.arange(196)[None], (14, 14))
     distance = -RadialPruner(2, norm, compat=True).score(tokens, Signals())[0]
@@ -409,12 +408,12 @@ def test_discs_of_the_released_coordinates(norm: str, ratio: float, counts: list
     ],
 )
 def test_discs_that_shrink_linearly(norm: str, compat: bool, counts: list[int]) -> None:
-    setting: dict[str, Any] = dict(num_prefix=1, depth=12, window_size=None, last_site=10)
+    settings = ScheduleSettings(196, num_prefix=1, depth=12, window_size=None, last_site=10)
     schedule = ShrinkingDiscs(range(2, 9), norm, compat=compat)
-    assert list(schedule(num_patches=196, **setting).values()) == counts
-    assert set(schedule(num_patches=196, progress=0.0, **setting).values()) == {196}
+    assert list(schedule(settings).values()) == counts
+    assert set(schedule(settings._replace(progress=0.0)).values()) == {196}
     with pytest.raises(ValueError, match="expected a square grid, got 195 patches"):
-        schedule(num_patches=195, **setting)
+        schedule(settings._replace(num_patches=195))
 
 
 @pytest.mark.parametrize("side", [7, 14, 24, 32])

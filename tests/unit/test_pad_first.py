@@ -131,7 +131,7 @@ def test_the_dense_twin_looks_for_no_padding(monkeypatch: pytest.MonkeyPatch) ->
         calls.append(patch_size)
         return is_padding(img, patch_size)
 
-    monkeypatch.setattr("cropr_mm.backbones.cropr_vit.is_padding", note)
+    monkeypatch.setattr("cropr_mm.backbones.signals.is_padding", note)
     images = padded(8, 32)
     encoder().unpruned()(images)
     encoder(pad_first=False)(images)

@@ -18,6 +18,7 @@ from cropr_mm.schedules import (
     InflectedRate,
     KeepRatios,
     Schedule,
+    ScheduleSettings,
     ShrinkingDiscs,
     Stages,
     WindowStages,
@@ -38,14 +39,18 @@ def ask(
     window_size: int | None = None,
     fusion: bool = True,
     progress: float = 1.0,
+    num_fused: int = 0,
 ) -> dict[int, int]:
     return schedule(
-        num_patches=num_patches,
-        num_prefix=num_prefix,
-        depth=depth,
-        window_size=window_size,
-        last_site=depth - (3 if fusion else 2),
-        progress=progress,
+        ScheduleSettings(
+            num_patches=num_patches,
+            num_prefix=num_prefix,
+            depth=depth,
+            window_size=window_size,
+            last_site=depth - (3 if fusion else 2),
+            progress=progress,
+            num_fused=num_fused,
+        )
     )
 
 
@@ -205,24 +210,18 @@ def test_keep_ratios_give_the_published_counts(ratio: float, counts: list[int]) 
 
 
 def test_keep_ratios_count_real_tokens() -> None:
-    setting: dict[str, Any] = dict(num_prefix=1, depth=12, window_size=None, last_site=10)
-    schedule = KeepRatios(0.7, [3, 6, 9])
-    assert schedule(num_patches=196, num_fused=1, **setting) == {3: 138, 6: 97, 9: 68}
-    with pytest.raises(ValueError, match="got 0"):
-        KeepRatios(0.001, [3])(num_patches=196, num_fused=1, **setting)
-    with pytest.raises(ValueError, match="got 0"):
-        KeepRatios(0.001, [3])(num_patches=196, **setting)
+    assert ask(KeepRatios(0.7, [3, 6, 9]), 196, num_fused=1) == {3: 138, 6: 97, 9: 68}
+    for num_fused in (1, 0):
+        with pytest.raises(ValueError, match="got 0"):
+            ask(KeepRatios(0.001, [3]), 196, num_fused=num_fused)
 
 
 def test_a_share_of_live_tokens_counts_the_fused_one_and_rounds_up() -> None:
-    setting: dict[str, Any] = dict(num_prefix=1, depth=12, window_size=None, last_site=10)
     schedule = KeepRatios(0.7, [3, 6, 9], share_of="live")
     # ceil(137.2), ceil(96.6), ceil(67.9); fused: 138 + 1, ceil(97.3) + 1, ceil(69.3) + 1
-    assert schedule(num_patches=196, **setting) == {3: 138, 6: 97, 9: 68}
-    assert schedule(num_patches=196, num_fused=1, **setting) == {3: 139, 6: 99, 9: 71}
-    assert schedule(num_patches=196, num_fused=1, progress=0.0, **setting) == dict.fromkeys(
-        [3, 6, 9], 196
-    )
+    assert ask(schedule, 196) == {3: 138, 6: 97, 9: 68}
+    assert ask(schedule, 196, num_fused=1) == {3: 139, 6: 99, 9: 71}
+    assert ask(schedule, 196, num_fused=1, progress=0.0) == dict.fromkeys([3, 6, 9], 196)
     assert ask(KeepRatios(0.3, [3], share_of="live"), 10) == {3: 3}, "3.0000000000000004 or not"
     with pytest.raises(ValueError, match="share_of 'image' or 'live', got 'all'"):
         KeepRatios(0.7, [3], share_of="all")
