@@ -15,6 +15,7 @@ from mmengine.registry import Registry
 
 # Classes that need a host library, or libraries that training does without -> module.
 _LAZY = {
+    "AtomicCheckpointHook": "cropr_mm.hooks.checkpoint_hook",
     "CamVidDataset": "cropr_mm.datasets.camvid",
     "ClassVisualizationHook": "cropr_mm.hooks.class_visualization_hook",
     "ConvUpsampleMaskHead": "cropr_mm.heads.mask_head",
@@ -22,9 +23,11 @@ _LAZY = {
     "CroprBenchmarkHook": "cropr_mm.hooks.benchmark_hook",
     "CroprCurriculumHook": "cropr_mm.hooks.curriculum_hook",
     "EarlyExitHead": "cropr_mm.heads.early_exit_head",
+    "FiniteLossHook": "cropr_mm.hooks.finite_loss_hook",
     "ProgressHook": "cropr_mm.hooks.progress_hook",
     "PruneAuditHook": "cropr_mm.hooks.prune_audit_hook",
     "PruningMapHook": "cropr_mm.hooks.pruning_map_hook",
+    "RandomStateHook": "cropr_mm.hooks.random_state_hook",
     "SharedMaskCascadeRoIHead": "cropr_mm.heads.cascade_roi_head",
     "TokenRecordHook": "cropr_mm.hooks.token_record_hook",
 }

@@ -7,6 +7,7 @@ from mmengine.config import DictAction
 from cropr_mm.engine.config import load_config
 from cropr_mm.engine.console import add_traceback_option, short_errors
 from cropr_mm.engine.train import train
+from cropr_mm.hooks.finite_loss_hook import NonFiniteError
 
 
 def main() -> None:
@@ -36,7 +37,8 @@ def main() -> None:
     )
     add_traceback_option(parser)
     args = parser.parse_args()
-    with short_errors(hint="a training goes on with --resume", traceback=args.traceback):
+    hint = "a training goes on with --resume"
+    with short_errors(NonFiniteError, hint=hint, traceback=args.traceback):
         cfg = load_config(args.config, args.work_dir, args.launcher, args.cfg_options)
         train(cfg, args.resume, args.amp)
 

@@ -14,6 +14,7 @@ from cropr_mm.checkpoints.grid import stored_grid, stored_patch_size, stored_que
 from cropr_mm.checkpoints.queries import fit_queries
 from cropr_mm.checkpoints.safe import safe_load
 from cropr_mm.checkpoints.timm import from_timm
+from cropr_mm.checkpoints.values import check_values
 
 # Where training programs put the weights; averaged ones first.
 NESTS = ("state_dict_ema", "model_ema", "state_dict", "model", "module")
@@ -94,6 +95,7 @@ def fill_backbone(
     unexpected = [name for name in leftovers if not OPTIONAL.search(name)]
     check_names(hard_missing, unexpected, f"{label} does not fit the backbone{hint}")
     check_shapes(converted, target, label)
+    check_values(converted, target, label)
     for text, names in (
         ("keeps its initial value of", [n for n in missing if n not in hard_missing]),
         ("has no", list(leftovers)),

@@ -11,6 +11,7 @@ from timm.layers import resample_abs_pos_embed
 from torch import Tensor, nn
 
 from cropr_mm.checkpoints.errors import CheckpointError
+from cropr_mm.reducers.cropr import Cropr
 
 
 def fit_queries(
@@ -56,6 +57,13 @@ def fit_queries(
             logger="current",
         )
     return fitted
+
+
+def collapse_queries(weights: dict[str, Tensor], model: nn.Module) -> None:
+    """Bring weights of training to the form of the deployed Cropr modules in a model, in place."""
+    for name, module in model.named_modules():
+        if isinstance(module, Cropr) and module.deploy and f"{name}.queries" in weights:
+            module.collapse_weights(weights, f"{name}.")
 
 
 def _grid(

@@ -1,9 +1,7 @@
-"""Checkpoints as the tools read them: existing files, tensors by name, resampled queries."""
+"""Checkpoints as the tools read them: existing files, resampled queries."""
 
 import os
-import re
-from collections import OrderedDict
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any
 
@@ -25,22 +23,6 @@ def existing_checkpoint(checkpoint: str) -> str:
     if "://" not in checkpoint and not os.path.isfile(checkpoint):
         raise SetupError(f"expected a checkpoint file, found none at {checkpoint}")
     return checkpoint
-
-
-def named_tensors(
-    checkpoint: Mapping[str, Any], renames: Iterable[tuple[str, str]]
-) -> dict[str, torch.Tensor]:
-    """Weights of a checkpoint, their names changed by (pattern, replacement) in turn."""
-    content = checkpoint.get("state_dict", checkpoint)
-    weights: OrderedDict[str, torch.Tensor] = OrderedDict()
-    # Versions of layers, where torch looks for them.
-    weights._metadata = getattr(content, "_metadata", None)  # type: ignore[attr-defined]
-    for name, value in content.items() if isinstance(content, Mapping) else ():
-        if isinstance(name, str) and isinstance(value, torch.Tensor):
-            for pattern, replacement in renames:
-                name = re.sub(pattern, replacement, name)
-            weights[name] = value
-    return weights
 
 
 def resample_queries(

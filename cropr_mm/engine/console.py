@@ -51,11 +51,11 @@ def short_errors(
 
     Args:
         kinds: Exceptions that stand for such a fault, besides SetupError, CheckpointError and
-            FileNotFoundError.
+            OSError (files that are missing, read-only, or too large for the disk).
         hint: What to say to who interrupts it, such as how it goes on.
         traceback: Whether to keep the traceback of every error.
     """
-    faults: tuple[type[Exception], ...] = (SetupError, CheckpointError, FileNotFoundError, *kinds)
+    faults: tuple[type[Exception], ...] = (SetupError, CheckpointError, OSError, *kinds)
     try:
         yield
     except KeyboardInterrupt:

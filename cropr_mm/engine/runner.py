@@ -5,14 +5,18 @@ from collections.abc import Callable
 from typing import Any
 
 from mmengine.logging import MMLogger
-from mmengine.model import is_model_wrapper
+from mmengine.model import BaseTTAModel, is_model_wrapper
 from mmengine.runner import CheckpointLoader, Runner, load_state_dict
 from torch import nn
 
 from cropr_mm.backbones.find import find_backbones
-from cropr_mm.engine.checkpoint_io import named_tensors, resample_queries
+from cropr_mm.checkpoints import CheckpointError
+from cropr_mm.checkpoints.content import as_checkpoint
+from cropr_mm.checkpoints.queries import collapse_queries
+from cropr_mm.engine.checkpoint_io import resample_queries
 from cropr_mm.engine.console import is_for_console
-from cropr_mm.engine.preflight import check_encoder, check_model
+from cropr_mm.engine.preflight import SetupError, check_encoder, check_model
+from cropr_mm.engine.resume import check_resumable
 
 
 class ToolRunner(Runner):
@@ -32,6 +36,22 @@ class ToolRunner(Runner):
                 handler.addFilter(is_for_console)
         return logger
 
+    def resume(self, filename: str, *args: Any, **kwargs: Any) -> None:
+        """Go on from a checkpoint.
+
+        Raises:
+            SetupError: If it does not hold all that is needed, see :func:`check_resumable`, or the
+                state of its optimizer is that of other parameters.
+        """
+        try:
+            super().resume(filename, *args, **kwargs)
+        except (SetupError, CheckpointError):
+            raise
+        except ValueError as error:
+            raise SetupError(
+                f"{filename} does not fit the optimizer of this config: {error}"
+            ) from error
+
     def load_checkpoint(
         self,
         filename: str,
@@ -46,16 +66,21 @@ class ToolRunner(Runner):
             CheckpointError: If the file is damaged or holds code.
         """
         strict = strict or self.strict
-        checkpoint = CheckpointLoader.load_checkpoint(filename, map_location)
-        self.call_hook("after_load_checkpoint", checkpoint=checkpoint)
         model = unwrapped_model(self)
-        weights = named_tensors(checkpoint, revise_keys)
+        content = CheckpointLoader.load_checkpoint(filename, map_location)
+        checkpoint = as_checkpoint(content, filename, revise_keys)
+        weights = checkpoint["state_dict"]
         if strict:
+            collapse_queries(weights, model)
             check_model(model, weights, filename)
+            if self._resume:
+                check_resumable(self, checkpoint, filename)
         else:
             for path, backbone in find_backbones(model).items():
                 resample_queries(weights, backbone, path, checkpoint)
             check_encoder(model, weights, filename, checkpoint)
+        # Hooks may put other weights of these names there, such as averaged ones.
+        self.call_hook("after_load_checkpoint", checkpoint=checkpoint)
         load_state_dict(model, weights, strict, logger="silent")  # differences are checked above
         self._has_loaded = True
         self.logger.info(f"Load checkpoint from {filename}")
@@ -63,5 +88,8 @@ class ToolRunner(Runner):
 
 
 def unwrapped_model(runner: Runner) -> nn.Module:
-    """The runner's model without its wrapper of data parallelism."""
-    return runner.model.module if is_model_wrapper(runner.model) else runner.model
+    """The runner's model without its wrappers of data parallelism and test-time augmentation."""
+    model = runner.model
+    while is_model_wrapper(model) or isinstance(model, BaseTTAModel):
+        model = model.module
+    return model

@@ -1,6 +1,9 @@
 """Check, then train."""
 
+from pathlib import Path
+
 from mmengine.config import Config
+from mmengine.dist import is_main_process
 from mmengine.runner import find_latest_checkpoint
 
 from cropr_mm.engine.build_runner import build_runner, print_outputs
@@ -9,7 +12,10 @@ from cropr_mm.engine.config import require_entries
 from cropr_mm.engine.errors import running_errors
 from cropr_mm.engine.options import check_precision, disable_amp, enable_amp
 from cropr_mm.engine.preflight import check_masks, check_targets
-from cropr_mm.engine.runner import unwrapped_model
+from cropr_mm.engine.resume import find_checkpoint, keep_seed
+from cropr_mm.engine.runner import ToolRunner, unwrapped_model
+from cropr_mm.engine.safeguards import add_safeguards
+from cropr_mm.engine.work_folder import lock_folder, set_aside
 
 
 def train(cfg: Config, resume: str | None = None, amp: bool | None = None) -> None:
@@ -26,12 +32,16 @@ def train(cfg: Config, resume: str | None = None, amp: bool | None = None) -> No
     require_entries(cfg, "train_dataloader", "train_cfg", "optim_wrapper")
     if amp is not None:
         (enable_amp if amp else disable_amp)(cfg)
+    add_safeguards(cfg)
+    if resume is None and cfg.get("resume"):
+        resume = cfg.get("load_from") or "auto"
     if resume == "auto":
-        resume = find_latest_checkpoint(cfg.work_dir)
+        resume = find_checkpoint(cfg.work_dir)
         if resume is None:
             print(f"Nothing to resume in {cfg.work_dir}: starting anew.")
     if resume is not None:
         cfg.load_from, cfg.resume = existing_checkpoint(resume), True
+        keep_seed(cfg, resume)
     if cfg.get("load_from"):
         existing_checkpoint(cfg.load_from)
     runner = build_runner(cfg, ("train", "val"))
@@ -40,6 +50,19 @@ def train(cfg: Config, resume: str | None = None, amp: bool | None = None) -> No
     check_targets(model, runner.hooks, runner.train_dataloader.dataset)
     check_masks(model, cfg)
     check_precision(cfg)
+    _take_folder(runner, cfg)
     with running_errors():
         runner.train()
     print_outputs(runner, "Trained", {"last checkpoint": find_latest_checkpoint(runner.work_dir)})
+
+
+def _take_folder(runner: ToolRunner, cfg: Config) -> None:
+    """The working folder is this training's alone."""
+    if not is_main_process():
+        return
+    folder = Path(runner.work_dir)
+    lock_folder(folder)
+    if not cfg.get("resume"):
+        earlier = set_aside(folder, cfg.get("load_from"))
+        if earlier is not None:
+            print(f"Checkpoints of an earlier training in {folder} are now in {earlier}.")

@@ -12,7 +12,10 @@ from cropr_mm.backbones import CroprPVT, CroprViT
 from cropr_mm.backbones.find import find_backbones
 from cropr_mm.build import build_model
 from cropr_mm.checkpoints import safe_load
+from cropr_mm.checkpoints.atomic import replacing
+from cropr_mm.checkpoints.content import as_checkpoint
 from cropr_mm.checkpoints.load import check_names, check_shapes
+from cropr_mm.checkpoints.values import check_values
 
 _BACKBONES = (CroprPVT, CroprViT)
 _TYPES = {name for b in _BACKBONES for name in (b, b.__name__, f"cropr_mm.{b.__name__}")}
@@ -70,11 +73,12 @@ def deploy_checkpoint(cfg: Config, checkpoint: str | Path, out: str | Path) -> D
         raise ValueError(
             f"expected a cropr_mm.CroprViT or CroprPVT in {cfg.model.type}, found none"
         )
-    content = safe_load(checkpoint)
-    weights, wanted = content.get("state_dict", content), model.state_dict()
+    content = as_checkpoint(safe_load(checkpoint), str(checkpoint))
+    weights, wanted = content["state_dict"], model.state_dict()
     missing, unexpected = wanted.keys() - weights.keys(), weights.keys() - wanted.keys()
     check_names(missing, unexpected, f"{checkpoint} is not a checkpoint of this config")
     check_shapes(weights, wanted, str(checkpoint))
+    check_values(weights, wanted, str(checkpoint))
     model.load_state_dict(weights, strict=True)
 
     before = _count(model)
@@ -82,9 +86,10 @@ def deploy_checkpoint(cfg: Config, checkpoint: str | Path, out: str | Path) -> D
         encoder.switch_to_deploy()
     deployed = copy.deepcopy(cfg)
     _set_deploy(deployed.model)
-    meta = {**content.get("meta", {}), "cfg": deployed.pretty_text}
+    meta = {**content["meta"], "cfg": deployed.pretty_text}
     out.parent.mkdir(parents=True, exist_ok=True)
-    torch.save(dict(meta=meta, state_dict=model.state_dict()), out)
+    with replacing(out) as temporary:
+        torch.save(dict(meta=meta, state_dict=model.state_dict()), temporary)
     return Deployed(out, tuple(encoders), before, _count(model))
 
 

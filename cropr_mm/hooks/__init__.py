@@ -5,12 +5,15 @@ from typing import Any
 from cropr_mm.registry import HOOKS
 
 __all__ = [
+    "AtomicCheckpointHook",
     "CroprAuxLossHook",
     "CroprBenchmarkHook",
     "CroprCurriculumHook",
+    "FiniteLossHook",
     "ProgressHook",
     "PruneAuditHook",
     "PruningMapHook",
+    "RandomStateHook",
     "TokenRecordHook",
 ]
 

@@ -11,7 +11,7 @@ from cropr_mm.backbones.base import ReducingBackbone
 from cropr_mm.backbones.find import find_backbones
 from cropr_mm.registry import HOOKS
 
-_STATE = "cropr_curriculum"
+STATE = "cropr_curriculum"
 
 
 @HOOKS.register_module()
@@ -135,12 +135,12 @@ class CroprCurriculumHook(Hook):
         _apply(runner, 1.0)
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
-        checkpoint[_STATE] = dict(
+        checkpoint[STATE] = dict(
             by_epoch=self.by_epoch, num_steps=self._num_steps, progress=self._progress
         )
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
-        self._loaded = checkpoint.get(_STATE) or {}
+        self._loaded = checkpoint.get(STATE) or {}
 
     def _advance(self, runner: Runner) -> None:
         step = runner.epoch if self.by_epoch else runner.iter

@@ -13,7 +13,9 @@ from torch import Tensor, nn
 from cropr_mm.backbones.cropr_vit import CroprViT
 from cropr_mm.build import build_model
 from cropr_mm.checkpoints import safe_load
+from cropr_mm.checkpoints.content import as_checkpoint
 from cropr_mm.checkpoints.load import check_names, check_shapes
+from cropr_mm.checkpoints.values import check_values
 from cropr_mm.layers.arch import resolve_arch
 from cropr_mm.profiling.baselines import BASELINES
 from cropr_mm.profiling.compare import Entry, encoder_entry, model_entry
@@ -152,9 +154,10 @@ def _backbone(cfg: Config) -> ConfigDict:
 
 
 def _load(model: nn.Module, checkpoint: str) -> None:
-    content = safe_load(checkpoint)
-    weights, wanted = content.get("state_dict", content), model.state_dict()
+    weights = as_checkpoint(safe_load(checkpoint), checkpoint)["state_dict"]
+    wanted = model.state_dict()
     missing, unexpected = wanted.keys() - weights.keys(), weights.keys() - wanted.keys()
     check_names(missing, unexpected, f"{checkpoint} is not a checkpoint of this config")
     check_shapes(weights, wanted, checkpoint)
+    check_values(weights, wanted, checkpoint)
     model.load_state_dict(weights)

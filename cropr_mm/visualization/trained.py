@@ -20,7 +20,8 @@ from cropr_mm.backbones import CroprViT
 from cropr_mm.backbones.find import only_backbone
 from cropr_mm.build import build_model
 from cropr_mm.checkpoints import safe_load
-from cropr_mm.engine.checkpoint_io import named_tensors
+from cropr_mm.checkpoints.content import as_checkpoint
+from cropr_mm.checkpoints.queries import collapse_queries
 from cropr_mm.engine.console import import_quietly
 from cropr_mm.engine.errors import running_errors
 from cropr_mm.engine.preflight import SetupError, check_model
@@ -121,11 +122,12 @@ def load_trained(name: str, cfg: Config, checkpoint: str, device: str = "cpu") -
             f"{cfg.filename}: expected one pass of the encoder per image, got "
             "test_cfg.mode='slide', one for each crop; set 'whole'"
         )
-    content = safe_load(checkpoint)
-    weights = named_tensors(content, [(r"^module\.", "")])
+    content = as_checkpoint(safe_load(checkpoint), checkpoint)
+    weights = content["state_dict"]
+    collapse_queries(weights, model)
     check_model(model, weights, checkpoint)
     load_state_dict(model, weights, strict=True, logger="silent")
-    stored = (content.get("meta") or {}).get("dataset_meta")
+    stored = content["meta"].get("dataset_meta")
     return TrainedModel(
         name=name,
         scope=scope,

@@ -3,7 +3,11 @@ default_hooks = dict(
     timer=dict(type="IterTimerHook"),
     logger=dict(type="LoggerHook", interval=50),
     param_scheduler=dict(type="ParamSchedulerHook"),
-    checkpoint=dict(type="CheckpointHook", by_epoch=False, interval=200, max_keep_ckpts=1),
+    checkpoint=dict(
+        type="cropr_mm.AtomicCheckpointHook", by_epoch=False, interval=200, max_keep_ckpts=2
+    ),
+    finite_loss=dict(type="cropr_mm.FiniteLossHook"),
+    random_state=dict(type="cropr_mm.RandomStateHook"),
     sampler_seed=dict(type="DistSamplerSeedHook"),
     visualization=dict(type="DetVisualizationHook"),
 )

@@ -11,6 +11,7 @@ from cropr_mm.backbones.find import find_backbones, find_vits
 from cropr_mm.checkpoints.errors import CheckpointError
 from cropr_mm.checkpoints.grid import stored_grid
 from cropr_mm.checkpoints.load import check_names, check_shapes
+from cropr_mm.checkpoints.values import check_values
 from cropr_mm.engine.preflight.data import annotation_loaders, leaves
 from cropr_mm.engine.preflight.errors import SetupError, some
 
@@ -120,7 +121,7 @@ def check_model(model: nn.Module, weights: Mapping[str, Tensor], label: str) -> 
         label: What to call the checkpoint in messages.
 
     Raises:
-        SetupError: If names or shapes differ.
+        SetupError: If names, shapes or kinds of numbers differ, or numbers are not finite.
     """
     target = model.state_dict()
     missing, unexpected = target.keys() - weights.keys(), weights.keys() - target.keys()
@@ -133,6 +134,7 @@ def check_model(model: nn.Module, weights: Mapping[str, Tensor], label: str) -> 
             f"{len(target)} tensors are missing, {len(unexpected)} others are there",
         )
         check_shapes(weights, target, label)
+        check_values(weights, target, label)
     except CheckpointError as error:
         hint = "\nit is a deployed checkpoint: add --cfg-options model.backbone.deploy=True"
         raise SetupError(f"{error}{hint if deployed else ''}") from error
@@ -181,6 +183,8 @@ def check_encoder(
             f"missing, {len(strangers)} under its name are unexpected",
         )
         check_shapes({n: v for n, v in weights.items() if n in wanted}, target, label)
+        loaded = {n: v for n, v in weights.items() if n in target and v.shape == target[n].shape}
+        check_values(loaded, target, label)
         for path, encoder in find_vits(model).items():
             grid = stored_grid(checkpoint, path, (encoder.patch_size, encoder.patch_size))
             if encoder.pos_embed is not None and grid not in (None, encoder.grid):
