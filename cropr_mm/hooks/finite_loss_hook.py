@@ -169,4 +169,4 @@ def _all_finite(model: nn.Module) -> bool:
 def _advice(runner: Runner) -> str:
     last = runner.message_hub.runtime_info.get("last_ckpt")
     kept = f"The last checkpoint, {last}, is from before" if last else "No checkpoint was written"
-    return f"{kept}; look at those images, or lower the learning rate"
+    return f"{kept}; a lower learning rate or clipped gradients may help"
