@@ -1,7 +1,7 @@
 """Tables of the documents, made from configs and stored measurements.
 
 A document holds a table between two comments; the first one names a generator of :data:`TABLES` and
-its arguments, which are words::
+its arguments, in quotes where they have spaces::
 
     <!-- table: NAME ARGUMENT ... -->
     <!-- end -->
@@ -12,8 +12,32 @@ what the generator returns between them.
 
 from collections.abc import Callable
 
-from tables import comparisons
+from tables import comparisons, methods, speed, training
 
 TABLES: dict[str, Callable[..., str]] = {
+    "alternatives": speed.alternatives,
     "comparison": comparisons.comparison,
+    "encoders": speed.encoders,
+    "fusions": methods.fusions,
+    "headline": speed.headline,
+    "image_sizes": speed.image_sizes,
+    "memory_of_detector": training.memory_of_detector,
+    "memory_of_sizes": training.memory_of_sizes,
+    "memory_of_steps": training.memory_of_steps,
+    "methods": methods.methods,
+    "operators": speed.operators,
+    "orders": comparisons.orders,
+    "padding": comparisons.padding,
+    "precision": speed.precision,
+    "rates": speed.rates,
+    "scale": speed.scale,
+    "seen": comparisons.seen,
+    "sequence_length": speed.sequence_length,
+    "similarity": comparisons.similarity,
+    "sizes": comparisons.sizes,
+    "summary": speed.summary,
+    "training_steps": training.steps,
+    "variants": comparisons.variants,
+    "whole_models": speed.whole_models,
 }
+"""Generators by the name that documents give."""

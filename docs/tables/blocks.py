@@ -1,6 +1,7 @@
 """Find the generated blocks of Markdown files and bring them up to date."""
 
 import re
+import shlex
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -25,7 +26,7 @@ def render(text: str, tables: Mapping[str, Callable[..., str]]) -> str:
         raise ValueError("expected a line '<!-- end -->' behind every '<!-- table: ... -->'")
 
     def made(match: re.Match[str]) -> str:
-        name, *arguments = match[2].split()
+        name, *arguments = shlex.split(match[2])
         if name not in tables:
             raise ValueError(f"expected a table of {', '.join(sorted(tables))}, got '{name}'")
         return f"{match[1]}\n{tables[name](*arguments).strip()}\n\n{match[4]}"

@@ -1,9 +1,77 @@
-"""Tables of ``benchmarks/pruners.py``: pruners against each other on small data."""
+"""Tables of trained models on small data: pruners against each other, and what they keep."""
+
+import compare_orders
+import compare_padding
+import compare_seen
+import compare_sizes
 
 from experiments.report import format_tables
-from tables.records import record
+from tables.records import markdown, record
 
 
 def comparison(name: str) -> str:
     """Metrics and encoder speed of every variant of a stored comparison."""
     return format_tables(record(name))
+
+
+def variants(name: str, *names: str) -> str:
+    """Metrics of some variants of a comparison, without speeds."""
+    (summary,) = record(name).values()
+    metric = summary["metrics"][-1]
+    rows = []
+    for variant in names:
+        scores = summary["variants"][variant][metric]
+        middle = sorted(scores["per_seed"])[len(scores["per_seed"]) // 2]
+        pruned = f"{summary['encoder_speed']['pruned_percent'][variant]:.0f} %"
+        cells = _points(scores["mean"]), f"{middle:.1f}", _points(scores.get("minus_dense"), "+")
+        rows.append([variant, pruned, *cells])
+    return markdown(["model", "pruned", metric, "median", f"{metric} - dense"], rows)
+
+
+def orders(pack: str) -> str:
+    """Layouts of survivors in windows, by features before fine-tuning."""
+    table = compare_orders.format_table(pack, record("compare_orders")[pack])
+    return table[table.index("|") :]
+
+
+def padding() -> str:
+    """What dropping padding first does."""
+    return compare_padding.format_table(record("compare_padding"))
+
+
+def seen() -> str:
+    """Pixels of each class that trained segmenters still see."""
+    (stored,) = record("seen_digits_seg").values()
+    table = compare_seen.format_table({"failed": {}, **stored})
+    return table[table.index("|") :]
+
+
+def sizes(pack: str) -> str:
+    """Trained segmenters on smaller images."""
+    return compare_sizes.format_table(record(f"sizes_{pack}"))
+
+
+def similarity() -> str:
+    """Tokens, depth maps and features of Cropr against those of other methods."""
+    found = record("tokens_camvid_small")
+    rows = []
+    for name, other in found["others"].items():
+        patches, features = other["patches"], other["features"]
+        values = [patches[step]["intersection_over_union"]["mean"] for step in (3, 7)]
+        values += other["depth_maps"].values()
+        values += [features[i][metric] for i in (7, 8) for metric in ("procrustes", "cka")]
+        rows.append([f"`{name}`", f"{found['proxies']['scores'][name]:.1f}", *map(_third, values)])
+    head = ["compared with", "mIoU", "IoU, block 4", "IoU, block 8", "Spearman", "JSD, bits", "EMD"]
+    head += ["histogram", "Procrustes, block 8", "CKA, block 8", "Procrustes, last", "CKA, last"]
+    return markdown(head, rows)
+
+
+def _third(value: float) -> str:
+    return f"{value:.3f}"
+
+
+def _points(interval: dict[str, float] | None, sign: str = "") -> str:
+    if interval is None:
+        return ""
+    value, *ends = (f"{interval[key]:{sign}.1f}" for key in ("value", "low", "high"))
+    return f"{value} ({' to '.join(ends)})"
