@@ -6,12 +6,23 @@ import compare_seen
 import compare_sizes
 
 from experiments.report import format_tables
-from tables.records import markdown, record
+from tables.records import markdown, of_idle, record
 
 
 def comparison(name: str) -> str:
-    """Metrics and encoder speed of every variant of a stored comparison."""
-    return format_tables(record(name))
+    """Metrics and encoder speed of every variant of a stored comparison.
+
+    Raises:
+        ValueError: If the speeds were measured while the machine was busy with other work.
+    """
+    (summary,) = (stored := record(name)).values()
+    functions = of_idle(summary["encoder_speed"])
+    dated = "pruned_percent" not in summary["encoder_speed"]  # the first records have no rates
+    if dated:
+        summary["encoder_speed"]["pruned_percent"] = dict.fromkeys(functions, 0)
+    rows = [line.split(" | ") for line in format_tables(stored).splitlines() if line[:1] == "|"]
+    lines = [" | ".join(row[:1] + row[1 + dated :]) for row in rows]
+    return "\n".join(lines).replace("Cropr - it", "Cropr - model")
 
 
 def variants(name: str, *names: str) -> str:
@@ -43,7 +54,7 @@ def seen() -> str:
     """Pixels of each class that trained segmenters still see."""
     (stored,) = record("seen_digits_seg").values()
     table = compare_seen.format_table({"failed": {}, **stored})
-    return table[table.index("|") :]
+    return table[table.index("|") :].replace("Cropr - it", "Cropr - model")
 
 
 def sizes(pack: str) -> str:
