@@ -1,5 +1,7 @@
 """Tables of what there is: reduction methods, and ways to restore tokens."""
 
+from functools import cache
+
 from mmengine.config import Config
 
 from cropr_mm.profiling.fusion_table import fusion_costs
@@ -24,6 +26,7 @@ def methods() -> str:
     return method_table()
 
 
+@cache
 def fusions() -> str:
     """Cost of each way to restore tokens in the published segmenter, beside the published one."""
     cfg = Config.fromfile(ROOT / "configs/segmentation/cropr_eva02_segmenter_ade20k.py")

@@ -6,6 +6,7 @@ import pytest
 
 from tables import TABLES
 from tables.blocks import ROOT, documents, render
+from tables.methods import fusions
 
 
 @pytest.mark.parametrize("path", documents(), ids=lambda path: str(path.relative_to(ROOT)))
@@ -32,3 +33,12 @@ def test_a_block_is_replaced_and_the_rest_stays() -> None:
 def test_wrong_blocks_are_refused(text: str, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         render(text, {"sum": lambda: ""})
+
+
+def test_fusions_cost_what_is_published() -> None:
+    """Of the paper's table 5; the counted figures are those of the document."""
+    rows = [line.strip("| ").split(" | ") for line in fusions().splitlines()[2:]]
+    assert len(rows) == 7
+    for _, gmac, published_gmac, millions, published_millions, _ in rows:
+        assert float(gmac) == pytest.approx(float(published_gmac), abs=0.6)
+        assert float(millions) == pytest.approx(float(published_millions), abs=0.6)

@@ -1,4 +1,4 @@
-"""The table of methods is complete and open to new ones; fusions cost what is published."""
+"""The table of methods is complete and open to new ones."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,7 +23,6 @@ from cropr_mm.reducers import (
 from cropr_mm.registry import MODELS
 from cropr_mm.structures import Signals, Tokens
 from cropr_mm.visualization.tokens import token_data
-from tables.methods import PUBLISHED
 
 ROOT = Path(__file__).parents[2]
 
@@ -129,13 +128,6 @@ def test_a_method_that_the_table_cannot_build_does_not_hide_the_others() -> None
 
     assert rows()["Demanding"] == ["needs taste", *["?"] * 7]
     assert len(rows()) == count + 1
-
-
-def test_fusions_cost_what_is_published() -> None:
-    cfg = Config.fromfile(ROOT / "configs/segmentation/cropr_eva02_segmenter_ade20k.py")
-    for cost, (gmac, millions, _) in zip(fusion_costs(cfg).values(), PUBLISHED, strict=True):
-        assert cost.macs_linear / 1e9 == pytest.approx(float(gmac), abs=0.6)
-        assert cost.parameters / 1e6 == pytest.approx(float(millions), abs=0.6)
 
 
 def test_only_pruned_configs_with_a_fusion_have_one_to_replace() -> None:
