@@ -1,0 +1,83 @@
+"""What a fault is, and how it ended."""
+
+import io
+import re
+import warnings
+from collections.abc import Callable
+from contextlib import redirect_stderr, redirect_stdout
+from importlib import import_module
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+from cropr_mm.engine.console import short_errors
+
+
+class Row(NamedTuple):
+    """A fault of data, files, training or host.
+
+    Attributes:
+        name: Short and unique, such as 'coco-nan-box'.
+        section: Heading of the table below which the row stands, such as 'Boxes of COCO files'.
+        fault: What is done, in a few words, for the table.
+        says: Regular expression that the message or warning must match.
+        run: Puts the fault into a fresh folder and starts the work there. Returns None, or, where
+            the work recovers, what shows that nothing was lost.
+        expected: How it ends: 'clear' or 'recovered'.
+        slow: Whether it needs processes of its own, and is left out of the quick subset.
+    """
+
+    name: str
+    section: str
+    fault: str
+    says: str
+    run: Callable[[Path], str | None]
+    expected: Literal["clear", "recovered"] = "clear"
+    slow: bool = False
+
+
+class Outcome(NamedTuple):
+    """How a fault ended.
+
+    Attributes:
+        kind: 'clear' (a short error or a warning that says what it must), 'recovered' (the work was
+            done and nothing lost), 'silent' (the work was done, or ended in a short error, and
+            nothing said what it must) or 'traceback' (any other exception).
+        message: The error, the first matching line of what was printed, or the end of the output.
+    """
+
+    kind: Literal["clear", "recovered", "silent", "traceback"]
+    message: str
+
+
+def all_rows() -> list[Row]:
+    """Rows of all files beside this one whose name ends in ``_rows.py``."""
+    files = sorted(Path(__file__).parent.glob("*_rows.py"))
+    return [row for file in files for row in import_module(file.stem).ROWS]
+
+
+def outcome(row: Row, folder: Path) -> Outcome:
+    """Run a row in an empty folder and say how it ended."""
+    printed = io.StringIO()
+    try:
+        with (
+            redirect_stdout(printed),
+            redirect_stderr(printed),
+            warnings.catch_warnings(record=True) as warned,
+            short_errors(),
+        ):
+            warnings.simplefilter("always")
+            proof = row.run(folder)
+    except SystemExit as end:
+        message = str(end.code)
+        return Outcome("clear" if re.search(row.says, message) else "silent", message)
+    except Exception as error:
+        return Outcome("traceback", f"{type(error).__name__}: {error}")
+    text = "\n".join([printed.getvalue().strip(), *(str(one.message) for one in warned)])
+    if (said := _line(row.says, text)) is None:
+        return Outcome("silent", text[-300:])
+    return Outcome("clear", said) if proof is None else Outcome("recovered", f"{said}; {proof}")
+
+
+def _line(pattern: str, text: str) -> str | None:
+    """The first line that matches."""
+    return next((line.strip() for line in text.splitlines() if re.search(pattern, line)), None)

@@ -1,0 +1,43 @@
+"""The tiny data sets and configs of the end-to-end tests, and how rows change and run them."""
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from cropr_mm.engine.config import load_config
+from cropr_mm.engine.train import train
+
+sys.path.append(str(Path(__file__).parents[1] / "e2e"))
+from tiny_tasks import write_config, write_images
+
+
+def train_tiny(folder: Path, task: str, work_dir: str = "run", **changes: Any) -> None:
+    """Train two iterations of 'det', 'seg' or 'cls'; ``changes`` as in :func:`tiny_config`."""
+    config = tiny_config(folder, task, **changes)
+    train(load_config(str(config), str(folder / work_dir)))
+
+
+def tiny_config(folder: Path, task: str, **changes: Any) -> Path:
+    """Config file of a task on the tiny images, which are written unless they are there.
+
+    Args:
+        folder: Where all of it goes.
+        task: 'det', 'seg' or 'cls'.
+        **changes: Values of entries, by key with ``__`` for dots.
+    """
+    if not (folder / "det.json").exists():
+        write_images(folder)
+    config = write_config(folder, task, **changes)
+    # mmengine names loggers by config and second: each row gets names of its own.
+    return config.rename(config.with_stem(f"{config.stem}_{folder.name.replace('-', '_')}"))
+
+
+def edit_coco(folder: Path, edit: Callable[[dict[str, Any]], None]) -> None:
+    """Change the content of the tiny COCO json, which is written first."""
+    if not (folder / "det.json").exists():
+        write_images(folder)
+    content = json.loads((folder / "det.json").read_text())
+    edit(content)
+    (folder / "det.json").write_text(json.dumps(content))
