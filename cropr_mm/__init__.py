@@ -2,7 +2,8 @@
 
 from cropr_mm import compat as compat  # makes mmseg:: config inheritance work
 from cropr_mm.backbones import CroprPVT, CroprViT
+from cropr_mm.prune import prune
 
-__all__ = ["CroprPVT", "CroprViT", "__version__"]
+__all__ = ["CroprPVT", "CroprViT", "__version__", "prune"]
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"

@@ -21,7 +21,7 @@ ORDER = (
     ("schedules",),
     ("checkpoints",),
     ("backbones", "necks", "heads"),
-    ("targets",),
+    ("targets", "prune"),
     ("profiling", "inspection", "optim", "datasets"),
     ("hooks",),
     ("engine",),

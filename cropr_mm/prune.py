@@ -1,0 +1,103 @@
+"""From the config of a dense backbone to that of a pruned one."""
+
+import copy
+import inspect
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+
+from cropr_mm.backbones import CroprViT
+from cropr_mm.backbones.base import ReducingBackbone
+from cropr_mm.registry import MODELS, class_of
+from cropr_mm.text_table import format_table
+
+
+def prune(
+    backbone: Mapping[str, Any],
+    pruned: float = 0.5,
+    num_classes: int | None = None,
+    reducer: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """Add a reducer, a schedule and Last Layer Fusion to the config of a dense backbone.
+
+    With global attention tokens leave after every block, the same share of those that are left, so
+    that any image size works. With window attention they leave right before the global blocks, in
+    equal steps of the side length and in whole windows, for the native image size only. The table
+    of the steps is printed.
+
+    Args:
+        backbone: Config of a backbone that can reduce tokens, such as a ``cropr_mm.CroprViT``,
+            without a reducer; not changed.
+        pruned: Share of the patch tokens that are gone before the last block, in (0, 1).
+        num_classes: Classes that Cropr's auxiliary heads learn; needed where ``reducer`` is None.
+        reducer: Config of another reducer. Default: Cropr with one query.
+
+    Returns:
+        Config of the pruned backbone. A model trains it with ``CroprAuxLossHook`` among its hooks.
+
+    Raises:
+        ValueError: If the backbone cannot reduce tokens or does so already, or an argument does not
+            fit it.
+    """
+    if not 0 < pruned < 1:
+        raise ValueError(f"expected pruned in (0, 1), the share of tokens that leave, got {pruned}")
+    if reducer is None and num_classes is None:
+        raise ValueError("expected num_classes, what Cropr's auxiliary heads learn, got None")
+    if backbone.get("reducer") is not None:
+        raise ValueError(f"expected a backbone without reducer, got {backbone['reducer']}")
+    dense = _build(backbone)
+    cfg = copy.deepcopy(dict(backbone))
+    cfg["reducer"] = dict(reducer or dict(type="cropr_mm.Cropr", num_classes=num_classes))
+    fuses = "fusion" in inspect.signature(type(dense)).parameters
+    blocks = range(dense.depth - (2 if fuses else 1))
+    if isinstance(dense, CroprViT) and dense.window_size is not None:
+        cfg["schedule"] = _whole_windows(dense, dense.window_size, pruned, blocks)
+    else:
+        ratio = (1 - pruned) ** (1 / len(blocks))
+        cfg["schedule"] = dict(type="cropr_mm.KeepRatios", ratio=ratio, blocks=list(blocks))
+    if fuses:
+        cfg["fusion"] = dict(type="cropr_mm.LastLayerFusion")
+    print(_steps(_build(cfg)))
+    return cfg
+
+
+def _build(cfg: Mapping[str, Any]) -> ReducingBackbone:
+    """The backbone on the meta device, where it needs no memory."""
+    kind = class_of(cfg, MODELS)
+    if not issubclass(kind, ReducingBackbone):
+        raise ValueError(
+            "expected the config of a backbone that can reduce tokens, such as "
+            f"dict(type='cropr_mm.CroprViT', arch=...), got type={cfg['type']!r}"
+        )
+    with torch.device("meta"):
+        return MODELS.build({**cfg, "init_cfg": None})
+
+
+def _whole_windows(
+    dense: CroprViT, window_size: int, pruned: float, blocks: Sequence[int]
+) -> dict[str, Any]:
+    """Schedule whose steps leave whole windows, each right before a global block."""
+    before_global = [block - 1 for block in dense.global_block_indexes if block - 1 in blocks]
+    if not before_global:
+        raise ValueError(
+            "expected global_block_indexes with a block before which windows can leave, got "
+            f"{sorted(dense.global_block_indexes)}"
+        )
+    area = window_size**2
+    total = dense.grid[0] * dense.grid[1]
+    last_side = (1 - pruned) ** 0.5
+    num_keep = {}
+    for step, block in enumerate(sorted(before_global), start=1):
+        side = 1 - (1 - last_side) * step / len(before_global)
+        num_keep[block] = area * max(1, round(total / area * side**2))
+    return dict(type="cropr_mm.ExplicitTokens", num_keep=num_keep)
+
+
+def _steps(backbone: ReducingBackbone) -> str:
+    """Table of the tokens that each step keeps."""
+    total = backbone.grid[0] * backbone.grid[1]
+    rows = [["after block", "patch tokens", "pruned"]]
+    for block, count in backbone.num_keep().items():
+        rows.append([str(block + 1), str(count), f"{1 - count / total:.0%}"])
+    return f"{total} patch tokens of {backbone.img_size} pixels\n{format_table(rows)}"
