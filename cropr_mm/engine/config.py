@@ -36,7 +36,7 @@ def load_config(
     """
     ignore_noise()
     if not os.path.isfile(path):
-        raise SetupError(f"expected a config file, found none at {path}")
+        raise SetupError(f"expected a config file, found none at {path}{_elsewhere(path)}")
     register_safe_loader()
     cfg = _read_config(path)
     cfg.merge_from_dict(dict(options or {}))
@@ -52,6 +52,13 @@ def load_config(
             ) from error
     init_default_scope(scope or "mmengine")
     return cfg
+
+
+def _elsewhere(path: str) -> str:
+    """Where files of this name are below the folder that a path names, for a message."""
+    folder, name = os.path.split(path)
+    found = sorted(str(file) for file in Path(folder or ".").rglob(name)) if name else []
+    return f"; there is {' and '.join(found[:3])}" if found else ""
 
 
 def _read_config(path: str) -> Config:

@@ -12,7 +12,7 @@ PACKAGE = Path(__file__).parents[2] / "cropr_mm"
 
 # Top to bottom; layers of one row do not import each other.
 ORDER = (
-    ("compat", "registry", "build", "structures", "text_table"),
+    ("compat", "moved", "registry", "build", "structures", "text_table"),
     ("ops",),
     ("tokens",),
     ("layers",),

@@ -1,0 +1,43 @@
+"""Import paths of release 0.1 still work, with a warning that names the new ones."""
+
+import importlib
+import sys
+
+import pytest
+
+from cropr_mm.moved import MOVED, REMOVED, SPLIT
+
+
+@pytest.fixture(autouse=True)
+def _fresh() -> None:
+    """Forget old modules that another test has imported."""
+    for name in (*MOVED, *SPLIT):
+        sys.modules.pop(f"cropr_mm.{name}", None)
+
+
+@pytest.mark.parametrize("old", MOVED)
+def test_an_old_module_is_the_new_one(old: str) -> None:
+    with pytest.warns(DeprecationWarning, match=f"cropr_mm.{MOVED[old]} now"):
+        module = importlib.import_module(f"cropr_mm.{old}")
+    assert module is importlib.import_module(f"cropr_mm.{MOVED[old]}")
+    assert module.__name__ == f"cropr_mm.{MOVED[old]}"
+
+
+@pytest.mark.parametrize("old", SPLIT)
+def test_names_of_an_old_module_are_those_of_the_new_ones(old: str) -> None:
+    with pytest.warns(DeprecationWarning, match=r"goes in cropr_mm 0\.3"):
+        module = importlib.import_module(f"cropr_mm.{old}")
+    for name, home in SPLIT[old].items():
+        assert getattr(module, name) is getattr(importlib.import_module(f"cropr_mm.{home}"), name)
+
+
+@pytest.mark.parametrize("old", [*REMOVED, "comparison.packs"])
+def test_what_has_left_the_package_is_said(old: str) -> None:
+    place = REMOVED[old.partition(".")[0] if old.startswith("comparison") else old]
+    with pytest.raises(ModuleNotFoundError, match=f"see {place} in the repository"):
+        importlib.import_module(f"cropr_mm.{old}")
+
+
+def test_other_names_stay_unknown() -> None:
+    with pytest.raises(ModuleNotFoundError, match="No module named 'cropr_mm.runners'"):
+        importlib.import_module("cropr_mm.runners")
