@@ -1,4 +1,4 @@
-"""Old import paths of release 0.1: they still work in 0.2, with a warning that names the new one."""
+"""Import paths of release 0.1: they work in 0.2, with a warning that names the new one."""
 
 import importlib
 import sys
@@ -67,7 +67,6 @@ SPLIT = {
         "ToolRunner": "engine.runner",
         "evaluate": "engine.evaluate",
         "load_config": "engine.config",
-        "named_tensors": "engine.checkpoint_io",
         "short_errors": "engine.console",
         "train": "engine.train",
     },
@@ -124,7 +123,7 @@ def _warn(old: str, new: str) -> None:
 
 
 class _MovedFinder(MetaPathFinder):
-    """Finds old modules; asked only for what is nowhere else."""
+    """Finds old modules."""
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
@@ -152,4 +151,4 @@ class _MovedFinder(MetaPathFinder):
 def install() -> None:
     """Let Python find the old modules."""
     if not any(isinstance(finder, _MovedFinder) for finder in sys.meta_path):
-        sys.meta_path.append(_MovedFinder())
+        sys.meta_path.insert(0, _MovedFinder())  # before the folder of a new package

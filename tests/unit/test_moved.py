@@ -2,9 +2,12 @@
 
 import importlib
 import sys
+from pathlib import Path
 
 import pytest
 
+from cropr_mm.engine.config import load_config
+from cropr_mm.engine.preflight import SetupError
 from cropr_mm.moved import MOVED, REMOVED, SPLIT
 
 
@@ -39,5 +42,14 @@ def test_what_has_left_the_package_is_said(old: str) -> None:
 
 
 def test_other_names_stay_unknown() -> None:
-    with pytest.raises(ModuleNotFoundError, match="No module named 'cropr_mm.runners'"):
+    with pytest.raises(ModuleNotFoundError, match=r"cropr_mm\.runners"):
         importlib.import_module("cropr_mm.runners")
+
+
+def test_a_config_that_has_moved_is_named(tmp_path: Path) -> None:
+    moved = tmp_path / "classification/old.py"
+    moved.parent.mkdir()
+    moved.write_text("")
+    message = rf"found none at {tmp_path / 'old.py'}; there is {moved}$"
+    with pytest.raises(SetupError, match=message):
+        load_config(str(tmp_path / "old.py"))
