@@ -5,19 +5,19 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from snippets import ROOT, snippet
 from tiny_tasks import write_config
 
 from cropr_mm.registry import MODELS
 
-README = Path(__file__).parents[2] / "README.md"
+README = ROOT / "README.md"
 
 
 @pytest.fixture
 def config(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A segmenter with README's pruner, which lies in a folder of the search path."""
-    blocks = re.findall(r"```python\n(.+?)```", README.read_text(), flags=re.DOTALL)
-    (method,) = (block for block in blocks if "class NormPruner" in block)
-    (module,) = re.findall(r"custom_imports = dict\(imports=\[.(\w+).\]\)", "\n".join(blocks))
+    method = snippet("README.md", "python", "class NormPruner")
+    (module,) = re.findall(r"custom_imports = dict\(imports=\[.(\w+).\]\)", README.read_text())
     (tmp_path / f"{module}.py").write_text(method)
     monkeypatch.syspath_prepend(tmp_path)
     known = dict(MODELS.module_dict)

@@ -1,25 +1,23 @@
-"""The swaps that README shows train and predict, with nothing but what it shows."""
+"""What README and the guides show works, with nothing but what they show."""
 
 import re
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
+from snippets import ROOT, snippet, snippets
 
 from cropr_mm.build import build_model
 from cropr_mm.engine.preflight import check_channels, check_model_config
+from cropr_mm.hooks import CroprAuxLossHook
 from cropr_mm.hooks.auxiliary_listener import AuxiliaryListener
-from cropr_mm.registry import TASK_UTILS
+from cropr_mm.targets import build_target
 
-README = Path(__file__).parents[2] / "README.md"
-
-
-DIFFS = re.findall(r"```diff\n(.+?)```", README.read_text(), flags=re.DOTALL)
-
-
+DIFFS = snippets("README.md", "diff") + snippets("docs/quick_start.md", "diff")
 DETECTORS = [diff for diff in DIFFS if "mmdet::" in diff]
 OTHERS = [diff for diff in DIFFS if "mmdet::" not in diff]
 
@@ -27,6 +25,7 @@ OTHERS = [diff for diff in DIFFS if "mmdet::" not in diff]
 def test_there_are_swaps() -> None:
     bases = [re.search(r"(mm\w+)::(\w+)/", diff).groups() for diff in DIFFS]
     assert bases == [
+        ("mmdet", "mask_rcnn"),
         ("mmdet", "mask_rcnn"),
         ("mmdet", "dino"),
         ("mmseg", "segmenter"),
@@ -49,7 +48,7 @@ def config(request: pytest.FixtureRequest, tmp_path: Path) -> Config:
 
 
 @pytest.mark.slow
-def test_swaps_in_readme_train_and_predict(config: Config) -> None:
+def test_swaps_train_and_predict(config: Config) -> None:
     from mmdet.registry import MODELS
     from mmdet.testing import demo_mm_inputs
 
@@ -61,7 +60,7 @@ def test_swaps_in_readme_train_and_predict(config: Config) -> None:
         2, image_shapes=[(3, 224, 256)] * 2, num_items=[3, 2], num_classes=80, with_mask=True
     )
     hook = config.custom_hooks[0]
-    listener = AuxiliaryListener(model, TASK_UTILS.build(hook.target), loss_weight=1.0)
+    listener = AuxiliaryListener(model, build_target(hook.target, model, None), loss_weight=1.0)
     losses = model(**model.data_preprocessor(inputs, True), mode="loss")
     loss, values = model.parse_losses(losses)
     loss.backward()
@@ -92,7 +91,7 @@ def test_other_swaps_train_and_predict(diff: str, tmp_path: Path) -> None:
     samples = [sample(cfg.default_scope, side) for _ in range(2)]
     images = torch.randn(2, 3, side, side)
     hook = cfg.custom_hooks[0]
-    listener = AuxiliaryListener(model, TASK_UTILS.build(hook.target))
+    listener = AuxiliaryListener(model, build_target(hook.target, model, None))
     loss, values = model.parse_losses(model.train()(images, samples, mode="loss"))
     loss.backward()
     listener.remove()
@@ -117,20 +116,31 @@ def sample(scope: str, side: int) -> Any:
     return made
 
 
-def test_own_classes_in_readme_reach_every_part(tmp_path: Path) -> None:
+def test_own_classes_reach_every_part(tmp_path: Path) -> None:
     pytest.importorskip("mmdet")
-    blocks = re.findall(r"```python\n(.+?)```", README.read_text(), flags=re.DOTALL)
-    (block,) = (block for block in blocks if block.startswith("_base_"))
     path = tmp_path / "config.py"
-    path.write_text(block.replace('"configs/', f'"{README.parent}/configs/'))
+    code = snippet("docs/train.md", "python", "data/pets/")
+    path.write_text(code.replace('"configs/', f'"{ROOT}/configs/'))
     cfg = Config.fromfile(path)
-    counts = re.findall(r"num_classes=(\d+)", cfg.pretty_text)
-    assert counts == ["3"] * 6, "reducer, three box heads, mask head, target"
+    assert re.findall(r"num_classes=(\d+)", cfg.pretty_text) == ["3"] * 5
     assert [hook.type for hook in cfg.custom_hooks] == ["EMAHook", "cropr_mm.CroprAuxLossHook"]
     for split in ("train", "val", "test"):
         dataset = cfg[f"{split}_dataloader"].dataset
         assert dataset.metainfo.classes == ("cat", "dog", "bird")
         assert dataset.data_root == "data/pets/"
     assert cfg.val_evaluator.ann_file == cfg.test_evaluator.ann_file == "data/pets/val.json"
-    heads = build_model(cfg, "meta").roi_head.bbox_head
-    assert [head.fc_cls.out_features for head in heads] == [4, 4, 4]
+    model = build_model(cfg, "meta")
+    assert [head.fc_cls.out_features for head in model.roi_head.bbox_head] == [4, 4, 4]
+    hook = CroprAuxLossHook(cfg.custom_hooks[1].target)
+    dataset = SimpleNamespace(metainfo=dict(classes=("cat", "dog", "bird")))
+    assert hook.make_target(model, dataset).num_classes == 3
+
+
+def test_plain_pytorch_encodes_an_image_pruned_and_dense() -> None:
+    names: dict[str, Any] = {}
+    code = snippet("README.md", "python", "import timm")
+    exec(code.replace("pretrained=True", "pretrained=False"), names)
+    assert names["few"].shape == names["all_"].shape == (1, 384, 14, 14)
+    assert not torch.equal(names["few"], names["all_"])
+    assert list(names["pruned"].num_keep().values()) == [98, 49, 24]
+    assert not names["dense"].num_keep()
