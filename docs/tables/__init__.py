@@ -12,7 +12,7 @@ what the generator returns between them.
 
 from collections.abc import Callable
 
-from tables import comparisons, methods, speed, training
+from tables import comparisons, methods, speed, training, upgrade
 
 TABLES: dict[str, Callable[..., str]] = {
     "alternatives": speed.alternatives,
@@ -25,6 +25,7 @@ TABLES: dict[str, Callable[..., str]] = {
     "memory_of_sizes": training.memory_of_sizes,
     "memory_of_steps": training.memory_of_steps,
     "methods": methods.methods,
+    "moved_modules": upgrade.moved_modules,
     "operators": speed.operators,
     "orders": comparisons.orders,
     "padding": comparisons.padding,
