@@ -3,6 +3,7 @@
 B batch, P prefix tokens, N live patch tokens, K tokens left, C channels.
 """
 
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -17,6 +18,14 @@ from cropr_mm.tokens.gather import take_tokens
 from cropr_mm.tokens.merge import merge_tokens
 
 Site = Literal["before", "between", "after"]
+
+# Class attributes of release 0.1 -> their names now.
+_RENAMED = {
+    "absorbing": "fuses_dropped",
+    "isolated": "stop_gradient",
+    "sized": "fixed_slots",
+    "teaching": "needs_aux_loss",
+}
 
 
 @dataclass(frozen=True)
@@ -64,6 +73,18 @@ class TokenReducer(nn.Module):
     masking = False
     num_exit_classes = 0
     stop_gradient = False
+
+    def __init_subclass__(cls) -> None:
+        """Take class attributes of release 0.1 under their new names, with a warning."""
+        super().__init_subclass__()
+        for old, new in _RENAMED.items():
+            if old in vars(cls):
+                warnings.warn(
+                    f"{cls.__name__}.{old} is called {new} now; the old name goes in cropr_mm 0.3",
+                    DeprecationWarning,
+                    stacklevel=2,
+                )
+                setattr(cls, new, vars(cls)[old])
 
     def __init__(self, embed_dim: int) -> None:
         super().__init__()

@@ -9,6 +9,7 @@ import pytest
 from cropr_mm.engine.config import load_config
 from cropr_mm.engine.preflight import SetupError
 from cropr_mm.moved import MOVED, REMOVED, SPLIT
+from cropr_mm.reducers import TokenReducer
 
 
 @pytest.fixture(autouse=True)
@@ -53,3 +54,13 @@ def test_a_config_that_has_moved_is_named(tmp_path: Path) -> None:
     message = rf"found none at {tmp_path / 'old.py'}; there is {moved}$"
     with pytest.raises(SetupError, match=message):
         load_config(str(tmp_path / "old.py"))
+
+
+def test_a_method_of_release_0_1_is_taken_under_the_new_names() -> None:
+    with pytest.warns(DeprecationWarning, match="Old.isolated is called stop_gradient now"):
+
+        class Old(TokenReducer):
+            isolated = True
+
+    assert Old(8).stop_gradient is True
+    assert TokenReducer.stop_gradient is False
