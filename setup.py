@@ -37,7 +37,7 @@ setup(
         ],
         "analysis": ["scikit-learn", "scipy"],
         "demo": ["scikit-learn", "matplotlib", "pycocotools"],
-        "docs": ["mkdocs<2", "mkdocs-material", "mkdocstrings[python]"],
+        "docs": ["mkdocs<2", "mkdocs-material", "mkdocstrings[python]", "ruff"],
         "dev": [
             "pytest",
             "pytest-xdist",
