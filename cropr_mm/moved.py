@@ -90,14 +90,18 @@ class _Alias(Loader):
 
     def __init__(self, new: str) -> None:
         self.new = new
+        self.spec: ModuleSpec | None = None
 
     def create_module(self, spec: ModuleSpec) -> ModuleType:
         """Import the new module and warn."""
         _warn(spec.name, self.new)
-        return importlib.import_module(self.new)
+        module = importlib.import_module(self.new)
+        self.spec = module.__spec__
+        return module
 
     def exec_module(self, module: ModuleType) -> None:
-        """Nothing is left to run: the new module was executed under its own name."""
+        """Give the module its own spec back; it was executed under its own name."""
+        module.__spec__ = self.spec
 
 
 class _Collection(Loader):

@@ -29,7 +29,7 @@ RENAMES_BACK = (
     (r"\.attn\.([qv])_bias$", r".attn.\1_proj.bias"),
 )
 # One tensor of ours -> timm's parts, along the first axis.
-BENCHMARK_TASKS = (
+PACKED = (
     ("attn.qkv.weight", ("attn.q_proj.weight", "attn.k_proj.weight", "attn.v_proj.weight")),
     ("mlp.fc1.weight", ("mlp.fc1_g.weight", "mlp.fc1_x.weight")),
     ("mlp.fc1.bias", ("mlp.fc1_g.bias", "mlp.fc1_x.bias")),
@@ -102,7 +102,7 @@ def to_timm(
     names = model.state_dict().keys()
     weights: dict[str, Tensor] = {}
     for name, value in state_dict.items():
-        for packed, parts in BENCHMARK_TASKS:
+        for packed, parts in PACKED:
             if name.endswith(packed):
                 stem = name[: -len(packed)]
                 if all(stem + part in names for part in parts):
@@ -161,7 +161,7 @@ def pack(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
         CheckpointError: If a part is there as well as the whole, or parts differ in shape.
     """
     packed = dict(weights)
-    for whole, parts in BENCHMARK_TASKS:
+    for whole, parts in PACKED:
         for name in weights:
             if not name.endswith(parts[0]):
                 continue

@@ -55,9 +55,13 @@ def load_config(
 
 
 def _elsewhere(path: str) -> str:
-    """Where files of this name are below the folder that a path names, for a message."""
-    folder, name = os.path.split(path)
-    found = sorted(str(file) for file in Path(folder or ".").rglob(name)) if name else []
+    """Where files of this name are among the configs that a path is in, for a message."""
+    file = Path(path)
+    if not file.name:
+        return ""
+    folders = [folder for folder in file.parents if folder.name == "configs"]
+    folder = folders[0] if folders else file.parent if file.parent.name else Path("configs")
+    found = sorted(str(other) for other in folder.rglob(file.name))
     return f"; there is {' and '.join(found[:3])}" if found else ""
 
 

@@ -13,7 +13,7 @@ from cropr_mm.engine.build_runner import build_runner, print_outputs
 from cropr_mm.engine.checkpoint_io import existing_checkpoint
 from cropr_mm.engine.config import require_entries
 from cropr_mm.engine.errors import running_errors
-from cropr_mm.engine.options import add_hook, draw_predictions, dump_predictions
+from cropr_mm.engine.options import add_hook, dump_predictions, show_predictions
 from cropr_mm.engine.preflight import SetupError
 from cropr_mm.engine.runner import ToolRunner
 from cropr_mm.hooks.benchmark_hook import CroprBenchmarkHook
@@ -51,7 +51,7 @@ def evaluate(
     if out is not None:
         dump_predictions(cfg, out)
     if show_dir is not None:
-        draw_predictions(cfg, show_dir)
+        show_predictions(cfg, show_dir)
     if benchmark:
         add_hook(cfg, "cropr_mm.CroprBenchmarkHook", rounds=rounds)
     if audit:

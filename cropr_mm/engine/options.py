@@ -75,8 +75,12 @@ def dump_predictions(cfg: Config, file: str) -> None:
     cfg.test_evaluator = [*evaluators, dict(type=kind, out_file_path=file)]
 
 
-def draw_predictions(cfg: Config, folder: str) -> None:
-    """Turn on the host library's visualisation of each test image.
+def show_predictions(cfg: Config, folder: str) -> None:
+    """Let the host library draw its predictions for each test image.
+
+    Args:
+        cfg: Config; changed in place.
+        folder: Folder for the pictures.
 
     Raises:
         SetupError: If the config's host library is none of the known ones.
@@ -101,8 +105,15 @@ def draw_predictions(cfg: Config, folder: str) -> None:
 
 
 def add_hook(cfg: Config, kind: str, **arguments: Any) -> None:
-    """Append a custom hook."""
-    cfg.custom_hooks = [*(cfg.get("custom_hooks") or []), dict(type=kind, **arguments)]
+    """Add a custom hook to a config, in the place of those of its kind.
+
+    Args:
+        cfg: Config; changed in place.
+        kind: Type of the hook, such as 'cropr_mm.CroprAuxLossHook'.
+        arguments: Its arguments.
+    """
+    others = [hook for hook in cfg.get("custom_hooks") or [] if hook["type"] != kind]
+    cfg.custom_hooks = [*others, dict(type=kind, **arguments)]
 
 
 def names_of(configs: Sequence[str]) -> list[str]:

@@ -15,6 +15,7 @@ from cropr_mm.engine.errors import building_errors, running_errors
 from cropr_mm.engine.preflight import SetupError
 from cropr_mm.registry import HOOKS, MODELS
 from cropr_mm.schedules import ConstantRate
+from cropr_mm.schedules.base import ScheduleSettings
 
 
 @HOOKS.register_module()
@@ -75,9 +76,9 @@ def test_the_option_keeps_every_traceback(kind: type, monkeypatch: pytest.Monkey
 
 
 def test_data_that_do_not_fit_while_a_loop_runs_are_named() -> None:
-    settings = dict(num_patches=4, num_prefix=0, depth=5, window_size=None, last_site=2)
+    settings = ScheduleSettings(4, num_prefix=0, depth=5, window_size=None, last_site=2)
     with pytest.raises(SetupError, match=r"ConstantRate.*raised in"), running_errors():
-        ConstantRate(4)(**settings)
+        ConstantRate(4)(settings)
     with pytest.raises(ValueError, match="in_features") as end, running_errors():
         raise ValueError("in_features of another package")
     assert not isinstance(end.value, SetupError)

@@ -24,7 +24,7 @@ def test_an_old_module_is_the_new_one(old: str) -> None:
     with pytest.warns(DeprecationWarning, match=f"cropr_mm.{MOVED[old]} now"):
         module = importlib.import_module(f"cropr_mm.{old}")
     assert module is importlib.import_module(f"cropr_mm.{MOVED[old]}")
-    assert module.__name__ == f"cropr_mm.{MOVED[old]}"
+    assert module.__name__ == module.__spec__.name == f"cropr_mm.{MOVED[old]}"
 
 
 @pytest.mark.parametrize("old", SPLIT)
@@ -47,13 +47,27 @@ def test_other_names_stay_unknown() -> None:
         importlib.import_module("cropr_mm.runners")
 
 
-def test_a_config_that_has_moved_is_named(tmp_path: Path) -> None:
-    moved = tmp_path / "classification/old.py"
-    moved.parent.mkdir()
-    moved.write_text("")
-    message = rf"found none at {tmp_path / 'old.py'}; there is {moved}$"
-    with pytest.raises(SetupError, match=message):
-        load_config(str(tmp_path / "old.py"))
+@pytest.mark.parametrize(
+    ("given", "found"),
+    [
+        ("configs/old.py", "; there is configs/classification/old.py"),
+        ("configs/detection/old.py", "; there is configs/classification/old.py"),
+        ("old.py", "; there is configs/classification/old.py"),
+        ("mine/old.py", "; there is mine/deep/old.py"),
+        ("configs/absent.py", ""),
+        ("nowhere/old.py", ""),
+        ("configs/", ""),
+    ],
+)
+def test_a_config_that_has_moved_is_named(
+    given: str, found: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for file in (Path("configs/classification/old.py"), Path("mine/deep/old.py")):
+        file.parent.mkdir(parents=True)
+        file.write_text("")
+    with pytest.raises(SetupError, match=f"found none at {given}{found}$"):
+        load_config(given)
 
 
 def test_a_method_of_release_0_1_is_taken_under_the_new_names() -> None:
