@@ -80,12 +80,15 @@ class Encoded(LabelTarget):
         self.inner, self.encoded = target, encoded
 
     def encode(self, data_samples: Any, device: torch.device) -> Tensor:
+        """The target made before the timed step."""
         return self.encoded
 
     def loss(self, logits: Tensor, target: Tensor) -> Tensor:
+        """Loss of the target inside."""
         return self.inner.loss(logits, target)
 
     def count(self, target: Tensor) -> Tensor:
+        """Cells of the target inside."""
         return self.inner.count(target)
 
 
@@ -125,6 +128,7 @@ class Step:
         self.optimizer = torch.optim.AdamW(weights, lr=1e-6) if optimize else None
 
     def __call__(self) -> None:
+        """Run forward and backward pass once."""
         self.model.zero_grad(set_to_none=True)
         with self.mode.running(gradient=True):
             losses = self.model(self.images, self.samples, mode="loss")

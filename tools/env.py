@@ -48,26 +48,32 @@ class Stack(NamedTuple):
 
     @property
     def python(self) -> Path:
+        """The environment's interpreter."""
         return self.venv / "bin" / "python"
 
     @property
     def uv(self) -> Path:
+        """The environment's uv."""
         return self.venv / "bin" / "uv"
 
     @property
     def stamp(self) -> Path:
+        """File that says what is installed."""
         return self.venv / "cropr_env.json"
 
     @property
     def pins(self) -> Path:
+        """File with the pinned versions."""
         return ROOT / "requirements" / f"{self.name}.txt"
 
     @property
     def mmcv(self) -> str:
+        """Pinned requirement of mmcv."""
         return (ROOT / "requirements" / f"{self.name}.mmcv.txt").read_text().strip()
 
     @property
     def site_packages(self) -> Path:
+        """Folder of the installed packages."""
         return next(iter(self.venv.glob("lib/python3.*/site-packages")), self.venv / "missing")
 
 

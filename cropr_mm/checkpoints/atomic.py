@@ -58,12 +58,14 @@ class AtomicBackend(LocalBackend):
         self._put_off: dict[Path, int] | None = None  # file -> inode
 
     def put(self, obj: bytes, filepath: str | Path) -> None:
+        """Write a file under another name and rename it when it is whole."""
         file = Path(filepath)
         file.parent.mkdir(parents=True, exist_ok=True)
         with replacing(file) as temporary:
             temporary.write_bytes(obj)
 
     def remove(self, filepath: str | Path) -> None:
+        """Remove a file, later while removals are put off."""
         if self._put_off is None:
             super().remove(filepath)
         else:

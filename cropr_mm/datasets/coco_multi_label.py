@@ -28,6 +28,7 @@ class CocoMultiLabelDataset(BaseDataset):
     """
 
     def load_data_list(self) -> list[dict[str, Any]]:
+        """Read images and their label sets from the annotation file."""
         content = self._read()
         try:
             return self._samples(content)

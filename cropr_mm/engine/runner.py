@@ -30,6 +30,7 @@ class ToolRunner(Runner):
     strict = False
 
     def build_logger(self, *args: Any, **kwargs: Any) -> MMLogger:
+        """Build the logger; its console shows only what a user needs."""
         logger = super().build_logger(*args, **kwargs)
         for handler in logger.handlers:
             if not isinstance(handler, logging.FileHandler):

@@ -27,6 +27,7 @@ class TokenConcat(Fusion):
     site = "after"
 
     def forward(self, kept: Tokens, dropped: Sequence[Tokens], order: Tensor | None) -> Tokens:
+        """Put dropped tokens back into their cells."""
         return restore_tokens(kept, dropped, order)
 
 
@@ -53,5 +54,6 @@ class SelfAttentionConcat(Fusion):
         self.proj = nn.Linear(embed_dim, embed_dim)
 
     def forward(self, kept: Tokens, dropped: Sequence[Tokens], order: Tensor | None) -> Tokens:
+        """Put dropped tokens back and let all tokens attend to each other."""
         full = restore_tokens(kept, dropped, order)
         return full.replace(x=self.proj(self.block(full.x)))

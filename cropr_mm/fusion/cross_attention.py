@@ -80,6 +80,7 @@ class CrossAttentionFusion(Fusion):
         self.proj = nn.Linear(embed_dim, embed_dim)
 
     def forward(self, kept: Tokens, dropped: Sequence[Tokens], order: Tensor | None) -> Tokens:
+        """Make every cell from learned queries that attend to the tokens."""
         memory = restore_tokens(kept, dropped, order) if self.concat else kept
         live = None if memory.policy is None else whole_policy(memory) > 0
         queries = resample_abs_pos_embed(

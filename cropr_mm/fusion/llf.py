@@ -21,4 +21,5 @@ class LastLayerFusion(Fusion):
     """
 
     def forward(self, kept: Tokens, dropped: Sequence[Tokens], order: Tensor | None) -> Tokens:
+        """Put dropped tokens back into their cells."""
         return restore_tokens(kept, dropped, order)

@@ -50,6 +50,7 @@ class SharedMaskCascadeRoIHead(CascadeRoIHead):
     """
 
     def init_bbox_head(self, bbox_roi_extractor: Any, bbox_head: Any) -> None:
+        """Build the box heads of all stages."""
         super().init_bbox_head(bbox_roi_extractor, bbox_head)
         for stage, head in enumerate(self.bbox_head):
             sigmoid = head.custom_activation or getattr(head.loss_cls, "use_sigmoid", False)
@@ -62,6 +63,7 @@ class SharedMaskCascadeRoIHead(CascadeRoIHead):
                 )
 
     def init_mask_head(self, mask_roi_extractor: Any, mask_head: Any) -> None:
+        """Build the mask head that all stages share."""
         self.mask_head = MODELS.build(mask_head)
         self.mask_roi_extractor = MODELS.build(mask_roi_extractor)
 
@@ -97,6 +99,7 @@ class SharedMaskCascadeRoIHead(CascadeRoIHead):
     def bbox_loss(
         self, stage: int, x: tuple[Tensor, ...], sampling_results: list[SamplingResult]
     ) -> dict:
+        """Loss of the boxes of one stage."""
         results = super().bbox_loss(stage, x, sampling_results)
         if len(results["rois"]) == 0:  # the base leaves the classes out
             nothing = results["cls_score"].sum()
@@ -110,6 +113,7 @@ class SharedMaskCascadeRoIHead(CascadeRoIHead):
         sampling_results: list[SamplingResult],
         batch_gt_instances: list[InstanceData],
     ) -> dict:
+        """Loss of the masks of one stage."""
         if not all("masks" in instances for instances in batch_gt_instances):
             raise ValueError(
                 "the mask head expects masks in the ground truth, got none: add with_mask=True to "
@@ -129,6 +133,7 @@ class SharedMaskCascadeRoIHead(CascadeRoIHead):
         rcnn_test_cfg: ConfigDict | None,
         rescale: bool = False,
     ) -> list[InstanceData]:
+        """Boxes of all images, by soft non-maximum suppression where the config asks for it."""
         soft = _is_soft(rcnn_test_cfg)
         cfg = None if soft else rcnn_test_cfg
         results = super().predict_bbox(x, batch_img_metas, rpn_results_list, cfg, rescale)
@@ -141,6 +146,7 @@ class SharedMaskCascadeRoIHead(CascadeRoIHead):
         results_list: list[InstanceData],
         rescale: bool = False,
     ) -> list[InstanceData]:
+        """Masks of the predicted boxes."""
         regions = bbox2roi([result.bboxes for result in results_list])
         masks = self._mask_forward(x, regions).split([len(result) for result in results_list])
         return self.mask_head.predict_by_feat(

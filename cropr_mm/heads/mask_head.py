@@ -28,6 +28,7 @@ class ConvUpsampleMaskHead(FCNMaskHead):
     """
 
     def init_weights(self) -> None:
+        """Initialize the weights, those of the logits with a deviation of 0.001."""
         super().init_weights()
         nn.init.normal_(self.conv_logits.weight, std=0.001)
 
@@ -40,6 +41,7 @@ class ConvUpsampleMaskHead(FCNMaskHead):
         rescale: bool = False,
         activate_map: bool = False,
     ) -> list[InstanceData]:
+        """Masks of all images; scores are multiplied by maskness where it is asked for."""
         threshold = rcnn_test_cfg.get("maskness_thr")
         if threshold is not None:
             for results, masks in zip(results_list, mask_preds, strict=True):

@@ -55,10 +55,12 @@ class CroprBenchmarkHook(Hook):
         only_backbone(_unwrapped(runner))
 
     def before_test(self, runner: Runner) -> None:
+        """Check that the model can be timed."""
         self.check(runner)
 
     @master_only
     def after_test(self, runner: Runner) -> None:
+        """Time the model against its dense twin and write the result."""
         batch = first_batch(runner.test_dataloader)
         runner.logger.info(f"Timing encoder and model, {self.rounds} rounds each ...")
         fp16 = bool(getattr(runner.test_loop, "fp16", False))

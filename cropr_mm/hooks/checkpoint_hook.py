@@ -38,6 +38,7 @@ class AtomicCheckpointHook(CheckpointHook):
         self._is_local = backend_args == {"backend": BACKEND}
 
     def before_train(self, runner: Runner) -> None:
+        """Prepare as mmengine does; remove files that an interrupted training left unfinished."""
         super().before_train(runner)
         if self._is_local and is_main_process():
             remove_unfinished(Path(self.out_dir))

@@ -102,6 +102,7 @@ class CroprCurriculumHook(Hook):
             )
 
     def before_train(self, runner: Runner) -> None:
+        """Check the model and find the number of steps."""
         self.check(runner.model)
         if self.by_epoch and isinstance(runner.train_loop, IterBasedTrainLoop):
             raise ValueError(
@@ -115,31 +116,38 @@ class CroprCurriculumHook(Hook):
         self._advance(runner)
 
     def before_train_epoch(self, runner: Runner) -> None:
+        """Set the progress of this epoch."""
         self._advance(runner)
 
     def before_train_iter(
         self, runner: Runner, batch_idx: int, data_batch: dict | None = None
     ) -> None:
+        """Log the progress; set it where steps are iterations."""
         if not self.by_epoch:
             self._advance(runner)
         runner.message_hub.update_scalar("train/cropr_progress", self._progress)
 
     def before_val(self, runner: Runner) -> None:
+        """Set the progress that validation uses."""
         if self.val_progress == "final":
             _apply(runner, 1.0)
 
     def after_val(self, runner: Runner) -> None:
+        """Set the progress of training again."""
         _apply(runner, self._progress)
 
     def before_test(self, runner: Runner) -> None:
+        """Set the full reduction."""
         _apply(runner, 1.0)
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
+        """Store the state of the curriculum."""
         checkpoint[STATE] = dict(
             by_epoch=self.by_epoch, num_steps=self._num_steps, progress=self._progress
         )
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
+        """Take the stored state."""
         self._loaded = checkpoint.get(STATE) or {}
 
     def _advance(self, runner: Runner) -> None:

@@ -171,9 +171,11 @@ class DistillationListener(LossListener[_Captured]):
             self.listen(module, hook)
 
     def start(self, given: dict[str, Any]) -> _Captured:
+        """Keep the inputs of a forward pass and capture the student's outputs."""
         return _Captured(given["inputs"])
 
     def losses(self, state: _Captured) -> dict[str, Tensor]:
+        """Losses against the teacher's outputs for the same inputs."""
         truth = self._ask(state.inputs)
         losses = {}
         if self.options.logits is not None:

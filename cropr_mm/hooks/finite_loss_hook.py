@@ -52,6 +52,7 @@ class FiniteLossHook(Hook):
         self._files: deque[tuple[int, list[str]]] = deque(maxlen=interval)
 
     def before_train(self, runner: Runner) -> None:
+        """Forget the notes of an earlier training."""
         self._notes.clear()
         self._files.clear()
 
@@ -62,6 +63,7 @@ class FiniteLossHook(Hook):
         data_batch: Any = None,
         outputs: Mapping[str, Any] | None = None,
     ) -> None:
+        """Note the losses, and check them at intervals."""
         losses = {
             name: value.detach().float().reshape(())
             for name, value in (outputs or {}).items()
@@ -79,6 +81,7 @@ class FiniteLossHook(Hook):
             self.check(runner)
 
     def before_val(self, runner: Runner) -> None:
+        """Check the noted losses."""
         if self._notes:
             self.check(runner)
 

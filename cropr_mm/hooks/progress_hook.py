@@ -32,6 +32,7 @@ class ProgressHook(Hook):
 
     @master_only
     def before_train(self, runner: Runner) -> None:
+        """Start the clock."""
         self._start, self._first = time.perf_counter(), runner.iter
         say(f"  iterations {runner.iter + 1} to {runner.max_iters}")
 
@@ -43,6 +44,7 @@ class ProgressHook(Hook):
         data_batch: dict | None = None,
         outputs: dict | None = None,
     ) -> None:
+        """Print the progress at intervals."""
         done, total = runner.iter + 1, runner.max_iters
         if done % max(1, total // self.num_lines) and done != total:
             return

@@ -64,6 +64,7 @@ class PruneAuditHook(Hook):
             check_meta_keys(part.pipeline.transforms, part.get_data_info(0))
 
     def before_test(self, runner: Runner) -> None:
+        """Check that the test set can be audited."""
         self.check(runner)
         self._records = records_of(runner.test_dataloader.dataset)
         self._audits = []
@@ -71,6 +72,7 @@ class PruneAuditHook(Hook):
     def before_test_iter(
         self, runner: Runner, batch_idx: int, data_batch: dict | None = None
     ) -> None:
+        """Record the tokens of the next batch."""
         self._steps.start(runner.model)
 
     def after_test_iter(
@@ -80,6 +82,7 @@ class PruneAuditHook(Hook):
         data_batch: dict | None = None,
         outputs: Sequence[BaseDataElement] | None = None,
     ) -> None:
+        """Audit the images of the batch."""
         recorder = self._steps.stop()
         assert recorder is not None
         backbone = recorder.backbone
@@ -92,6 +95,7 @@ class PruneAuditHook(Hook):
             self._audits.append(audit_image(image, objects, view))
 
     def after_test_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
+        """Print and write the audit."""
         dataset = runner.test_dataloader.dataset
         audits = collect_results(self._audits, len(dataset), "cpu")
         instances = [i for info in self._records.values() for i in info.get("instances") or ()]

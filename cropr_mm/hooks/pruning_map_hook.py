@@ -71,6 +71,7 @@ class PruningMapHook(Hook):
         self._num_drawn = 0
 
     def before_test(self, runner: Runner) -> None:
+        """Find the encoder to record."""
         model = runner.model.module if is_model_wrapper(runner.model) else runner.model
         if (getattr(model, "test_cfg", None) or {}).get("mode") == "slide":
             raise ValueError(
@@ -79,18 +80,22 @@ class PruningMapHook(Hook):
             )
 
     def before_val(self, runner: Runner) -> None:
+        """As before a test, where validation is drawn."""
         if self.draw_val:
             self.before_test(runner)
 
     def before_test_epoch(self, runner: Runner) -> None:
+        """Count drawn images anew."""
         self._num_drawn = 0
 
     def before_val_epoch(self, runner: Runner) -> None:
+        """Count drawn images anew."""
         self._num_drawn = 0
 
     def before_test_iter(
         self, runner: Runner, batch_idx: int, data_batch: dict | None = None
     ) -> None:
+        """Record the tokens of the next batch until enough images are drawn."""
         enough = self.max_images is not None and self._num_drawn >= self.max_images
         if batch_idx % self.interval == 0 and not enough:
             self._steps.start(runner.model)
@@ -98,6 +103,7 @@ class PruningMapHook(Hook):
     def before_val_iter(
         self, runner: Runner, batch_idx: int, data_batch: dict | None = None
     ) -> None:
+        """As in a test, where validation is drawn."""
         if self.draw_val:
             self.before_test_iter(runner, batch_idx, data_batch)
 
@@ -108,6 +114,7 @@ class PruningMapHook(Hook):
         data_batch: dict | None = None,
         outputs: Sequence[BaseDataElement] | None = None,
     ) -> None:
+        """Draw the pruning maps of the batch."""
         recorder = self._steps.stop()
         if recorder is not None and outputs:
             self._draw(runner, _image(data_batch, outputs[0]), outputs[0], recorder)
@@ -119,6 +126,7 @@ class PruningMapHook(Hook):
         data_batch: dict | None = None,
         outputs: Sequence[BaseDataElement] | None = None,
     ) -> None:
+        """As in a test."""
         self.after_test_iter(runner, batch_idx, data_batch, outputs)
 
     def _draw(

@@ -36,6 +36,7 @@ class RandomStateHook(Hook):
         self._pending: dict[str, Any] | None = None
 
     def before_train(self, runner: Runner) -> None:
+        """Find the random state of the checkpoint that training goes on from."""
         self._saved = runner.message_hub.runtime_info.get("last_ckpt")
         self._pending = self._find(runner) if runner.iter else None
         if self._pending is not None and isinstance(runner.train_loop, IterBasedTrainLoop):
@@ -46,22 +47,27 @@ class RandomStateHook(Hook):
             self._pending = None
 
     def before_train_epoch(self, runner: Runner) -> None:
+        """Restore the random state of a resumed training."""
         if self._pending is not None:
             set_random_state(self._pending)
             self._pending = None
 
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:
+        """Forget that a checkpoint was just written."""
         self._fresh = False
 
     def after_train_iter(
         self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None
     ) -> None:
+        """Write the random state beside a checkpoint that was just written."""
         self._note(runner)
 
     def after_train_epoch(self, runner: Runner) -> None:
+        """Write the random state beside a checkpoint that was just written."""
         self._note(runner)
 
     def after_val(self, runner: Runner) -> None:
+        """Write the state again where a checkpoint came right before this validation."""
         if self._fresh:
             self._write(runner)
 

@@ -43,6 +43,7 @@ class TokenRecordHook(Hook):
         self.num_pictures = num_pictures
 
     def before_test(self, runner: Runner) -> None:
+        """Start recording."""
         if runner.world_size > 1:
             raise ValueError(f"tokens are recorded by one process, got {runner.world_size}")
         model = runner.model.module if is_model_wrapper(runner.model) else runner.model
@@ -60,6 +61,7 @@ class TokenRecordHook(Hook):
         data_batch: dict[str, Any] | None = None,
         outputs: Sequence[BaseDataElement] | None = None,
     ) -> None:
+        """Keep the pictures of the images that are drawn."""
         inputs = data_batch["inputs"] if data_batch else []
         for number, image in enumerate(inputs, start=self._num_seen):
             if number in self._wanted:
@@ -67,6 +69,7 @@ class TokenRecordHook(Hook):
         self._num_seen += len(inputs)
 
     def after_test(self, runner: Runner) -> None:
+        """Stop recording."""
         self._recorder.__exit__()
         record = self._recorder.record()
         size = [cells * self._recorder.backbone.patch_size for cells in record.grid]

@@ -67,6 +67,7 @@ class TokenRecord:
 
     @property
     def num_images(self) -> int:
+        """Number of recorded images."""
         return len(next(iter(self.features.values())))
 
     def kept(self, image: int) -> dict[int, set[int]]:

@@ -18,6 +18,7 @@ class Divide(nn.Module):
         self.divisor = divisor
 
     def forward(self, x: Tensor) -> Tensor:
+        """Divide a tensor of any shape."""
         return x / self.divisor
 
 

@@ -14,4 +14,5 @@ class ChannelNorm(nn.LayerNorm):
     """
 
     def forward(self, x: Tensor) -> Tensor:
+        """Normalize maps (B, C, H, W) over their channels."""
         return super().forward(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)

@@ -58,6 +58,7 @@ class Macs:
         return self + Macs(-other.layers, -other.scorers, -other.attention)
 
     def as_dict(self) -> dict[str, int]:
+        """Values for JSON."""
         return {
             "macs_linear": self.linear,
             "macs_total": self.total,
@@ -93,6 +94,7 @@ class EncoderCost:
     params_deployed: int
 
     def as_dict(self) -> dict[str, Any]:
+        """Values for JSON."""
         blocks = [
             {"index": i, "tokens": block.tokens, **block.macs.as_dict()}
             for i, block in enumerate(self.blocks)
@@ -128,6 +130,7 @@ class ModelCost:
         return sum((macs for macs, _ in self.parts.values()), Macs())
 
     def as_dict(self) -> dict[str, Any]:
+        """Values for JSON."""
         parts = {
             name: {**macs.as_dict(), "counted": text} for name, (macs, text) in self.parts.items()
         }

@@ -37,6 +37,7 @@ class Gemm(NamedTuple):
 
     @property
     def macs(self) -> int:
+        """Multiply-adds."""
         return (self.batch or 1) * self.rows * self.inner * self.columns
 
 
@@ -65,6 +66,7 @@ class Sdpa(NamedTuple):
 
     @property
     def macs(self) -> int:
+        """Multiply-adds of both products."""
         return 2 * self.batch * self.heads * self.queries * self.keys * self.head_dim
 
 

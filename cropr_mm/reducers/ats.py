@@ -74,6 +74,7 @@ class ATS(AttentionRanker):
         self.needs = frozenset({self.by_head, "values"})
 
     def forward(self, tokens: Tokens, num_keep: int, signals: Signals) -> Reduction:
+        """Reduce the patch tokens; see :class:`TokenReducer`."""
         if self.num_points is None:
             return super().forward(tokens, num_keep, signals)
         num_keep = min(num_keep, tokens.index.shape[1])
@@ -81,6 +82,7 @@ class ATS(AttentionRanker):
         return self.reduce(tokens, num_keep, signals)
 
     def score(self, tokens: Tokens, signals: Signals) -> Tensor:
+        """Significance of each token, shape (B, N): attention by the norm of its value."""
         assert signals.values is not None, "needs names it"
         attention = getattr(signals, self.by_head)  # (B, N, H)
         values = signals.values.float()
@@ -93,6 +95,7 @@ class ATS(AttentionRanker):
         return live / live.sum(dim=1, keepdim=True)
 
     def reduce(self, tokens: Tokens, num_keep: int, signals: Signals) -> Reduction:
+        """Keep the tokens that are drawn from the scores."""
         with torch.no_grad():
             score = self.score(tokens, signals)
             drawn = draw(score, self.num_points or num_keep, self.points)

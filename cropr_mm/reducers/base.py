@@ -39,6 +39,7 @@ class AuxiliaryTap:
     take: Callable[[Any], None]
 
     def __call__(self, auxiliary: nn.Module, args: tuple, output: Any) -> None:
+        """Hand the module's output on."""
         self.take(output)
 
 
@@ -197,6 +198,7 @@ class TokenRanker(TokenReducer):
         raise NotImplementedError
 
     def keep_all(self, tokens: Tokens) -> Reduction:
+        """All tokens kept, none dropped."""
         none = tokens.index[:, :0]
         return Reduction(tokens, take_tokens(tokens, none, with_prefix=False))
 
@@ -244,6 +246,7 @@ class AttentionRanker(TokenRanker):
         self.needs = frozenset({signal})
 
     def check_arguments(self, tokens: Tokens, num_keep: int, signals: Signals) -> None:
+        """As the base class; the class token's attention needs a class token."""
         if self.signal == "cls_row" and tokens.num_prefix == 0:
             raise ValueError(
                 f"{type(self).__name__} with signal='cls_row' expected a class token, got tokens "
@@ -252,6 +255,7 @@ class AttentionRanker(TokenRanker):
         super().check_arguments(tokens, num_keep, signals)
 
     def score(self, tokens: Tokens, signals: Signals) -> Tensor:
+        """The attention that ``signal`` names, shape (B, N)."""
         return getattr(signals, self.signal)
 
 
@@ -259,6 +263,7 @@ class TokenPruner(TokenRanker):
     """Keep the tokens of highest score as they are and drop the others."""
 
     def reduce(self, tokens: Tokens, num_keep: int, signals: Signals) -> Reduction:
+        """Keep the tokens with the highest scores and drop the others."""
         kept, dropped = self.split(tokens, num_keep, signals)
         return Reduction(
             kept=take_tokens(tokens, kept, with_prefix=True),
@@ -275,6 +280,7 @@ class MergingReducer(TokenReducer):
     synthetic = True
 
     def keep_all(self, tokens: Tokens) -> Reduction:
+        """All tokens kept, each in its own slot."""
         slots = torch.arange(tokens.index.shape[1], device=tokens.index.device)
         return Reduction(tokens, assignment=slots.expand_as(tokens.index).contiguous())
 
@@ -298,6 +304,7 @@ class TokenMerger(MergingReducer):
         return None
 
     def reduce(self, tokens: Tokens, num_keep: int, signals: Signals) -> Reduction:
+        """Merge the tokens into the slots that :meth:`match` gives."""
         with torch.no_grad():
             assignment = self.match(tokens, num_keep, signals)
         merged = merge_tokens(tokens, assignment, num_keep, self.log_weight(tokens))

@@ -124,6 +124,7 @@ class Cropr(TokenPruner):
             self.auxiliary(self.attention(queries, x.detach()))
 
     def score(self, tokens: Tokens, signals: Signals) -> Tensor:
+        """Sum over the queries of their products with each token, shape (B, N), float32."""
         with without_autocast(tokens.x.device.type):
             # The whole sequence, then a slice: a slice of x would be copied first.
             scores = self.logits(tokens.x.float())[:, tokens.num_prefix :]

@@ -38,11 +38,13 @@ class DPCKNN(TokenMerger):
         self.importance = None if equal_weight else nn.Linear(embed_dim, 1)
 
     def log_weight(self, tokens: Tokens) -> Tensor:
+        """Log of each token's weight in its cluster, shape (B, N)."""
         if self.importance is None:
             return torch.zeros_like(tokens.index, dtype=torch.float32)
         return self.importance(tokens.x[:, tokens.num_prefix :]).squeeze(-1).float()
 
     def match(self, tokens: Tokens, num_keep: int, signals: Signals) -> Tensor:
+        """Cluster of each token, shape (B, N)."""
         return self.cluster(tokens, num_keep, signals)[1]
 
     def cluster(self, tokens: Tokens, num_keep: int, signals: Signals) -> tuple[Tensor, Tensor]:

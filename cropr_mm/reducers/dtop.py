@@ -126,6 +126,7 @@ class DToP(TokenRanker):
             self.auxiliary = TokenLogits(num_classes, "exit_mask" if self.by_masks else "exit")
 
     def check_arguments(self, tokens: Tokens, num_keep: int, signals: Signals) -> None:
+        """As the base class; also what the method of ``rank`` asks for."""
         super().check_arguments(tokens, num_keep, signals)
         if self.rank is not None:
             self.rank.check_arguments(tokens, num_keep, signals)
@@ -143,6 +144,7 @@ class DToP(TokenRanker):
         return Reduction(kept, take_tokens(kept, kept.index[:, :0], with_prefix=False))
 
     def reduce(self, tokens: Tokens, num_keep: int, signals: Signals) -> Reduction:
+        """Let the most confident tokens leave with their logits."""
         exits, sure, label = self.examine(tokens)
         live = tokens.policy
         if self.confidence is not None:

@@ -32,6 +32,7 @@ class EViT(AttentionRanker):
     site = "between"
 
     def reduce(self, tokens: Tokens, num_keep: int, signals: Signals) -> Reduction:
+        """Keep the highest scores and fuse the others into one token."""
         places, rest = self.split(tokens, num_keep - 1, signals)
         kept = take_tokens(tokens, places, with_prefix=True)
         dropped = take_tokens(tokens, rest, with_prefix=False)

@@ -54,6 +54,7 @@ class KMedoids(TokenPruner):
 
     @torch.no_grad()
     def split(self, tokens: Tokens, num_keep: int, signals: Signals) -> tuple[Tensor, Tensor]:
+        """Positions of medoids and of the others."""
         signal = signals.noise if self.equal_weight else signals.column_mean
         assert signal is not None, "needs names it"
         weight = torch.ones_like(signal) if self.equal_weight else signal.float()

@@ -136,4 +136,5 @@ class KeepDecision(TokenRanker):
         return x
 
     def score(self, tokens: Tokens, signals: Signals) -> Tensor:
+        """Log-odds that each token is kept, shape (B, N)."""
         return self.log_odds(tokens)

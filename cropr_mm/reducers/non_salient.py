@@ -11,4 +11,5 @@ class NonSalient(Cropr):
     """Keep the patch tokens that Cropr would drop first; it should do much worse."""
 
     def logits(self, x: Tensor) -> Tensor:
+        """Cropr's logits with the other sign."""
         return -super().logits(x)

@@ -31,6 +31,7 @@ class PatchMerger(SoftMerger):
         self.scale = embed_dim**-0.5 if scaled else 1.0
 
     def mix(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Weights of the tokens in each slot by learned queries, and what is mixed."""
         z = self.norm(x)
         with without_autocast(x.device.type):  # unscaled logits are large
             logits = (self.queries.float() * self.scale) @ z.float().transpose(1, 2)  # (B, K, N)

@@ -43,6 +43,7 @@ class RadialPruner(TokenPruner):
         self.compat = compat
 
     def score(self, tokens: Tokens, signals: Signals) -> Tensor:
+        """Minus the distance from the image center, shape (B, N)."""
         return -radius(tokens.grid, self.norm, self.compat, tokens.index.device)[tokens.index]
 
 

@@ -14,4 +14,5 @@ class RandomPruner(TokenPruner):
     needs = frozenset({"noise"})
 
     def score(self, tokens: Tokens, signals: Signals) -> Tensor:
+        """Uniform random numbers, shape (B, N)."""
         return signals.noise

@@ -66,6 +66,7 @@ class Sinkhorn(SoftMerger):
         self.iterations = iterations
 
     def mix(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Weights of the tokens in each slot by optimal transport, and what is mixed."""
         with without_autocast(x.device.type):
             z = F.normalize(x.float(), dim=-1)
             scores = F.normalize(self.centres.float(), dim=-1) @ z.transpose(1, 2)  # (B, K, N)

@@ -28,5 +28,6 @@ class SiT(SoftMerger):
         self.scale = nn.Parameter(torch.ones(()))
 
     def mix(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Weights of the tokens in each slot by an MLP, and what is mixed."""
         logits = self.fc2(F.gelu(self.fc1(self.norm(x)))) * self.scale  # (B, N, K)
         return logits.softmax(dim=1).transpose(1, 2).to(x.dtype), x

@@ -36,6 +36,7 @@ class SoftMerger(MergingReducer):
         raise NotImplementedError
 
     def check_count(self, num_patches: int, num_prefix: int, num_keep: int) -> None:
+        """The number of slots is fixed when the reducer is built."""
         if num_keep != self.num_slots:
             raise ValueError(
                 f"{type(self).__name__} has {self.num_slots} slots, made for the native image size "
@@ -43,6 +44,7 @@ class SoftMerger(MergingReducer):
             )
 
     def reduce(self, tokens: Tokens, num_keep: int, signals: Signals) -> Reduction:
+        """Mix the tokens into the slots by the weights of :meth:`mix`."""
         check_mergeable(tokens)
         prefix = tokens.x[:, : tokens.num_prefix]
         weights, values = self.mix(tokens.x[:, tokens.num_prefix :])

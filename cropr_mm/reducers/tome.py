@@ -43,6 +43,7 @@ class ToMe(TokenMerger):
         return max(1, (num_patches + num_prefix % 2) // 2)
 
     def match(self, tokens: Tokens, num_keep: int, signals: Signals) -> Tensor:
+        """Slot of each token by bipartite matching of keys, shape (B, N)."""
         assert signals.keys is not None, "needs names it"
         num_patches = tokens.index.shape[1]
         keys = F.normalize(signals.keys.float(), dim=-1)

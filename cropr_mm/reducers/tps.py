@@ -112,6 +112,7 @@ class Squeezer(TokenRanker):
     temperature: float | None
 
     def reduce(self, tokens: Tokens, num_keep: int, signals: Signals) -> Reduction:
+        """Keep the highest scores and add each other token to the most similar kept one."""
         places, rest = self.split(tokens, num_keep, signals)
         kept = take_tokens(tokens, places, with_prefix=True)
         dropped = take_tokens(tokens, rest, with_prefix=False)
@@ -171,5 +172,6 @@ class DTPS(KeepDecision, Squeezer):
         self.temperature = _checked(temperature)
 
     def mask(self, x: Tensor, num_prefix: int, decision: Tensor, leaving: Tensor) -> Tensor:
+        """Squeeze the tokens that leave into kept ones, by the training mask."""
         patches = squeeze_masked(x[:, num_prefix:], decision, leaving, self.temperature)
         return torch.cat([x[:, :num_prefix], patches], dim=1)

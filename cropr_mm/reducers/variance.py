@@ -33,6 +33,7 @@ class VariancePruner(TokenPruner):
         self.std = None if std is None else tuple(std)
 
     def score(self, tokens: Tokens, signals: Signals) -> Tensor:
+        """Pixel variance of each patch, shape (B, N)."""
         variance = signals.variance
         assert variance is not None, "needs names it"
         if self.std is None:

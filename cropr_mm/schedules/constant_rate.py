@@ -26,6 +26,7 @@ class ConstantRate(Schedule):
             raise ValueError(f"expected rate >= 1, got {self.rate}")
 
     def plan(self, settings: ScheduleSettings) -> dict[int, int]:
+        """The same number of tokens less after every block."""
         if settings.last_site < 0:
             raise ValueError(f"{self}: a model of {settings.depth} blocks has no room for a step")
         first = settings.num_patches - (settings.num_prefix if self.absorb_prefix else 0)

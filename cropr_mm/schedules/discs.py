@@ -37,6 +37,7 @@ class Discs(Schedule):
         check_norm(self.norm)
 
     def plan(self, settings: ScheduleSettings) -> dict[int, int]:
+        """Patches in the disc nearest to each wanted count."""
         counts = disc_counts(square_side(self, settings), self.norm, self.compat)
         wanted = stage_counts(settings, self.ratio, self.blocks)
         plan = {}
@@ -82,6 +83,7 @@ class ShrinkingDiscs(Schedule):
             raise ValueError(f"expected min_radius > 0, got {self.min_radius}")
 
     def plan(self, settings: ScheduleSettings) -> dict[int, int]:
+        """Patches in discs whose radius falls linearly."""
         radii = sorted_radii(square_side(self, settings), self.norm, self.compat)
         if not self.compat:
             radii = [(sqrt(z) if self.norm == "l2" else z) / 2 for z in radii]  # in patches

@@ -25,6 +25,7 @@ class ExplicitTokens(Schedule):
         object.__setattr__(self, "num_keep", plan)
 
     def plan(self, settings: ScheduleSettings) -> dict[int, int]:
+        """The given counts, scaled by the progress."""
         total = settings.num_patches
         over = {block: keep for block, keep in self.num_keep.items() if keep > total}
         if over:

@@ -47,6 +47,7 @@ class InflectedRate(Schedule):
         return [int(low + block * step) for block in range(depth)]
 
     def plan(self, settings: ScheduleSettings) -> dict[int, int]:
+        """Counts by a rate of each block."""
         plan: dict[int, int] = {}
         left = settings.num_patches
         for block, rate in enumerate(self.rates(settings.depth)[: settings.last_site + 1]):

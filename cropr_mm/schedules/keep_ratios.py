@@ -38,6 +38,7 @@ class KeepRatios(Schedule):
         object.__setattr__(self, "blocks", check_blocks(self.blocks))
 
     def plan(self, settings: ScheduleSettings) -> dict[int, int]:
+        """Counts by a ratio at each block."""
         if self.share_of == "live":
             return live_counts(settings, self.ratio, self.blocks)
         return stage_counts(settings, self.ratio, self.blocks)

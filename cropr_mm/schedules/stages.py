@@ -39,6 +39,7 @@ class Stages(Schedule):
         return list(self.rate)
 
     def plan(self, settings: ScheduleSettings) -> dict[int, int]:
+        """Counts by the tokens removed at each block."""
         left = settings.num_patches - (settings.num_prefix if self.absorb_prefix else 0)
         rates = self._rates()
         plan = {}

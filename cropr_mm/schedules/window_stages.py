@@ -26,6 +26,7 @@ class WindowStages(Schedule):
         object.__setattr__(self, "blocks", check_blocks(self.blocks))
 
     def plan(self, settings: ScheduleSettings) -> dict[int, int]:
+        """Counts in whole windows."""
         if settings.window_size is None:
             raise ValueError(
                 f"{self}: expected a model with window attention, got window_size=None"
