@@ -10,9 +10,13 @@ from mmengine.registry import MODELS, init_default_scope
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
+from cropr_mm.classes import share_classes
+
 
 def build_model(cfg: Config, device: str = "cpu") -> nn.Module:
-    """Model of a config as mmengine's runner builds it, weights not initialised.
+    """Model of a config as mmengine's runner builds it, weights not initialized.
+
+    The reducer has the number of classes of the heads where its config has none.
 
     Args:
         cfg: Config of any host library; not changed. Its default scope becomes the current one.
@@ -22,6 +26,7 @@ def build_model(cfg: Config, device: str = "cpu") -> nn.Module:
     settings = copy.deepcopy(cfg.model)
     if cfg.get("data_preprocessor") is not None:
         settings.setdefault("data_preprocessor", copy.deepcopy(cfg.data_preprocessor))
+    share_classes(settings)
     with torch.device(device), _NumbersOnCpu():
         # Some layers of mmdet make their parameters on the CPU, whatever the default device.
         return MODELS.build(settings).to(device)

@@ -88,7 +88,7 @@ def class_of(cfg: Mapping[str, Any], registry: Registry) -> type:
         registry: Where to look for the name first.
 
     Raises:
-        KeyError: If nothing is registered by that name.
+        ValueError: If nothing is registered by that name.
     """
     kind = cfg["type"]
     if isclass(kind):
@@ -96,5 +96,5 @@ def class_of(cfg: Mapping[str, Any], registry: Registry) -> type:
     with registry.switch_scope_and_registry(cfg.get("_scope_")) as current:
         found = current.get(kind)
     if found is None:
-        raise KeyError(f"{kind} is not in the {registry.name} registry")
+        raise ValueError(f"{kind} is not in the {registry.name} registry")
     return found

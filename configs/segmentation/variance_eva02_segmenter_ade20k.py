@@ -1,3 +1,4 @@
 _base_ = "./cropr_eva02_segmenter_ade20k.py"
 model = dict(backbone=dict(reducer=dict(_delete_=True, type="cropr_mm.VariancePruner")))
-custom_hooks = _base_.custom_hooks[:-1]  # without the auxiliary loss: nothing learns to prune
+# This pruner does not learn, so it has no auxiliary loss.
+custom_hooks = [hook for hook in _base_.custom_hooks if "AuxLoss" not in hook.type]

@@ -10,7 +10,9 @@ from mmengine.registry import init_default_scope
 
 import cropr_mm.compat  # noqa: F401 - lets configs inherit from mmseg on both lines
 from cropr_mm.checkpoints import register_safe_loader
+from cropr_mm.classes import share_classes
 from cropr_mm.engine.console import ignore_noise, import_quietly
+from cropr_mm.engine.errors import building_errors
 from cropr_mm.engine.preflight import SetupError
 
 HOST_SCOPES = ("mmdet", "mmseg", "mmpretrain")
@@ -23,6 +25,8 @@ def load_config(
     options: Mapping[str, Any] | None = None,
 ) -> Config:
     """Read a config for a tool and prepare the process for it.
+
+    The reducer gets the number of classes of the heads where its entry has none.
 
     Args:
         path: Config file of mmdet, mmseg or mmpretrain; ``default_scope`` in it says of which.
@@ -51,6 +55,9 @@ def load_config(
                 f"{path} has default_scope={scope!r}, but {scope} cannot be imported: {error}"
             ) from error
     init_default_scope(scope or "mmengine")
+    if cfg.get("model") is not None:
+        with building_errors():
+            share_classes(cfg.model)
     return cfg
 
 

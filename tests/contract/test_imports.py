@@ -12,7 +12,9 @@ PACKAGE = Path(__file__).parents[2] / "cropr_mm"
 
 # Top to bottom; layers of one row do not import each other.
 ORDER = (
-    ("compat", "moved", "registry", "build", "structures", "text_table"),
+    ("compat", "moved", "registry", "structures", "text_table"),
+    ("classes",),
+    ("build",),
     ("ops",),
     ("tokens",),
     ("layers",),

@@ -310,3 +310,8 @@ def resize(steps: Any, size: int) -> None:
     if isinstance(steps, dict):
         steps.update({key: (size, size) for key in steps if key in ("scale", "crop_size")})
         steps.update({key: [(size, size)] for key in steps if key == "scales"})
+
+
+def test_no_config_takes_hooks_of_its_base_by_their_place() -> None:
+    found = [p.name for p in ROOT.rglob("*.py") if "custom_hooks[" in p.read_text()]
+    assert found == []

@@ -68,6 +68,18 @@ def test_trains_tests_benchmarks_and_draws(task: str, root: Path, tool: Callable
         assert timing["macs"]["model"][name]["not_counted"] == {}
 
 
+def test_classes_are_said_once(root: Path, tool: Callable[..., str]) -> None:
+    reducer = dict(_delete_=True, type="cropr_mm.Cropr")
+    config = write_config(root, "det", model__backbone__reducer=reducer, custom_hooks=[LOSS_HOOK])
+    counts = re.findall(r"num_classes=(\d+)", config.read_text())
+    assert counts == ["2"], "that of the head"
+    work_dir = root / "once"
+    tool("train.py", config, "--work-dir", work_dir)
+    weights = torch.load(work_dir / "iter_2.pth", weights_only=False)["state_dict"]
+    assert len(weights["backbone.reducers.0.auxiliary.head.bias"]) == 2
+    assert "Tested." in tool("test.py", config, work_dir / "iter_2.pth", "--work-dir", work_dir)
+
+
 def test_resumes_the_latest_checkpoint(root: Path, tool: Callable[..., str]) -> None:
     work_dir = root / "resumed"
     output = tool("train.py", write_config(root, "cls"), "--work-dir", work_dir, "--resume")
