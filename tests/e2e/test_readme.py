@@ -144,3 +144,10 @@ def test_plain_pytorch_encodes_an_image_pruned_and_dense() -> None:
     assert not torch.equal(names["few"], names["all_"])
     assert list(names["pruned"].num_keep().values()) == [98, 49, 24]
     assert not names["dense"].num_keep()
+
+
+def test_prune_chooses_the_steps(capsys: pytest.CaptureFixture[str]) -> None:
+    names: dict[str, Any] = {}
+    exec(snippet("docs/quick_start.md", "python", "import prune"), names)
+    assert names["backbone"]["reducer"] == dict(type="cropr_mm.Cropr", num_classes=80)
+    assert capsys.readouterr().out.splitlines()[-1].endswith("75%")
