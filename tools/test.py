@@ -26,6 +26,12 @@ def main() -> None:
         action="store_true",
         help="also find out which ground-truth objects lost their tokens, by block, size and class",
     )
+    parser.add_argument(
+        "--tta",
+        action="store_true",
+        help="test-time augmentation: tta_model and tta_pipeline of the config, or each image as "
+        "it is and mirrored",
+    )
     parser.add_argument("--out", metavar="FILE", help="write all predictions to this .pkl file")
     parser.add_argument("--show-dir", metavar="DIR", help="draw all predictions into this folder")
     parser.add_argument("--launcher", choices=("none", "pytorch", "slurm", "mpi"), default="none")
@@ -40,6 +46,8 @@ def main() -> None:
     args = parser.parse_args()
     if args.rounds is not None and not args.benchmark:
         parser.error("--rounds expects --benchmark")
+    if args.tta and (args.benchmark or args.audit):
+        parser.error("--tta expects neither --benchmark nor --audit, which look at single passes")
     with short_errors(traceback=args.traceback):
         cfg = load_config(args.config, args.work_dir, args.launcher, args.cfg_options)
         evaluate(
@@ -50,6 +58,7 @@ def main() -> None:
             benchmark=args.benchmark,
             rounds=20 if args.rounds is None else args.rounds,
             audit=args.audit,
+            tta=args.tta,
         )
 
 

@@ -36,7 +36,7 @@ def build_runner(cfg: Config, splits: Sequence[str]) -> ToolRunner:
     """
     if cfg.get("default_scope") in HOST_SCOPES:
         import_quietly(f"{cfg.default_scope}.datasets")
-    check_model_config(cfg.model)
+    check_model_config(cfg.model.get("module", cfg.model))  # of test-time augmentation
     check_data(cfg, splits)
     join_processes_on_cpu(cfg)
     with building_errors():
@@ -58,7 +58,7 @@ def _build_loop(runner: ToolRunner, split: str) -> None:
         return
     dataset, where = loop.dataloader.dataset, f"{split}_dataloader"
     check_length(dataset, runner.cfg, split)
-    check_classes(runner.model, dataset, where)
+    check_classes(unwrapped_model(runner), dataset, where)
     check_labels(dataset, where)
     check_label_maps(dataset, where)
     if split != "train":

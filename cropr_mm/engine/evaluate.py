@@ -16,6 +16,7 @@ from cropr_mm.engine.errors import running_errors
 from cropr_mm.engine.options import add_hook, dump_predictions, show_predictions
 from cropr_mm.engine.preflight import SetupError
 from cropr_mm.engine.runner import ToolRunner
+from cropr_mm.engine.tta import enable_tta
 from cropr_mm.hooks.benchmark_hook import CroprBenchmarkHook
 from cropr_mm.hooks.prune_audit_hook import PruneAuditHook
 
@@ -28,6 +29,7 @@ def evaluate(
     benchmark: bool = False,
     rounds: int = 20,
     audit: bool = False,
+    tta: bool = False,
 ) -> dict[str, Any]:
     """Check, then test.
 
@@ -39,6 +41,7 @@ def evaluate(
         benchmark: Also time the model against its dense twin.
         rounds: Timed calls of each part of the benchmark.
         audit: Also find out which ground-truth objects lost their tokens.
+        tta: Test with test-time augmentation, see :func:`enable_tta`.
 
     Returns:
         Metrics by name, also written to ``test_metrics.json`` in the working folder.
@@ -48,6 +51,8 @@ def evaluate(
     """
     require_entries(cfg, "test_dataloader", "test_cfg", "test_evaluator")
     cfg.load_from, cfg.resume = existing_checkpoint(checkpoint), False
+    if tta:
+        enable_tta(cfg)
     if out is not None:
         dump_predictions(cfg, out)
     if show_dir is not None:
