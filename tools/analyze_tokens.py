@@ -68,7 +68,7 @@ def main() -> None:
         scores: dict[str, float] = {}
         blocks = args.blocks
         for name, (config, checkpoint) in zip(names, pairs, strict=True):
-            folder = args.out / name.replace("/", "_")
+            folder = args.out / folder_of(name)
             records[name], metrics = record_tokens(
                 config, checkpoint, folder, blocks=blocks, num_pictures=args.images
             )
@@ -94,6 +94,11 @@ def main() -> None:
         draw(records, args.out)
 
 
+def folder_of(name: str) -> str:
+    """Name of a model's folder in --out."""
+    return name.replace("/", "_")
+
+
 def check(args: argparse.Namespace, names: Sequence[str]) -> None:
     """Raise ValueError for arguments that do not fit each other."""
     count = len(args.models) // 2
@@ -104,6 +109,11 @@ def check(args: argparse.Namespace, names: Sequence[str]) -> None:
         )
     if len(names) != count or len(set(names)) < count:
         raise ValueError(f"expected {count} different names (--names), got {', '.join(names)}")
+    for name in names:
+        if name in ("", ".", "..") or "\\" in name or "\0" in name:
+            raise ValueError(f"expected names that can be folders in --out, got {name!r}")
+    if len({folder_of(name) for name in names}) < count:
+        raise ValueError(f"expected names of different folders (--names), got {', '.join(names)}")
     if args.metric and count < 3:
         raise ValueError(f"expected three models or more with --metric, got {count}")
     for file in args.models:

@@ -15,6 +15,7 @@ from mmengine.config import DictAction
 from cropr_mm.engine.config import load_config
 from cropr_mm.engine.console import add_traceback_option, short_errors
 from cropr_mm.engine.options import names_of
+from cropr_mm.engine.outputs import check_writable
 from cropr_mm.engine.preflight import SetupError
 from cropr_mm.profiling.run_mode import Mode
 from cropr_mm.visualization.page import Page, page_html
@@ -68,6 +69,7 @@ def main() -> None:
         check_images(args.images)
         if out.suffix not in (".html", ".htm") or out.is_dir():
             raise SetupError(f"--out expects a file that ends in .html, got {out}")
+        check_writable("--out", out)
         try:
             device = Mode(device=args.device).device
         except (ValueError, RuntimeError) as error:

@@ -24,6 +24,15 @@ def check_sizes(img_size: tuple[int, int], patch_size: int, in_channels: int) ->
         raise ValueError(f"img_size must be one or two whole numbers of pixels, got {img_size!r}")
 
 
+def check_images(img: torch.Tensor, in_channels: int) -> None:
+    """Raise ValueError for what is no batch of images (B, in_channels, H, W), floating point."""
+    if img.ndim != 4 or img.shape[1] != in_channels or not img.is_floating_point():
+        raise ValueError(
+            f"expected images of shape (B, {in_channels}, H, W) in floating point, got shape "
+            f"{tuple(img.shape)} and {img.dtype}"
+        )
+
+
 def _check_whole(name: str, value: int) -> None:
     if not isinstance(value, int) or value < 1:
         raise ValueError(f"{name} must be a whole number of at least 1, got {value!r}")

@@ -13,7 +13,7 @@ from timm.models.pvt_v2 import PyramidVisionTransformerStage, PyramidVisionTrans
 from torch import Tensor, nn
 
 from cropr_mm.backbones.base import ReducingBackbone
-from cropr_mm.backbones.checks import check_init_cfg, check_served, check_sizes
+from cropr_mm.backbones.checks import check_images, check_init_cfg, check_served, check_sizes
 from cropr_mm.backbones.pvt_block import apply_attention, apply_mlp, live_map
 from cropr_mm.backbones.signals import IMAGE_SIGNALS
 from cropr_mm.checkpoints import load_pvt
@@ -79,6 +79,7 @@ class CroprPVT(ReducingBackbone):
         check_init_cfg(init_cfg)
         self.img_size: tuple[int, int] = to_2tuple(img_size)
         check_sizes(self.img_size, 1, in_channels)
+        self.in_channels = in_channels
         self._set_stages(stage, out_indices)
         self._build_stages(arch, in_channels, drop_path_rate)
         self.depth = len(self.blocks)
@@ -99,8 +100,9 @@ class CroprPVT(ReducingBackbone):
             tokens are in them, with the features they had.
 
         Raises:
-            ValueError: If the image size does not fit the schedule.
+            ValueError: If these are no such images, or their size does not fit the schedule.
         """
+        check_images(img, self.in_channels)
         x = self.patch_embed(img)
         outputs = []
         for i, stage in enumerate(self.stages):

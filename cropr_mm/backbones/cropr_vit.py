@@ -14,6 +14,7 @@ from torch.utils.checkpoint import checkpoint
 from cropr_mm.backbones.base import ReducingBackbone
 from cropr_mm.backbones.checks import (
     check_choices,
+    check_images,
     check_init_cfg,
     check_out_indices,
     check_reducer,
@@ -153,8 +154,10 @@ class CroprViT(ReducingBackbone):
             by which tokens exit (DToP) adds a map of their logits, see :func:`make_exit_map`.
 
         Raises:
-            ValueError: If the image size does not fit the patch size or the schedule.
+            ValueError: If these are no such images, or their size does not fit the patch size or
+                the schedule.
         """
+        check_images(img, self.in_channels)
         grid = self.patch_grid((img.shape[-2], img.shape[-1]))
         tables = self.positions.tables(grid, img.device)
         tokens = self._embed(img, grid, tables)
@@ -250,6 +253,7 @@ class CroprViT(ReducingBackbone):
         in_channels: int,
         with_cls_token: bool | None,
     ) -> None:
+        self.in_channels = in_channels
         self.arch = resolve_arch(arch)
         self.embed_dim = self.arch.embed_dim
         self.depth = self.arch.depth

@@ -16,6 +16,7 @@ from rich.table import Column
 
 from cropr_mm.checkpoints.errors import CheckpointError
 from cropr_mm.engine.errors import is_of_registry, message_of
+from cropr_mm.engine.outputs import check_writable
 from cropr_mm.engine.preflight.errors import SetupError
 
 _FILE_ONLY = (
@@ -24,6 +25,7 @@ _FILE_ONLY = (
     "Hooks will be executed in the following order",
     "paramwise_options -- ",
     "is not used, all SyncBatchNorm",
+    "is skipped since its requires_grad=",
     '"FileClient" will be deprecated',
     '"HardDiskBackend" is the alias',
     "so skip saving parameter schedulers",
@@ -83,10 +85,13 @@ def check_outputs(**files: Path | None) -> None:
 
     Raises:
         ValueError: If the folder of one does not exist, or it is a folder itself.
+        SetupError: If one cannot be written for another reason.
     """
     for option, file in files.items():
         if file and (file.is_dir() or not file.absolute().parent.is_dir()):
             raise ValueError(f"--{option} expects a file in a folder that exists, got {file}")
+        if file:
+            check_writable(f"--{option}", file)
 
 
 def is_for_console(record: logging.LogRecord) -> bool:

@@ -20,7 +20,9 @@ def join_processes_on_cpu(cfg: Config) -> None:
         broadcast_buffers=False,
         find_unused_parameters=cfg.get("find_unused_parameters", False),
     )
-    cfg.model_wrapper_cfg = {**wrapper, "device_ids": None}
+    if "DistributedDataParallel" in str(wrapper.get("type", "MMDistributedDataParallel")):
+        wrapper = {**wrapper, "device_ids": None}  # no other wrapper has such an argument
+    cfg.model_wrapper_cfg = wrapper
 
 
 def _leave_processes() -> None:

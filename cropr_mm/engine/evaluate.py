@@ -14,6 +14,7 @@ from cropr_mm.engine.checkpoint_io import existing_checkpoint
 from cropr_mm.engine.config import require_entries
 from cropr_mm.engine.errors import running_errors
 from cropr_mm.engine.options import add_hook, dump_predictions, show_predictions
+from cropr_mm.engine.outputs import check_writable
 from cropr_mm.engine.preflight import SetupError
 from cropr_mm.engine.runner import ToolRunner
 from cropr_mm.engine.tta import enable_tta
@@ -51,6 +52,11 @@ def evaluate(
     """
     require_entries(cfg, "test_dataloader", "test_cfg", "test_evaluator")
     cfg.load_from, cfg.resume = existing_checkpoint(checkpoint), False
+    check_writable("--work-dir", cfg.work_dir, folder=True)
+    if out is not None:
+        check_writable("--out", out)
+    if show_dir is not None:
+        check_writable("--show-dir", show_dir, folder=True)
     if tta:
         enable_tta(cfg)
     if out is not None:

@@ -11,6 +11,7 @@ from cropr_mm.engine.checkpoint_io import existing_checkpoint
 from cropr_mm.engine.config import require_entries
 from cropr_mm.engine.errors import running_errors
 from cropr_mm.engine.options import check_precision, disable_amp, enable_amp
+from cropr_mm.engine.outputs import check_writable
 from cropr_mm.engine.preflight import check_masks, check_targets
 from cropr_mm.engine.resume import find_checkpoint, keep_seed
 from cropr_mm.engine.runner import ToolRunner, unwrapped_model
@@ -30,6 +31,7 @@ def train(cfg: Config, resume: str | None = None, amp: bool | None = None) -> No
         SetupError: If config or data do not fit, before the first iteration.
     """
     require_entries(cfg, "train_dataloader", "train_cfg", "optim_wrapper")
+    check_writable("--work-dir", cfg.work_dir, folder=True)
     if amp is not None:
         (enable_amp if amp else disable_amp)(cfg)
     add_safeguards(cfg)

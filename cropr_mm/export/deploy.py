@@ -16,6 +16,7 @@ from cropr_mm.checkpoints.atomic import replacing
 from cropr_mm.checkpoints.content import as_checkpoint
 from cropr_mm.checkpoints.load import check_names, check_shapes
 from cropr_mm.checkpoints.values import check_values
+from cropr_mm.engine.outputs import check_writable
 
 _BACKBONES = (CroprPVT, CroprViT)
 _TYPES = {name for b in _BACKBONES for name in (b, b.__name__, f"cropr_mm.{b.__name__}")}
@@ -67,6 +68,7 @@ def deploy_checkpoint(cfg: Config, checkpoint: str | Path, out: str | Path) -> D
     out = Path(out)
     if out.is_dir() or out.resolve() == Path(checkpoint).resolve():
         raise ValueError(f"expected another file for the result, got {out}")
+    check_writable("the result", out)
     model = build_model(cfg)
     encoders = find_backbones(model)
     if not encoders:

@@ -19,8 +19,14 @@ def check_model_config(model: Mapping[str, Any]) -> None:
     """What a config has to leave out when its backbone becomes a CroprViT.
 
     Raises:
-        SetupError: If the model names weights for its backbone in a way of its own.
+        SetupError: If the model names weights for its backbone in a way of its own, or trains a
+            detector as student and teacher.
     """
+    if model.get("semi_train_cfg") is not None and "CroprViT" in str(model.get("detector")):
+        raise SetupError(
+            f"{model.get('type')} runs its encoder on several lists of images in one pass, which "
+            "auxiliary losses cannot follow: expected a detector without semi_train_cfg"
+        )
     backbone = model.get("backbone") or {}
     if "CroprViT" in str(backbone.get("type")) and model.get("pretrained") is not None:
         raise SetupError(
