@@ -20,8 +20,9 @@ from itertools import chain
 from pathlib import Path
 from typing import NamedTuple, NoReturn
 
+import accelerator
 import mmcv_wheel
-from mmcv_wheel import BuildError
+from accelerator import SetupError
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -33,7 +34,7 @@ import cv2, numpy, timm, torch, torchvision
 import mmcv, mmdet, mmengine, mmpretrain, mmseg
 from mmcv.ops import nms
 boxes, scores = torch.tensor([[0.0, 0, 9, 9], [1, 0, 9, 9]]), torch.tensor([0.5, 0.9])
-for device in ["cpu", "cuda"] if sys.argv[1] else ["cpu"]:
+for device in sys.argv[1:]:
     assert nms(boxes.to(device), scores.to(device), 0.5)[1].tolist() == [1]
 names = (torch, mmcv, mmengine, mmdet, mmseg, mmpretrain, timm)
 print(", ".join(f"{module.__name__} {module.__version__}" for module in names))
@@ -85,19 +86,12 @@ def stack_named(name: str) -> Stack:
 def fingerprint(stack: Stack) -> str:
     """Hash what the environment depends on besides its own files."""
     digest = hashlib.sha256(str(ROOT).encode())
-    for path in (stack.pins, ROOT / "setup.py", Path(__file__), Path(mmcv_wheel.__file__)):
+    names = ("env", "accelerator", "mmcv_wheel", "mmcv_compile", "mmcv_unity")
+    scripts = [Path(__file__).with_name(f"{name}.py") for name in names]
+    for path in (stack.pins, ROOT / "setup.py", *scripts):
         digest.update(path.read_bytes())
     digest.update(stack.mmcv.encode())
     return digest.hexdigest()
-
-
-def accelerator() -> str:
-    """Describe what decides about mmcv's CUDA ops, without importing torch; empty if no GPU."""
-    wishes = [os.environ.get(n, "") for n in ("FORCE_CUDA", "CUDA_HOME", "TORCH_CUDA_ARCH_LIST")]
-    nodes = (Path("/dev/nvidia0"), Path("/dev/dxg"))
-    if not (wishes[0] or any(node.exists() for node in nodes)):
-        return ""
-    return json.dumps([*wishes, shutil.which("nvcc")])
 
 
 def fault(stack: Stack) -> str:
@@ -113,8 +107,11 @@ def fault(stack: Stack) -> str:
     if stamp["fingerprint"] != fingerprint(stack):
         return "pins, set-up scripts or the checkout's folder have changed"
     # A GPU that came asks for other ops; one that went (a login node) leaves them alone.
-    if accelerator() not in ("", stamp["accelerator"]):
-        return "the GPU or its toolkit has changed"
+    if accelerator.fingerprint() not in ("", stamp["accelerator"]):
+        return "the GPU, its driver or its toolkit has changed"
+    backend = accelerator.torch_backend(dict(os.environ))
+    if backend not in (None, accelerator.installed_backend(stack.site_packages)):
+        return "another build of torch is asked for"
     site = str(stack.site_packages)
     for name in stamp["files"]:
         if not os.path.exists(f"{site}/{name}"):
@@ -151,24 +148,26 @@ class Builder:
     def __init__(self, stack: Stack) -> None:
         self.stack = stack
         self.environ = {**os.environ, "VIRTUAL_ENV": str(stack.venv)}
-        self.uses_cuda = False
+        self.target: accelerator.Target | None = None
+        self.devices = ["cpu"]  # where the compiled ops can be tried
         self.environ.setdefault("UV_HTTP_TIMEOUT", "300")  # torch is large, networks are slow
 
     def build(self, reason: str) -> None:
         """Run all stages; the stamp comes last, so an interrupted run is seen as unfinished."""
         version = ".".join(map(str, sys.version_info[:3]))
         print(f"env {self.stack.name}: {self.stack.venv.name}, Python {version}: {reason}")
+        accelerator.torch_backend(dict(os.environ))  # a wrong name is known before work begins
         if not mmcv_wheel.might_be_cached(self.stack.mmcv):
             mmcv_wheel.require_compiler()
         self.stack.stamp.unlink(missing_ok=True)
         start = time.monotonic()
-        for stage in (self.venv, self.packages, self.mmcv, self.project, self.imports):
+        for stage in (self.venv, self.packages, self.gpu, self.mmcv, self.project, self.imports):
             began = time.monotonic()
             result = stage()
             self.tell(stage.__name__, result, time.monotonic() - began)
         stamp = {
             "fingerprint": fingerprint(self.stack),
-            "accelerator": accelerator(),
+            "accelerator": accelerator.fingerprint(),
             "files": [*chain(*installed_files(self.stack.site_packages).values())],
         }
         temporary = self.stack.stamp.with_suffix(".tmp")
@@ -185,7 +184,7 @@ class Builder:
         """Run a command and return what it printed.
 
         Raises:
-            BuildError: If it fails; holds its error output.
+            SetupError: If it fails; holds its error output.
         """
         process = subprocess.Popen(
             [str(part) for part in command],
@@ -203,7 +202,7 @@ class Builder:
             raise
         if process.returncode:
             line = " ".join(str(part) for part in command)
-            raise BuildError(f"{line}\nfailed with exit code {process.returncode}:\n{error}{out}")
+            raise SetupError(f"{line}\nfailed with exit code {process.returncode}:\n{error}{out}")
         return out
 
     def install(self, *arguments: str | Path) -> None:
@@ -220,8 +219,8 @@ class Builder:
         shutil.rmtree(self.stack.venv, ignore_errors=True)
         try:
             self.run(sys.executable, "-m", "venv", self.stack.venv)
-        except BuildError as error:
-            raise BuildError(f"{error}\nOn Debian and Ubuntu: install python3-venv.") from None
+        except SetupError as error:
+            raise SetupError(f"{error}\nOn Debian and Ubuntu: install python3-venv.") from None
         python = self.stack.python
         self._use_index()
         self.run(python, "-m", "pip", "install", "-q", "--disable-pip-version-check", uv[0])
@@ -236,7 +235,7 @@ class Builder:
             self.run(self.stack.uv, "--version")
             # Scripts name the folder that the environment was created in.
             created_here = str(self.stack.venv) in (self.stack.venv / "bin/pip").read_text()
-        except (BuildError, OSError):
+        except (SetupError, OSError):
             return False
         return (
             created_here
@@ -259,23 +258,50 @@ class Builder:
             if not ((info / "RECORD").exists() and (info / "METADATA").exists()):
                 shutil.rmtree(info)
         broken = [b for b in broken_distributions(site) if b not in ("cropr_mm",)]
-        repairs = [part for name in broken for part in ("--reinstall-package", name)]
-        self.install("-r", self.stack.pins, *repairs)
+        installed = accelerator.installed_backend(site)
+        asked = accelerator.torch_backend(dict(os.environ))
+        backend = installed if asked is None else asked
+        stale = ["torch", "torchvision"] if installed != backend else []
+        repairs = [part for name in (*broken, *stale) for part in ("--reinstall-package", name)]
+        if backend:
+            self._packages_with(backend, repairs)
+        else:
+            self.install("-r", self.stack.pins, *repairs)
         count = len(list(site.glob("*.dist-info")))
-        return f"{count} installed" + (f", repaired: {', '.join(broken)}" if broken else "")
+        text = f"{count} installed" + (f", torch for {backend}" if backend else "")
+        return text + (f", repaired: {', '.join(broken)}" if broken else "")
+
+    def _packages_with(self, backend: str, repairs: list[str]) -> None:
+        """Install the pins, but another build of torch and what that build needs."""
+        pins, torch = accelerator.split_pins(self.stack.pins.read_text(), backend)
+        others = self.stack.venv / "pins_without_torch.txt"
+        others.write_text(pins)
+        self.install("-r", others, *repairs)
+        # With dependencies: the CUDA libraries of this build are not pinned.
+        self.run(self.stack.uv, "pip", "install", "-q", "-p", self.stack.python, "-c", others,
+                 "--torch-backend", backend, *torch, *repairs)  # fmt: skip
+
+    def gpu(self) -> str:
+        """Decide between CUDA and CPU ops, and say so where a GPU stays unused."""
+        probe = accelerator.ask_torch(self.stack.python)
+        driver = accelerator.find_driver()
+        release = accelerator.toolkit_release(probe["toolkit"])
+        self.target = accelerator.choose_target(probe, release, dict(os.environ), driver)
+        if self.target.cuda and probe["usable"]:
+            self.devices.append("cuda")
+        if self.target.reason:
+            self.tell("gpu", f"CPU ops only: {self.target.reason}")
+        return accelerator.driver_summary(driver, probe)
 
     def mmcv(self) -> str:
         """Install the wheel of mmcv that fits this machine."""
-        target = mmcv_wheel.find_target(self.stack.python)
-        if target.reason:
-            self.tell("mmcv", f"a GPU is there, but only CPU ops can be built: {target.reason}")
+        assert self.target is not None, "the stage gpu comes first"
         wheel = mmcv_wheel.wheel(
-            self.stack.python, self.stack.mmcv, target, lambda text: self.tell("mmcv", text)
+            self.stack.python, self.stack.mmcv, self.target, lambda text: self.tell("mmcv", text)
         )
         name = self.stack.mmcv.split("==")[0]
         self.install("--reinstall-package", name, wheel)
-        self.uses_cuda = bool(target.cuda)
-        return f"{self.stack.mmcv}, {target.ops}"
+        return f"{self.stack.mmcv}, {self.target.ops}"
 
     def project(self) -> str:
         """Install this checkout in editable form."""
@@ -287,9 +313,8 @@ class Builder:
         site = self.stack.site_packages
         broken = broken_distributions(site)
         if broken:
-            raise BuildError(f"files are missing after installation: {', '.join(broken)}")
-        cuda = "cuda" if self.uses_cuda else ""
-        return self.run(self.stack.python, "-c", SMOKE_TEST, cuda).strip().splitlines()[-1]
+            raise SetupError(f"files are missing after installation: {', '.join(broken)}")
+        return self.run(self.stack.python, "-c", SMOKE_TEST, *self.devices).splitlines()[-1]
 
 
 def stop(*_: object) -> NoReturn:
@@ -322,7 +347,7 @@ def main() -> int:
             reason = fault(stack)
             if reason:
                 Builder(stack).build(reason)
-    except BuildError as error:
+    except SetupError as error:
         print(f"env {stack.name}: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:

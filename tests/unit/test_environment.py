@@ -1,11 +1,11 @@
-"""The environment builder notices damage, chooses the right ops and keeps no bad wheel."""
+"""The environment builder notices damage and chooses the right torch and ops."""
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
-import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,13 +13,14 @@ import pytest
 
 TOOLS = Path(__file__).parents[2] / "tools"
 sys.path.insert(0, str(TOOLS))
+import accelerator  # noqa: E402
 import env  # noqa: E402
-import mmcv_wheel  # noqa: E402
 
 sys.path.remove(str(TOOLS))
 
 GPU = dict(torch="2.11.0+cu130", cuda="13.0", usable=True, archs=["9.0"])
 NO_GPU = {**GPU, "usable": False, "archs": []}
+OLD_DRIVER = "535.104.05"
 
 
 @pytest.mark.parametrize(
@@ -39,95 +40,101 @@ NO_GPU = {**GPU, "usable": False, "archs": []}
 def test_ops_fit_the_machine(
     probe: dict, toolkit: str, environ: dict, cuda: str, archs: str
 ) -> None:
-    target = mmcv_wheel.choose_target(probe, toolkit, environ)
+    target = accelerator.choose_target(probe, toolkit, environ)
     assert (target.cuda, target.archs) == (cuda, archs)
 
 
 @pytest.mark.parametrize(
     ("probe", "toolkit", "message"),
-    [(NO_GPU, "13.0", "TORCH_CUDA_ARCH_LIST"), (GPU, "12.1", "found 12.1"), (GPU, "", "nvcc")],
+    [
+        (NO_GPU, "13.0", "TORCH_CUDA_ARCH_LIST"),
+        (GPU, "12.1", "found 12.1"),
+        (GPU, "", "nvcc is missing: install the CUDA 13 toolkit"),
+    ],
 )
 def test_forced_cuda_ops_that_cannot_be_built_raise(
     probe: dict, toolkit: str, message: str
 ) -> None:
-    with pytest.raises(mmcv_wheel.BuildError, match=message):
-        mmcv_wheel.choose_target(probe, toolkit, {"FORCE_CUDA": "1"})
+    with pytest.raises(accelerator.SetupError, match=message):
+        accelerator.choose_target(probe, toolkit, {"FORCE_CUDA": "1"})
 
 
-def test_gpu_without_fitting_toolkit_says_why_it_gets_cpu_ops() -> None:
-    assert "found 12.1" in mmcv_wheel.choose_target(GPU, "12.1", {}).reason
-
-
-def test_wheel_key_tells_apart_what_a_wheel_depends_on() -> None:
-    cpu = mmcv_wheel.Target("2.11.0+cu130", "", "", "")
-    targets = [
-        cpu,
-        cpu._replace(torch="2.10.0+cu130"),
-        cpu._replace(cuda="13.0", archs="9.0"),
-        cpu._replace(cuda="13.0", archs="8.0"),
-        cpu._replace(cuda="12.8", archs="9.0"),
-    ]
-    keys = {mmcv_wheel.key(name, t) for t in targets for name in ("mmcv==2.1.0", "mmcv==2.2.0")}
-    assert len(keys) == 10
-    assert all("/" not in key and ";" not in key for key in keys)
-
-
-def write_wheel(folder: Path, member: str = "mmcv/_ext.cpython-311-x86_64-linux-gnu.so") -> Path:
-    path = folder / "mmcv-2.1.0-cp311-cp311-linux_x86_64.whl"
-    with zipfile.ZipFile(path, "w") as archive:
-        archive.writestr(member, b"\x7fELF" + bytes(4000))
-    return path
-
-
-def test_whole_wheel_is_taken_from_the_cache(tmp_path: Path) -> None:
-    assert mmcv_wheel.cached(tmp_path) is None
-    wheel = write_wheel(tmp_path)
-    assert mmcv_wheel.cached(tmp_path) == wheel
-
-
-def test_truncated_corrupt_or_opless_wheel_is_not(tmp_path: Path) -> None:
-    wheel = write_wheel(tmp_path, "mmcv/ops/nms.py")
-    assert mmcv_wheel.cached(tmp_path) is None
-    content = write_wheel(tmp_path).read_bytes()
-    wheel.write_bytes(content[: len(content) // 2])
-    assert mmcv_wheel.cached(tmp_path) is None
-    wheel.write_bytes(content[:2000] + b"\xff" + content[2001:])
-    assert mmcv_wheel.cached(tmp_path) is None
-
-
-def test_failed_compilation_leaves_no_wheel_and_names_the_log(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("probe", "toolkit", "driver", "reason"),
+    [
+        (GPU, "13.0", "580.65.06", ""),
+        (GPU, "12.1", "580.65.06", "found 12.1"),
+        (GPU, "", "580.65.06", "nvcc is missing"),
+        (NO_GPU, "13.0", "", ""),  # no GPU in this machine: nothing to explain
+        (NO_GPU, "13.0", OLD_DRIVER, "update it to 580 or newer, or take a build for it: "
+         "TORCH_BACKEND=cu126 make env"),
+        ({**NO_GPU, "cuda": "12.1"}, "", "470.82.01", "525 or newer, .*TORCH_BACKEND=cu118"),
+        (NO_GPU, "13.0", "470.82.01", "update it to 580 or newer$"),  # no build of today's torch
+        (NO_GPU, "13.0", "580.65.06", "CUDA_VISIBLE_DEVICES"),
+        ({**NO_GPU, "cuda": None}, "13.0", "580.65.06", "built without CUDA"),
+    ],
+)  # fmt: skip
+def test_gpu_that_gets_cpu_ops_is_explained(
+    probe: dict, toolkit: str, driver: str, reason: str
 ) -> None:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    python = tmp_path / "python"  # stands for `python -m pip wheel ...`
-    python.write_text("#!/bin/sh\necho 'fatal error: no such header'\nexit 1\n")
-    python.chmod(0o755)
-    target = mmcv_wheel.Target("2.11.0", "", "", "")
-    with pytest.raises(mmcv_wheel.BuildError, match="fatal error: no such header"):
-        mmcv_wheel.wheel(python, "mmcv==2.1.0", target, print)
-    assert not mmcv_wheel.might_be_cached("mmcv==2.1.0")
-    left = {path.suffix for path in mmcv_wheel.cache_dir().iterdir()}
-    assert left == {".lock", ".log"}
+    found = accelerator.choose_target(probe, toolkit, {}, driver).reason
+    assert re.search(reason, found) if reason else found == ""
 
 
-def test_compiled_wheel_is_kept_and_reused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")  # mmcv must not see it: CPU ops are wanted
-    source = write_wheel(tmp_path)
-    python = tmp_path / "python"  # finds the folder that follows -w
-    python.write_text(
-        f'#!/bin/sh\nwhile [ "$1" != -w ]; do shift; done\ncp {source} "$2"\n'
-        f'[ -z "$CUDA_VISIBLE_DEVICES" ] && [ "$FORCE_CUDA" = 0 ] && [ "$PWD" != {tmp_path} ]\n'
-    )
-    python.chmod(0o755)
-    target = mmcv_wheel.Target("2.11.0", "", "", "")
-    made = mmcv_wheel.wheel(python, "mmcv==2.1.0", target, print)
-    python.unlink()  # a second compilation would fail
-    assert mmcv_wheel.wheel(python, "mmcv==2.1.0", target, print) == made
-    assert made.parent.parent == mmcv_wheel.cache_dir()
-    assert sorted(path.suffix for path in made.parent.parent.iterdir() if path.is_file()) == [
-        ".lock"
-    ]
+@pytest.mark.parametrize(
+    ("driver", "cuda", "summary"),
+    [
+        ("", "13.0", "no NVIDIA driver"),
+        (OLD_DRIVER, "13.0", "driver 535.104.05 found, 580 or newer needed"),
+        (OLD_DRIVER, "12.6", "driver 535.104.05 found, 525 or newer needed"),
+        (OLD_DRIVER, None, "built without CUDA"),
+    ],
+)
+def test_driver_found_and_driver_needed_are_said(
+    driver: str, cuda: str | None, summary: str
+) -> None:
+    assert summary in accelerator.driver_summary(driver, {**GPU, "cuda": cuda})
+
+
+@pytest.mark.parametrize(
+    ("text", "version"),
+    [
+        ("NVRM version: NVIDIA UNIX x86_64 Kernel Module  535.104.05  Sat Aug 19", "535.104.05"),
+        ("NVRM version: NVIDIA UNIX Open Kernel Module for x86_64  580.65.06  Rel", "580.65.06"),
+        ("550.54\n550.54\n", "550.54"),
+        ("NVIDIA-SMI has failed", ""),
+    ],
+)
+def test_driver_is_read_from_its_own_words(text: str, version: str) -> None:
+    assert accelerator.parse_driver(text) == version
+
+
+@pytest.mark.parametrize(
+    ("asked", "backend"),
+    [(None, None), ("", None), ("default", ""), ("cu126", "cu126"), ("cpu", "cpu")],
+)
+def test_torch_backend_is_one_of_uvs_or_the_default(asked: str | None, backend: str | None) -> None:
+    assert accelerator.torch_backend({"TORCH_BACKEND": asked} if asked else {}) == backend
+
+
+def test_unknown_torch_backend_is_refused() -> None:
+    with pytest.raises(accelerator.SetupError, match="got 'cuda12'"):
+        accelerator.torch_backend({"TORCH_BACKEND": "cuda12"})
+
+
+@pytest.mark.parametrize("name", ["onedl", "openmmlab"])
+def test_another_build_of_torch_keeps_all_other_pins(name: str) -> None:
+    pins = env.stack_named(name).pins.read_text()
+    others, torch = accelerator.split_pins(pins, "cu126")
+    version = re.search(r"^torch==(\S+)", pins, flags=re.M)
+    assert version is not None
+    assert torch[0] == f"torch=={version[1]}+cu126"
+    assert torch[1].startswith("torchvision==")
+    removed = set(pins.splitlines()) - set(others.splitlines())
+    assert {re.split(r"[=-]", line)[0] for line in removed} <= {
+        "torch", "torchvision", "triton", "nvidia", "cuda"
+    }  # fmt: skip
+    assert not re.search(r"^(torch|torchvision|nvidia\S*)==", others, flags=re.M)
 
 
 @pytest.fixture
@@ -144,7 +151,9 @@ def stack(tmp_path: Path) -> env.Stack:
     stack.python.parent.mkdir()
     stack.python.symlink_to(sys.executable)
     files = env.installed_files(site)["pkg-1.0.dist-info"]
-    stamp = dict(fingerprint=env.fingerprint(stack), accelerator=env.accelerator(), files=files)
+    stamp = dict(
+        fingerprint=env.fingerprint(stack), accelerator=accelerator.fingerprint(), files=files
+    )
     stack.stamp.write_text(json.dumps(stamp))
     return stack
 
@@ -175,14 +184,27 @@ def test_damage_is_noticed(message: str, stack: env.Stack) -> None:
     assert message in env.fault(stack)
 
 
+def test_other_build_of_torch_is_noticed_and_kept_when_nothing_is_asked(
+    stack: env.Stack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TORCH_BACKEND", "cu126")
+    assert "another build of torch" in env.fault(stack)
+    (stack.site_packages / "torch-2.11.0+cu126.dist-info").mkdir()
+    assert env.fault(stack) == ""
+    monkeypatch.delenv("TORCH_BACKEND")
+    assert env.fault(stack) == ""
+    monkeypatch.setenv("TORCH_BACKEND", "default")
+    assert "another build of torch" in env.fault(stack)
+
+
 def test_new_accelerator_asks_for_other_ops_and_a_lost_one_does_not(
     stack: env.Stack, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(env, "accelerator", lambda: "a GPU and a toolkit")
+    monkeypatch.setattr(accelerator, "fingerprint", lambda: "a GPU and a toolkit")
     assert "GPU" in env.fault(stack)
     edit_stamp(stack, accelerator="a GPU and a toolkit")
     assert env.fault(stack) == ""
-    monkeypatch.setattr(env, "accelerator", lambda: "")
+    monkeypatch.setattr(accelerator, "fingerprint", lambda: "")
     assert env.fault(stack) == ""
 
 
