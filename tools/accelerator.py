@@ -45,6 +45,7 @@ class Target(NamedTuple):
 
     @property
     def ops(self) -> str:
+        """Which ops are compiled, in words."""
         return f"CUDA {self.cuda} ops (sm {self.archs})" if self.cuda else "CPU ops"
 
 
