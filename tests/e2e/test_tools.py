@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import safetensors.torch
 import torch
 from mmengine.config import Config
 from mmengine.registry import MODELS, init_default_scope
@@ -431,3 +432,31 @@ def test_complexity_prints_and_writes_what_was_counted(
     assert [line.split()[:2] for line in output.splitlines() if line[:1].isdigit()] == [
         [str(i), str(count)] for i, count in enumerate(tokens, start=1)
     ]
+
+
+def test_bare_weights_are_averaged_and_loaded(root: Path, tool: Callable[..., str]) -> None:
+    config = write_config(
+        root, "cls", custom_hooks=[dict(type="EMAHook", momentum=0.5)], load_from=None
+    )
+    weights = tiny_model(config).state_dict()
+    file = root / "bare.safetensors"
+    safetensors.torch.save_file({k: v.contiguous() for k, v in weights.items()}, str(file))
+    output = tool(
+        *("train.py", config, "--work-dir", root / "bare", "--cfg-options", f"load_from={file}")
+    )
+    assert f"Load checkpoint from {file}" in output
+    output = tool("test.py", config, file, "--work-dir", root / "bare_test")
+    assert "Tested." in output
+
+
+@pytest.mark.parametrize("name", ["..", ".", "a/b"])
+def test_names_of_models_stay_in_the_folder(
+    name: str, root: Path, tool: Callable[..., str], tmp_path: Path
+) -> None:
+    config = write_config(root, "cls")
+    (tmp_path / "x.pth").touch()
+    names = (name, "a_b")
+    models = (config, tmp_path / "x.pth", config, tmp_path / "x.pth")
+    with pytest.raises(SystemExit, match=r"names that can be folders|names of different folders"):
+        tool("analyze_tokens.py", *models, "--names", *names, "--out", tmp_path / "out")
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["x.pth"]
