@@ -66,7 +66,12 @@ DATASETS = _LazyRegistry(
     "dataset",
     parent=MMENGINE_DATASETS,
     scope="cropr_mm",
-    locations=["cropr_mm.datasets.coco_multi_label"],
+    locations=[
+        "cropr_mm.datasets.coco_multi_label",
+        "cropr_mm.datasets.coco_single_label",
+        "cropr_mm.datasets.nabirds",
+        "cropr_mm.datasets.nuswide",
+    ],
 )
 HOOKS = _LazyRegistry("hook", parent=MMENGINE_HOOKS, scope="cropr_mm")
 OPTIM_WRAPPERS = Registry(

@@ -3,7 +3,7 @@
 _base_ = [
     "../_base_/models/vit_mae_classifier.py",
     "../_base_/datasets/coco_multilabel_224.py",
-    "../_base_/schedules/coco_multilabel.py",
+    "../_base_/schedules/deit_multilabel.py",
     "../_base_/runtime/mmpretrain_epochs.py",
 ]
 model = dict(

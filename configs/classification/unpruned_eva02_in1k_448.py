@@ -27,4 +27,5 @@ train_pipeline = [
     for step in _base_.train_pipeline
     if step["type"] != "RandomErasing"
 ]
+optim_wrapper = dict(accumulative_counts=4)  # 512 images on eight GPUs
 train_dataloader = dict(batch_size=16, dataset=dict(pipeline=train_pipeline))

@@ -3,7 +3,7 @@
 _base_ = [
     "../_base_/models/vit_mae_classifier.py",
     "../_base_/datasets/cub.py",
-    "../_base_/schedules/nabirds.py",
+    "../_base_/schedules/deit_fine_grained.py",
     "../_base_/runtime/mmpretrain_epochs.py",
 ]
 model = dict(

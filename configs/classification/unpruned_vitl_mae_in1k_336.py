@@ -5,3 +5,4 @@ _base_ = [
     "../_base_/runtime/mmpretrain_epochs.py",
 ]
 model = dict(backbone=dict(img_size=336))
+optim_wrapper = dict(accumulative_counts=2)  # 1024 images on eight GPUs

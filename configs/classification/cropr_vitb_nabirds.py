@@ -1,0 +1,15 @@
+_base_ = "./unpruned_vitb_nabirds.py"
+model = dict(
+    backbone=dict(
+        reducer=dict(type="cropr_mm.Cropr", num_classes=555),
+        schedule=dict(type="cropr_mm.ConstantRate", rate=16),
+        fusion=dict(type="cropr_mm.LastLayerFusion"),
+    )
+)
+custom_hooks = [
+    *_base_.custom_hooks,
+    dict(
+        type="cropr_mm.CroprAuxLossHook",
+        target=dict(type="cropr_mm.ClassTarget", loss=_base_.model.head.loss),
+    ),
+]
