@@ -10,6 +10,6 @@ custom_hooks = [
     *_base_.custom_hooks,
     dict(
         type="cropr_mm.CroprAuxLossHook",
-        target=dict(type="cropr_mm.MultiLabelTarget", num_classes=80),
+        target=dict(type="cropr_mm.MultiLabelTarget"),
     ),
 ]

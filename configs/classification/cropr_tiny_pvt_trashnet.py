@@ -10,6 +10,6 @@ model = dict(
 custom_hooks = [
     dict(
         type="cropr_mm.CroprAuxLossHook",
-        target=dict(type="cropr_mm.ClassTarget", num_classes=6, loss=_base_.model.head.loss),
+        target=dict(type="cropr_mm.ClassTarget", loss=_base_.model.head.loss),
     )
 ]

@@ -9,6 +9,6 @@ model = dict(
 custom_hooks = [
     dict(
         type="cropr_mm.CroprAuxLossHook",
-        target=dict(type="cropr_mm.MultiLabelTarget", num_classes=80),
+        target=dict(type="cropr_mm.MultiLabelTarget"),
     )
 ]

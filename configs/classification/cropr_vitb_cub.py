@@ -10,6 +10,6 @@ custom_hooks = [
     *_base_.custom_hooks,
     dict(
         type="cropr_mm.CroprAuxLossHook",
-        target=dict(type="cropr_mm.ClassTarget", num_classes=200, loss=_base_.model.head.loss),
+        target=dict(type="cropr_mm.ClassTarget", loss=_base_.model.head.loss),
     ),
 ]

@@ -9,6 +9,6 @@ model = dict(
 custom_hooks = [
     dict(
         type="cropr_mm.CroprAuxLossHook",
-        target=dict(type="cropr_mm.ClassTarget", num_classes=1000, loss=_base_.model.head.loss),
+        target=dict(type="cropr_mm.ClassTarget", loss=_base_.model.head.loss),
     )
 ]

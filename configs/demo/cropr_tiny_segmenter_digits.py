@@ -12,7 +12,7 @@ model = dict(
 custom_hooks = [
     dict(
         type="cropr_mm.CroprAuxLossHook",
-        target=dict(type="cropr_mm.MultiLabelTarget", num_classes=11),
+        target=dict(type="cropr_mm.MultiLabelTarget"),
     ),
     dict(type="cropr_mm.PruningMapHook", interval=1, max_images=12),
 ]

@@ -10,7 +10,7 @@ model = dict(
 custom_hooks = [
     dict(
         type="cropr_mm.CroprAuxLossHook",
-        target=dict(type="cropr_mm.ClassTarget", num_classes=4, loss=_base_.model.head.loss),
+        target=dict(type="cropr_mm.ClassTarget", loss=_base_.model.head.loss),
     ),
     dict(type="cropr_mm.PruningMapHook", interval=1, max_images=12),
 ]

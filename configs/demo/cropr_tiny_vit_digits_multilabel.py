@@ -10,6 +10,6 @@ model = dict(
 custom_hooks = [
     dict(
         type="cropr_mm.CroprAuxLossHook",
-        target=dict(type="cropr_mm.MultiLabelTarget", num_classes=10),
+        target=dict(type="cropr_mm.MultiLabelTarget"),
     )
 ]

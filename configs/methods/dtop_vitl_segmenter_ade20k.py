@@ -19,7 +19,7 @@ model = dict(
 custom_hooks = [
     dict(
         type="cropr_mm.CroprAuxLossHook",
-        target=dict(type="cropr_mm.PatchMaskTarget", num_classes=150, grid=(32, 32)),
+        target=dict(type="cropr_mm.PatchMaskTarget", grid=(32, 32)),
     )
 ]
 train_cfg = dict(max_epochs=max_epochs)

@@ -10,6 +10,6 @@ custom_hooks = [
     dict(type="cropr_mm.CroprCurriculumHook"),
     dict(
         type="cropr_mm.CroprAuxLossHook",
-        target=dict(type="cropr_mm.PatchLabelTarget", num_classes=150, grid=(32, 32)),
+        target=dict(type="cropr_mm.PatchLabelTarget", grid=(32, 32)),
     ),
 ]

@@ -10,6 +10,6 @@ custom_hooks = [
     dict(type="cropr_mm.CroprCurriculumHook", by_epoch=False),
     dict(
         type="cropr_mm.CroprAuxLossHook",
-        target=dict(type="cropr_mm.PatchLabelTarget", num_classes=11, grid=(15, 20)),
+        target=dict(type="cropr_mm.PatchLabelTarget", grid=(15, 20)),
     ),
 ]

@@ -9,6 +9,6 @@ model = dict(
 custom_hooks = [
     dict(
         type="cropr_mm.CroprAuxLossHook",
-        target=dict(type="cropr_mm.PatchLabelTarget", num_classes=150, grid=(32, 32)),
+        target=dict(type="cropr_mm.PatchLabelTarget", grid=(32, 32)),
     ),
 ]

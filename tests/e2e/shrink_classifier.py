@@ -42,9 +42,7 @@ def use_class_data(cfg: Config, data: Path, folder: Path) -> None:
         loader = cfg[f"{split}_dataloader"]
         loader.update(batch_size=2, num_workers=0, persistent_workers=False)
         images = sorted((data / "images" / split).iterdir())
-        write = dict(CUB=_as_cub).get(loader.dataset.type, _as_list)
-        if loader.dataset.type == "cropr_mm.CocoMultiLabelDataset":
-            write = _as_coco
+        write = WRITERS.get(loader.dataset.type, _as_list)
         write(loader.dataset, images, classes, folder / f"labels_{split}")
         resize_steps(loader.dataset.pipeline, size)
     for key in ("test_dataloader", "test_evaluator", "test_cfg"):
@@ -82,6 +80,54 @@ def _as_cub(dataset: ConfigDict, images: list[Path], classes: int, stem: Path) -
     dataset.data_root = str(stem)
 
 
+def _as_nabirds(dataset: ConfigDict, images: list[Path], classes: int, stem: Path) -> None:
+    """The files of NABirds, whose class ids have gaps; images are fewer than classes."""
+    stem.mkdir()
+    (stem / "images").symlink_to(images[0].parent)
+    used = int(dataset.split == "train")
+    columns = {
+        "images": [p.name for p in images],
+        "image_class_labels": [295 + 2 * i for i in range(len(images))],
+        "train_test_split": [used] * len(images),
+    }
+    for name, values in columns.items():
+        lines = [f"id-{i} {value}\n" for i, value in enumerate(values)]
+        (stem / f"{name}.txt").write_text("".join(lines))
+    (stem / "classes.txt").write_text("".join(f"{i} bird {i}\n" for i in range(1011)))
+    names = [f"bird {i}" for i in range(classes)]
+    dataset.update(data_root=str(stem), metainfo=dict(classes=names))
+
+
+def _as_nuswide(dataset: ConfigDict, images: list[Path], classes: int, stem: Path) -> None:
+    """The files of NUS-WIDE: every concept is in the first image, none in the others."""
+    split = dataset.split.capitalize()
+    for folder in ("ImageList", "ConceptsList", "Groundtruth/TrainTestLabels"):
+        (stem / folder).mkdir(parents=True)
+    (stem / "Flickr").symlink_to(images[0].parent)
+    (stem / f"ImageList/{split}Imagelist.txt").write_text("\n".join(p.name for p in images))
+    concepts = [f"concept{i}" for i in range(classes)]
+    (stem / "ConceptsList/Concepts81.txt").write_text("\n".join(concepts))
+    marks = "\n".join(str(int(i == 0)) for i in range(len(images)))
+    for concept in concepts:
+        file = stem / f"Groundtruth/TrainTestLabels/Labels_{concept}_{split}.txt"
+        file.write_text(marks)
+    dataset.data_root = str(stem)
+
+
+def _as_inat(dataset: ConfigDict, images: list[Path], classes: int, stem: Path) -> None:
+    """COCO json: one class an image, the highest label and the lowest."""
+    content = dict(
+        images=[dict(id=i, file_name=p.name) for i, p in enumerate(images)],
+        annotations=[dict(image_id=i, category_id=-i % classes) for i in range(len(images))],
+        categories=[dict(id=c, name=f"class {c}") for c in range(classes)],
+    )
+    file = stem.with_suffix(".json")
+    file.write_text(json.dumps(content))
+    dataset.update(
+        data_root="", ann_file=str(file), data_prefix=dict(img_path=str(images[0].parent))
+    )
+
+
 def _as_coco(dataset: ConfigDict, images: list[Path], classes: int, stem: Path) -> None:
     """COCO json: the first image has two classes, the others none."""
     content = dict(
@@ -94,3 +140,12 @@ def _as_coco(dataset: ConfigDict, images: list[Path], classes: int, stem: Path) 
     dataset.update(
         data_root="", ann_file=str(file), data_prefix=dict(img_path=str(images[0].parent))
     )
+
+
+WRITERS = {
+    "CUB": _as_cub,
+    "cropr_mm.CocoMultiLabelDataset": _as_coco,
+    "cropr_mm.CocoSingleLabelDataset": _as_inat,
+    "cropr_mm.NABirdsDataset": _as_nabirds,
+    "cropr_mm.NUSWideDataset": _as_nuswide,
+}

@@ -7,7 +7,7 @@ import torch
 from mmengine.config import Config
 from mmengine.optim import OptimWrapper, build_optim_wrapper
 from mmengine.registry import PARAM_SCHEDULERS
-from shipped_configs import config_file
+from shipped_configs import CONFIGS, config_file
 
 from cropr_mm.build import build_model
 from cropr_mm.engine.config import load_config
@@ -67,6 +67,22 @@ def test_rates_rise_over_the_warm_up_and_fall_to_the_last_one(name: str) -> None
     if table["last"] is not None:
         # One step is left before the very last rate.
         assert rates[-1] == pytest.approx(table["last"] * table["lr"], abs=0.004 * table["lr"])
+
+
+RECIPES = [
+    path.relative_to(CONFIGS).as_posix()
+    for path in sorted(CONFIGS.rglob("*.py"))
+    if "_base_" not in path.parts and "auto_scale_lr" in Config.fromfile(path)
+]
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_a_step_has_as_many_images_as_the_recipe(name: str) -> None:
+    cfg = Config.fromfile(CONFIGS / name)
+    gpus = 1 if "ade20k" in name else 8
+    images = gpus * cfg.train_dataloader.batch_size
+    images *= cfg.optim_wrapper.get("accumulative_counts", 1)
+    assert images == cfg.auto_scale_lr.base_batch_size
 
 
 def learning_rates(cfg: Config) -> list[float]:
