@@ -22,7 +22,7 @@ def main() -> None:
     os.chdir(Path(__file__).resolve().parents[1])
     with short_errors(traceback=args.traceback):
         default = "work_dirs/demo" if args.task == "det" else f"work_dirs/demo_{args.task}"
-        sys.exit(run_demo(TASKS[args.task], args.work_dir or default))
+        sys.exit(run_demo(TASKS[args.task], "configs/demo", args.work_dir or default))
 
 
 if __name__ == "__main__":

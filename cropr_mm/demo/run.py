@@ -25,12 +25,13 @@ from cropr_mm.engine.train import train
 from cropr_mm.hooks.progress_hook import say
 
 
-def run_demo(task: DemoTask, work_dir: str | Path) -> int:
+def run_demo(task: DemoTask, configs: str | Path, work_dir: str | Path) -> int:
     """Make data, train, test against the dense twin, draw, and print what came out.
 
     Args:
         task: Its config has a ``PruningMapHook``; the data go to the ``data_root`` of its training
             set.
+        configs: Folder that holds the task's config.
         work_dir: Folder for all output.
 
     Returns:
@@ -40,15 +41,15 @@ def run_demo(task: DemoTask, work_dir: str | Path) -> int:
         SetupError: If config or data do not fit.
     """
     try:
-        return _run(task, Path(work_dir))
+        return _run(task, str(Path(configs) / task.config), Path(work_dir))
     except KeyboardInterrupt:
         say("\ninterrupted: the same command goes on from the last checkpoint")
         return 130
 
 
-def _run(task: DemoTask, work_dir: Path) -> int:
+def _run(task: DemoTask, config: str, work_dir: Path) -> int:
     stages: dict[str, float] = {}
-    cfg = load_config(task.config, str(work_dir))
+    cfg = load_config(config, str(work_dir))
     with _stage("data", stages):
         facts = make_demo_data(cfg.data_root)
         say(
@@ -60,7 +61,7 @@ def _run(task: DemoTask, work_dir: Path) -> int:
         _train_or_resume(cfg, work_dir)
     with _stage("test and benchmark", stages), _output_to(work_dir / "output.txt"):
         shutil.rmtree(work_dir / "vis", ignore_errors=True)
-        cfg = load_config(task.config, str(work_dir))
+        cfg = load_config(config, str(work_dir))
         metrics = evaluate(cfg, str(_latest_checkpoint(work_dir)), benchmark=True)
     benchmark = json.loads((work_dir / "benchmark.json").read_text())
     tokens = benchmark["tokens_per_block"]

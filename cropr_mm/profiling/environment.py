@@ -12,8 +12,9 @@ from typing import Any
 
 import torch
 
-_ROOT = Path(__file__).parents[2]
-_CODE = ("cropr_mm", "configs", "tools", "benchmarks/*.py")
+import cropr_mm
+
+_HOME = Path(cropr_mm.__file__).parents[1]  # holds the package: a checkout or site-packages
 _PACKAGES = ("torch", "torchvision", "timm", "numpy", "mmengine", "mmcv")
 _HOSTS = ("mmdet", "mmseg", "mmpretrain")
 _INSTRUCTIONS = ("amx_bf16", "avx512_bf16", "avx512f", "avx2")  # as /proc/cpuinfo names them
@@ -46,22 +47,22 @@ def versions() -> dict[str, str | None]:
     return {"python": platform.python_version(), **found, "cuda": torch.version.cuda}
 
 
-def git_commit(root: Path = _ROOT) -> str | None:
-    """Commit of the checkout that this package runs from, with '-dirty' where code is changed.
+def git_commit(root: Path = _HOME) -> str | None:
+    """Commit of the checkout that this package runs from, with '-dirty' if a Python file changed.
 
     Args:
-        root: Folder of the checkout.
+        root: Top folder of the checkout; by default, the folder that holds the package.
 
     Returns:
-        Its 40 digits; None outside of a checkout, or without git. Results and documents do not
-        count as code.
+        Its 40 digits; None outside of a checkout, or without git. Changed results and documents
+        do not make a checkout dirty.
     """
     if not (root / ".git").exists():  # another repository's, around an environment, is not ours
         return None
     git = partial(subprocess.run, cwd=root, capture_output=True, text=True, check=True)
     try:
         commit = git(["git", "rev-parse", "HEAD"]).stdout.strip()
-        status = ["git", "status", "--porcelain", "--untracked-files=no", "--", *_CODE]
+        status = ["git", "status", "--porcelain", "--untracked-files=no", "--", "*.py"]
         return f"{commit}-dirty" if git(status).stdout else commit
     except (OSError, subprocess.CalledProcessError):
         return None

@@ -18,8 +18,8 @@ from cropr_mm.demo.report import check_thresholds
 from cropr_mm.engine.evaluate import evaluate
 
 ROOT = Path(__file__).parents[2]
+CONFIGS = ROOT / "configs/demo"
 DET = TASKS["det"]
-CONFIG = ROOT / DET.config
 TITLES = ("box AP50", "mask AP50", "tokens pruned", "encoder", "model", "train", "pictures")
 BOTH_AP = ["coco/bbox_mAP_50", "coco/segm_mAP_50"]
 Run = Callable[..., tuple[int, str]]
@@ -48,7 +48,7 @@ def run(
     def call(score_thr: float = 0.05) -> tuple[int, str]:
         config.write_text(
             f"""
-_base_ = {str(CONFIG)!r}
+_base_ = {str(CONFIGS / DET.config)!r}
 train_cfg = dict(max_iters=3)
 default_hooks = dict(checkpoint=dict(interval=1, max_keep_ckpts=2))
 custom_hooks = [*_base_.custom_hooks[:1], dict(type="cropr_mm.PruningMapHook", interval=1)]
@@ -59,7 +59,7 @@ test_evaluator = dict(ann_file={str(data / "annotations/instances_val.json")!r})
 """
         )
         capfd.readouterr()
-        code = demo.run_demo(replace(DET, config=str(config)), work_dir)
+        code = demo.run_demo(replace(DET, config=config.name), tmp_path, work_dir)
         return code, capfd.readouterr().out
 
     return call
@@ -113,13 +113,13 @@ def test_the_other_tasks_show_everything_too(
     task = TASKS[name]
     config.write_text(
         f"""
-_base_ = {str(ROOT / task.config)!r}
+_base_ = {str(CONFIGS / task.config)!r}
 train_cfg = dict(max_iters=2)
 train_dataloader = dict(batch_size=2, dataset=dict(data_root={str(data)!r}))
 val_dataloader = test_dataloader = dict(batch_size=1, dataset=dict(data_root={str(data)!r}))
 """
     )
-    assert demo.run_demo(replace(task, config=str(config)), work_dir) == 1
+    assert demo.run_demo(replace(task, config=config.name), tmp_path, work_dir) == 1
     text = capfd.readouterr().out
     for title in (*task.metrics.values(), "tokens pruned", "encoder", "model"):
         assert title in text
