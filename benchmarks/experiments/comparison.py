@@ -24,7 +24,7 @@ Group = tuple[str, int]
 
 
 def compare(
-    packs: Sequence[str],
+    benchmarks: Sequence[str],
     variants: Sequence[str],
     seeds: Sequence[int],
     out: Path,
@@ -35,11 +35,11 @@ def compare(
 ) -> list[Path]:
     """Train and test everything that is not done yet, then write table, plot and numbers.
 
-    The dense model is trained once per pack and seed; every variant is fine-tuned from it with the
-    same number of iterations and the same seed.
+    The dense model is trained once per benchmark and seed; every variant is fine-tuned from it with
+    the same number of iterations and the same seed.
 
     Args:
-        packs: Names out of BENCHMARK_TASKS.
+        benchmarks: Names out of BENCHMARK_TASKS.
         variants: Names out of VARIANTS or of registered methods, with or without a rate
             ('cropr@70'); 'dense' is always among them.
         seeds: Seeds, at least one.
@@ -50,16 +50,18 @@ def compare(
         imports: Modules that register methods of the user's own.
 
     Returns:
-        Files with all numbers of each pack, JSON, beside its table and plot.
+        Files with all numbers of each benchmark, JSON, beside its table and plot.
 
     Raises:
         SetupError: If a module or a name is unknown, a process fails or a dense model does not
             converge; the others are kept. Other models that do not converge are part of the report.
     """
     variants = list(dict.fromkeys(["dense", *variants]))
-    unknown = [name for name in packs if name not in BENCHMARK_TASKS]
+    unknown = [name for name in benchmarks if name not in BENCHMARK_TASKS]
     if unknown:
-        raise SetupError(f"unknown pack {', '.join(unknown)}; known: {', '.join(BENCHMARK_TASKS)}")
+        raise SetupError(
+            f"unknown benchmark {', '.join(unknown)}; known: {', '.join(BENCHMARK_TASKS)}"
+        )
     try:
         for module in imports:
             importlib.import_module(module)
@@ -68,21 +70,21 @@ def compare(
     for name in variants:
         find_variant(name)
     out = out.absolute()
-    groups = [(pack, seed) for pack in packs for seed in seeds]
+    groups = [(benchmark, seed) for benchmark in benchmarks for seed in seeds]
     first = {group: _run(out, *group, PRETRAINING) for group in groups}
     rest = {group: [_run(out, *group, name, *imports) for name in variants] for group in groups}
-    for pack in packs:
-        for root, look in BENCHMARK_TASKS[pack].demo_data.items():
+    for benchmark in benchmarks:
+        for root, look in BENCHMARK_TASKS[benchmark].demo_data.items():
             make_demo_data(root, look)
 
     _execute(first, rest, jobs)
     files = []
-    for pack in packs:
-        runs = {(r.name, r.seed): r for seed in seeds for r in rest[pack, seed]}
+    for benchmark in benchmarks:
+        runs = {(r.name, r.seed): r for seed in seeds for r in rest[benchmark, seed]}
         summary = summarize(runs, variants, seeds, samples, jobs)
         timed = {name: runs[name, seeds[0]] for name in variants}
         summary["encoder_speed"] = encoder_speed(timed, compile=compile)
-        record, folder = {pack: summary}, out / pack
+        record, folder = {benchmark: summary}, out / benchmark
         files.append(folder / "comparison.json")
         files[-1].write_text(json.dumps(record, indent=2) + "\n")
         tables = format_tables(record)
@@ -100,8 +102,8 @@ def _some(metrics: Mapping[str, float]) -> str:
     return ", ".join(f"{name} {metrics[name]:.3f}" for name in names)
 
 
-def _run(out: Path, pack: str, seed: int, name: str, *imports: str) -> Run:
-    return Run(pack, seed, name, out / pack / f"seed{seed}" / name, imports)
+def _run(out: Path, benchmark: str, seed: int, name: str, *imports: str) -> Run:
+    return Run(benchmark, seed, name, out / benchmark / f"seed{seed}" / name, imports)
 
 
 def _execute(first: Mapping[Group, Run], rest: Mapping[Group, Sequence[Run]], jobs: int) -> None:
@@ -120,8 +122,8 @@ def _execute(first: Mapping[Group, Run], rest: Mapping[Group, Sequence[Run]], jo
             text = "left out, no dense model to start from"
             try:
                 if dense is None or dense.result():
-                    start = None if dense is None else first[run.pack, run.seed].checkpoint
-                    execute(run, make_config(run, BENCHMARK_TASKS[run.pack], start), threads)
+                    start = None if dense is None else first[run.benchmark, run.seed].checkpoint
+                    execute(run, make_config(run, BENCHMARK_TASKS[run.benchmark], start), threads)
                     failure = run.failure
                     text = (
                         f"did not converge: {failure}" if failure else _some(run.result["metrics"])

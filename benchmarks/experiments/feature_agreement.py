@@ -30,7 +30,7 @@ ORDERS = {
 
 @torch.no_grad()
 def feature_agreement(
-    dense: Run, pack: BenchmarkTask, variants: Mapping[str, dict[str, Any]]
+    dense: Run, benchmark: BenchmarkTask, variants: Mapping[str, dict[str, Any]]
 ) -> dict[str, NDArray[np.float64]]:
     """Distance of final features, pruned against dense, at the patches that survive.
 
@@ -42,7 +42,7 @@ def feature_agreement(
 
     Args:
         dense: A trained dense model.
-        pack: Its pack; the test images are used.
+        benchmark: Its benchmark; the test images are used.
         variants: Arguments of the encoder by name.
 
     Returns:
@@ -50,7 +50,7 @@ def feature_agreement(
     """
     init_default_scope("mmdet")
     cfg = Config.fromfile(dense.config)
-    settings = Config.fromfile(ROOT / pack.pruned).model.backbone
+    settings = Config.fromfile(ROOT / benchmark.pruned).model.backbone
     encoders = {}
     for name, arguments in variants.items():
         encoder = MODELS.build(

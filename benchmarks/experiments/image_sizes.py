@@ -26,7 +26,7 @@ def scores_at(run: Run, scale: float) -> Scores:
         SetupError: If the size is larger, no multiple of the patch size, or the schedule has no
             rate.
     """
-    task = TASKS[BENCHMARK_TASKS[run.pack].task]
+    task = TASKS[BENCHMARK_TASKS[run.benchmark].task]
     with tempfile.TemporaryDirectory() as folder:
         cfg = load_config(str(run.config), folder)
         if scale != 1:

@@ -35,7 +35,7 @@ def padding_kept(run: Run, pad_first: bool) -> dict[str, float]:
         SetupError: If its method merges tokens.
     """
     options = {"model.backbone.pad_first": pad_first}
-    task = TASKS[BENCHMARK_TASKS[run.pack].task]
+    task = TASKS[BENCHMARK_TASKS[run.benchmark].task]
     cfg = load_config(str(run.config), options=options)
     model = MODELS.build(cfg.model).eval()
     check_run_drops(run, model.backbone)

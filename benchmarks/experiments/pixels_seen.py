@@ -49,7 +49,7 @@ def pixels_seen(run: Run) -> PixelsSeen:
     """Run a pruned segmenter on its test images and count.
 
     Args:
-        run: A finished run of a segmentation pack.
+        run: A finished run of a segmentation benchmark.
 
     Raises:
         SetupError: If its method merges tokens: then every pixel is seen, as part of a token.

@@ -17,13 +17,13 @@ _AUXILIARY = re.compile(r"loss_(.*_b\d\d|teacher_.*)$")
 
 
 def draw(record: Mapping[str, Any], file: Path) -> None:
-    """Plot the main metric with its interval over encoder throughput, one panel per pack.
+    """Plot the main metric with its interval over encoder throughput, one panel per benchmark.
 
     Rates of the same pruner are connected; models that did not converge are left out.
     """
     figure = Figure(figsize=(6.4 * len(record), 4), layout="constrained")
     axes = figure.subplots(1, len(record), squeeze=False)
-    for axis, (pack, summary) in zip(axes[0], record.items(), strict=True):
+    for axis, (benchmark, summary) in zip(axes[0], record.items(), strict=True):
         main = summary["metrics"][-1]
         entries = {n: entry for n, entry in summary["variants"].items() if "failed" not in entry}
         kinds = list(dict.fromkeys(map(family, entries)))
@@ -39,7 +39,7 @@ def draw(record: Mapping[str, Any], file: Path) -> None:
             speed, value, low, high = np.array(points).T
             error = [value - low, high - value]
             axis.errorbar(speed, value, yerr=error, capsize=3, label=kind, **_look(i))
-        axis.set(title=pack, xlabel="encoder, images per second", ylabel=f"{main}, %")
+        axis.set(title=benchmark, xlabel="encoder, images per second", ylabel=f"{main}, %")
         _finish(axis)
     figure.savefig(file, dpi=120)
 
@@ -50,7 +50,7 @@ def draw_curves(
     """Plot what each variant's model lost while it was fine-tuned, without auxiliary losses.
 
     Args:
-        runs: Finished runs of one pack, by (variant, seed).
+        runs: Finished runs of one benchmark, by (variant, seed).
         variants: Names.
         seeds: Seeds; a line is their mean.
         file: PNG.

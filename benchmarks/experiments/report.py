@@ -33,7 +33,7 @@ def summarize(
     """Intervals of every variant and of its paired differences: to 'dense', and from 'cropr'.
 
     Args:
-        runs: Finished runs of one pack, by (variant, seed).
+        runs: Finished runs of one benchmark, by (variant, seed).
         variants: Names, 'dense' among them.
         seeds: Seeds.
         samples: Bootstrap samples of images.
@@ -42,8 +42,8 @@ def summarize(
     Returns:
         Plain values for JSON: percent; of a variant that did not converge 'failed', why by seed.
     """
-    (pack,) = {run.pack for run in runs.values()}
-    task = TASKS[BENCHMARK_TASKS[pack].task]
+    (benchmark,) = {run.benchmark for run in runs.values()}
+    task = TASKS[BENCHMARK_TASKS[benchmark].task]
     failed = {
         name: {str(seed): why for seed in seeds if (why := runs[name, seed].failure)}
         for name in variants
@@ -100,7 +100,7 @@ def summarize(
 
 def _score(run: Run, samples: int) -> Values:
     """Metrics of one run on all images and on each sample of them."""
-    task = TASKS[BENCHMARK_TASKS[run.pack].task]
+    task = TASKS[BENCHMARK_TASKS[run.benchmark].task]
     cfg = Config.fromfile(run.config)
     init_default_scope(cfg.default_scope)
     scores = task.read(cfg, run.folder)
@@ -110,9 +110,9 @@ def _score(run: Run, samples: int) -> Values:
 
 
 def format_tables(record: Mapping[str, Any]) -> str:
-    """One Markdown table per pack."""
+    """One Markdown table per benchmark."""
     blocks = []
-    for pack, summary in record.items():
+    for benchmark, summary in record.items():
         speed, metrics = summary["encoder_speed"], summary["metrics"]
         main = metrics[-1]
         seen = "mask_pixels_seen" in summary["variants"]["dense"]
@@ -136,8 +136,8 @@ def format_tables(record: Mapping[str, Any]) -> str:
         seeds = len(summary["seeds"])
         over = "seeds (Student's t) and images (bootstrap)" if seeds > 1 else "images, one seed"
         blocks.append(
-            f"**{pack}**: mean of {seeds} seed{'s' * (seeds > 1)} in percent, intervals of 95 % "
-            f"over {over}, none corrected for the number of comparisons; median: of {main} over "
+            f"**{benchmark}**: mean of {seeds} seed{'s' * (seeds > 1)} in percent, intervals of "
+            f"95 % over {over}, none corrected for the number of comparisons; median: of {main} over "
             f"seeds; encoder{' and compiled' * bool(compiled)}: speed-up over dense ({idle}, "
             f"{speed['threads']} threads, batch {speed['images_per_call']})."
             + (_SEEN if seen else "")

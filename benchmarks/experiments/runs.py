@@ -35,21 +35,21 @@ class Run:
     """A training with its test.
 
     Attributes:
-        pack: Name of the pack.
+        benchmark: Name of the benchmark.
         seed: Seed of the random numbers.
         name: A variant, or 'pretraining' for the dense model that all variants start from.
         folder: Folder for all output.
         imports: Modules of the user's own that the configs import.
     """
 
-    pack: str
+    benchmark: str
     seed: int
     name: str
     folder: Path
     imports: tuple[str, ...] = ()
 
     def __str__(self) -> str:
-        return f"{self.pack}, seed {self.seed}, {self.name}"
+        return f"{self.benchmark}, seed {self.seed}, {self.name}"
 
     @property
     def config(self) -> Path:
@@ -64,7 +64,7 @@ class Run:
         """
         if not self.config.exists():
             raise SetupError(
-                f"expected the models of benchmarks/compare_pruners.py, found no {self.config}; "
+                f"expected the models of benchmarks/pruners.py compare, found no {self.config}; "
                 "run it first, or name its folder by --runs"
             )
 
@@ -104,20 +104,20 @@ class Run:
         return [line for line in lines if "loss" in line]
 
 
-def make_config(run: Run, pack: BenchmarkTask, start: Path | None) -> Config:
+def make_config(run: Run, benchmark: BenchmarkTask, start: Path | None) -> Config:
     """Config of one run.
 
     Args:
         run: The run.
-        pack: Its pack.
+        benchmark: Its benchmark.
         start: Checkpoint to fine-tune from; None trains from random weights.
 
     Raises:
-        SetupError: If the pack's configs do not have the parts that are changed here.
+        SetupError: If the benchmark's configs do not have the parts that are changed here.
     """
     variant = VARIANTS["dense"] if run.name == PRETRAINING else find_variant(run.name)
-    cfg = Config.fromfile(ROOT / (pack.pruned if variant.pruned else pack.dense))
-    cfg.merge_from_dict(pack.overrides)
+    cfg = Config.fromfile(ROOT / (benchmark.pruned if variant.pruned else benchmark.dense))
+    cfg.merge_from_dict(benchmark.overrides)
     backbone = cfg.model.backbone
     backbone.update(variant.backbone)
     hooks = cfg.get("custom_hooks") or []
@@ -138,9 +138,9 @@ def make_config(run: Run, pack: BenchmarkTask, start: Path | None) -> Config:
         (hook,) = (hook for hook in hooks if hook["type"] == "cropr_mm.CroprAuxLossHook")
         hook.target = dict(variant.target)
     if variant.taught:
-        teacher = dict(checkpoint=str(start), logits=TASKS[pack.task].logits)
+        teacher = dict(checkpoint=str(start), logits=TASKS[benchmark.task].logits)
         hooks[-1] = dict(hooks[-1], teacher=teacher)
-    percent = variant.percent or pack.percent
+    percent = variant.percent or benchmark.percent
     if variant.pruned and percent:
         backbone.schedule = _schedule(backbone, percent, variant.after)
     if variant.options:
@@ -148,16 +148,16 @@ def make_config(run: Run, pack: BenchmarkTask, start: Path | None) -> Config:
     cfg.custom_hooks = [hook for hook in hooks if hook["type"] != "cropr_mm.PruningMapHook"]
     if variant.adapt is not None:
         variant.adapt(cfg)
-    iters = pack.pretrain_iters if start is None else pack.finetune_iters
+    iters = benchmark.pretrain_iters if start is None else benchmark.finetune_iters
     cfg.train_cfg.max_iters = iters
     warmup, decay = cfg.param_scheduler
     warmup.end = decay.begin = WARMUP_ITERS
     decay.end = iters
     if start is not None:
         cfg.load_from = str(start)
-        cfg.optim_wrapper.optimizer.lr = pack.finetune_lr
-        if pack.auxiliary_lr_mult != 1.0:
-            faster = dict(reducers=dict(lr_mult=pack.auxiliary_lr_mult))
+        cfg.optim_wrapper.optimizer.lr = benchmark.finetune_lr
+        if benchmark.auxiliary_lr_mult != 1.0:
+            faster = dict(reducers=dict(lr_mult=benchmark.auxiliary_lr_mult))
             cfg.optim_wrapper.paramwise_cfg.custom_keys = faster
     # Several runs share the cores: no worker processes, one test at the end.
     for loader in (cfg.train_dataloader, cfg.test_dataloader):
@@ -168,7 +168,7 @@ def make_config(run: Run, pack: BenchmarkTask, start: Path | None) -> Config:
     cfg.randomness = dict(seed=run.seed)
     if run.imports:
         cfg.custom_imports = dict(imports=list(run.imports))
-    TASKS[pack.task].record(cfg, run.folder)
+    TASKS[benchmark.task].record(cfg, run.folder)
     return cfg
 
 
@@ -204,7 +204,7 @@ def execute(run: Run, cfg: Config, threads: int = 1) -> None:
     if lost:
         _give_up(run, f"loss not finite at iteration {lost[0]}")
         return
-    audited = BENCHMARK_TASKS[run.pack].task == "det" and drops_tokens(cfg.model.backbone)
+    audited = BENCHMARK_TASKS[run.benchmark].task == "det" and drops_tokens(cfg.model.backbone)
     audit = ["--audit"] if audited else []
     _call(
         run,
@@ -225,7 +225,7 @@ def execute(run: Run, cfg: Config, threads: int = 1) -> None:
         seconds_per_iteration=median(line["time"] for line in lines),
         iterations=cfg.train_cfg.max_iters,
     )
-    if BENCHMARK_TASKS[run.pack].task == "det":
+    if BENCHMARK_TASKS[run.benchmark].task == "det":
         seen = _mask_pixels_seen(test / "audit.json") if audited else 1.0
         result["mask_pixels_seen"] = seen
     _write(run, result)

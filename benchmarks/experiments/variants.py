@@ -17,15 +17,15 @@ from cropr_mm.registry import MODELS
 class Variant:
     """One way to fine-tune the dense model.
 
-    Where a pack has a curriculum, methods with a fixed number of slots train without: it asks for
-    other numbers of tokens on the way, so they reduce fully from the first iteration on.
+    Where a benchmark has a curriculum, methods with a fixed number of slots train without: it asks
+    for other numbers of tokens on the way, so they reduce fully from the first iteration on.
 
     Attributes:
-        pruned: Whether it starts from the pruned config of a pack, or from the dense one.
+        pruned: Whether it starts from the pruned config of a benchmark, or from the dense one.
         reducer: Replaces the reducer of the pruned config; None keeps Cropr and its hook.
         options: Replace arguments of Cropr.
-        target: Replaces what Cropr learns, of as many classes; None keeps the pack's target. Where
-            the reducer was replaced: what that one learns by CroprAuxLossHook; None for nothing.
+        target: Replaces what Cropr learns, of as many classes; None keeps the benchmark's target.
+            Where the reducer was replaced: what that one learns by CroprAuxLossHook; None for nothing.
         backbone: Further arguments of the encoder.
         percent: Share of the patch tokens that are pruned; 0 keeps the schedule of the pruned
             config.
@@ -50,7 +50,8 @@ def _exit_early(cfg: Config) -> None:
     """Tokens leave with their logits: the head takes these, each step learns its tokens' labels."""
     if "decode_head" not in cfg.model:
         raise SetupError(
-            "tokens that exit need a class of their own: expected dtop with a pack of segmentation"
+            "tokens that exit need a class of their own: expected dtop with a benchmark of "
+            "segmentation"
         )
     backbone, head = cfg.model.backbone, cfg.model.decode_head
     head.update(type="cropr_mm.EarlyExitHead", in_index=0)
@@ -85,7 +86,7 @@ def _decided(name: str) -> Variant:
 
 
 def _merger(name: str, percent: int = 87) -> Variant:
-    """A method whose tokens come back as copies; without fusion the pack's rate may not fit.
+    """A method whose tokens come back as copies; without fusion the benchmark's rate may not fit.
 
     'sit', 'patch_merger' and 'sinkhorn' have as many slots as the schedule leaves tokens, so they
     take no curriculum (see :class:`Variant`).

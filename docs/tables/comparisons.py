@@ -1,10 +1,9 @@
 """Tables of trained models on small data: pruners against each other, and what they keep."""
 
-import compare_orders
-import compare_padding
-import compare_seen
-import compare_sizes
-
+from experiments.compare_orders import orders_table
+from experiments.compare_padding import padding_table
+from experiments.compare_seen import seen_table
+from experiments.compare_sizes import sizes_table
 from experiments.report import format_tables
 from tables.records import markdown, of_idle, record
 
@@ -39,27 +38,27 @@ def variants(name: str, *names: str) -> str:
     return markdown(["model", "pruned", metric, "median", f"{metric} - dense"], rows)
 
 
-def orders(pack: str) -> str:
+def orders(benchmark: str) -> str:
     """Layouts of survivors in windows, by features before fine-tuning."""
-    table = compare_orders.format_table(pack, record("compare_orders")[pack])
+    table = orders_table(benchmark, record("compare_orders")[benchmark])
     return table[table.index("|") :]
 
 
 def padding() -> str:
     """What dropping padding first does."""
-    return compare_padding.format_table(record("compare_padding"))
+    return padding_table(record("compare_padding"))
 
 
 def seen() -> str:
     """Pixels of each class that trained segmenters still see."""
     (stored,) = record("seen_digits_seg").values()
-    table = compare_seen.format_table({"failed": {}, **stored})
+    table = seen_table({"failed": {}, **stored})
     return table[table.index("|") :].replace("Cropr - it", "Cropr - model")
 
 
-def sizes(pack: str) -> str:
+def sizes(benchmark: str) -> str:
     """Trained segmenters on smaller images."""
-    return compare_sizes.format_table(record(f"sizes_{pack}"))
+    return sizes_table(record(f"sizes_{benchmark}"))
 
 
 def similarity() -> str:

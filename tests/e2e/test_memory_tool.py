@@ -1,4 +1,4 @@
-"""benchmarks/memory.py from the command line."""
+"""benchmarks/speed.py memory from the command line."""
 
 import json
 from collections.abc import Callable
@@ -14,12 +14,12 @@ ROOT = Path(__file__).parents[2]
 @pytest.fixture
 def run(tool: Callable[..., str], monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
     monkeypatch.chdir(ROOT)
-    return partial(tool, "benchmarks/memory.py")
+    return partial(tool, "benchmarks/speed.py", "memory")
 
 
 def rows_of(file: Path) -> list[dict[str, Any]]:
     record = json.loads(file.read_text())
-    assert record["command"].startswith("python benchmarks/memory.py ")
+    assert record["command"].startswith("python benchmarks/speed.py memory ")
     return record["rows"]
 
 

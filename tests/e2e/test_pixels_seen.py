@@ -15,15 +15,16 @@ from cropr_mm.datasets import DemoSettings, make_demo_data
 from cropr_mm.engine.preflight import SetupError
 from experiments.benchmark_tasks import BENCHMARK_TASKS
 from experiments.pixels_seen import PixelsSeen, pixels_seen
-from experiments.runs import ROOT, Run, make_config
+from experiments.runs import Run, make_config
 from experiments.stored_runs import failures
 
 Tool = Callable[..., str]
+PRUNERS = "benchmarks/pruners.py"
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Runs as compare_pruners.py leaves them, with random weights and three test images."""
+    """Runs as the command compare leaves them, with random weights and three test images."""
     folder = tmp_path_factory.mktemp("runs")
     make_demo_data(folder / "data", DemoSettings(num_train=2, num_val=3))
     for name in ("cropr", "variance", "tome"):
@@ -73,7 +74,7 @@ def test_shares_pool_the_pixels_of_images() -> None:
 
 def test_the_command_compares_pruners_with_cropr(folder: Path, tool: Tool) -> None:
     args = ["--runs", folder, "--seeds", "0", "--variants", "cropr", "variance"]
-    out = tool(str(ROOT / "benchmarks/compare_seen.py"), *args)
+    out = tool(PRUNERS, "seen", *args)
     found = json.loads((folder / "digits_seg/seen.json").read_text())["digits_seg"]
     assert found["seeds"] == [0]
     ours, theirs = (found["variants"][name] for name in ("cropr", "variance"))
@@ -104,20 +105,19 @@ def failed(folder: Path) -> Iterator[Path]:
     (run / "lost").rename(run / "train")
 
 
-@pytest.mark.parametrize("script", ["compare_seen.py", "compare_sizes.py"])
-def test_runs_that_failed_have_a_line_that_says_so(failed: Path, tool: Tool, script: str) -> None:
+@pytest.mark.parametrize("command", ["seen", "sizes"])
+def test_runs_that_failed_have_a_line_that_says_so(failed: Path, tool: Tool, command: str) -> None:
     dense = failed / "digits_seg/seed0/dense"
     args = ["--runs", failed, "--seeds", "0", "--variants", "cropr", "variance"]
-    if script == "compare_sizes.py":
-        args += ["--pack", "digits_seg", "--scales", "1"]
+    if command == "sizes":
+        args += ["--benchmark", "digits_seg", "--scales", "1"]
         dense.mkdir(exist_ok=True)  # the same model serves as dense
         for part in ("config.py", "train"):
             if not (dense / part).exists():
                 (dense / part).symlink_to(failed / "digits_seg/seed0/cropr" / part)
-    out = tool(str(ROOT / "benchmarks" / script), *args)
+    out = tool(PRUNERS, command, *args)
     assert "did not converge (seed 0: loss not finite at iteration 7)" in out
-    name = script.removeprefix("compare_").replace(".py", ".json")
-    record = json.loads((failed / "digits_seg" / name).read_text())
+    record = json.loads((failed / f"digits_seg/{command}.json").read_text())
     record = record.get("digits_seg", record)
     assert list(record["failed"]) == ["variance"]
     scored = record["variants"] if "variants" in record else record["scales"]["1.0"]

@@ -21,7 +21,7 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """As compare_pruners.py leaves it, with random weights and three test images."""
+    """As the command compare leaves it, with random weights and three test images."""
     folder = tmp_path_factory.mktemp("runs")
     data = folder / "data"
     make_demo_data(data, DemoSettings(num_train=2, num_val=3))
@@ -58,7 +58,7 @@ def test_features_agree_fully_where_nothing_is_pruned(folder: Path) -> None:
 
 
 def test_orders_are_compared_on_every_test_image(folder: Path) -> None:
-    said = call("compare_orders.py", "--runs", folder, "--packs", "digits", "--seeds", "0")
+    said = call("orders", "--runs", folder, "--benchmarks", "digits", "--seeds", "0")
     found = json.loads((folder / "orders.json").read_text())["digits"]
     assert list(found) == [f"{o}, {r}" for o in ("window", "raster") for r in ("origin", "slot")]
     values = np.array(list(found.values()))
@@ -72,7 +72,7 @@ def test_orders_are_compared_on_every_test_image(folder: Path) -> None:
 def test_padding_leaves_first_if_it_shall(folder: Path) -> None:
     """The digits' pictures are not padded, so that no padding can be kept."""
     said = call(
-        "compare_padding.py", "--runs", folder, "--pack", "digits", "--variants", "random",
+        "padding", "--runs", folder, "--benchmark", "digits", "--variants", "random",
         "--seeds", "0",
     )  # fmt: skip
     found = json.loads((folder / "padding.json").read_text())["random"]
@@ -83,9 +83,9 @@ def test_padding_leaves_first_if_it_shall(folder: Path) -> None:
 
 
 def test_models_that_are_missing_are_named_before_any_work(folder: Path) -> None:
-    arguments = ["--runs", str(folder), "--packs", "digits", "--seeds", "0", "7"]
+    arguments = ["orders", "--runs", str(folder), "--benchmarks", "digits", "--seeds", "0", "7"]
     result = subprocess.run(
-        [sys.executable, str(ROOT / "benchmarks/compare_orders.py"), *arguments],
+        [sys.executable, str(ROOT / "benchmarks/pruners.py"), *arguments],
         capture_output=True,
         text=True,
         check=False,
@@ -113,10 +113,10 @@ def test_encoders_are_timed_against_the_dense_one(folder: Path) -> None:
     assert speed["dtype"] == "float32"
 
 
-def call(script: str, *args: object) -> str:
-    """What a script prints."""
+def call(*args: object) -> str:
+    """What ``benchmarks/pruners.py`` prints."""
     return subprocess.run(
-        [sys.executable, str(ROOT / "benchmarks" / script), *map(str, args)],
+        [sys.executable, str(ROOT / "benchmarks/pruners.py"), *map(str, args)],
         check=True,
         capture_output=True,
         text=True,

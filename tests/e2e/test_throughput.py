@@ -1,4 +1,4 @@
-"""benchmarks/throughput.py from the command line, with the smallest models."""
+"""benchmarks/speed.py throughput from the command line, with the smallest models."""
 
 import json
 from collections.abc import Callable
@@ -15,7 +15,7 @@ from cropr_mm.profiling import compare
 from cropr_mm.profiling.environment import git_commit
 
 ROOT = Path(__file__).parents[2]
-SCRIPT = ROOT / "benchmarks/throughput.py"
+SCRIPT = ROOT / "benchmarks/speed.py"
 TINY = ("--arch", "plain", "--img-sizes")
 LENGTHS = [f"{count} tokens" for count in (16, 15, 16, 15, 64, 63, 64, 63)]
 # The CPU of torch 2.1 has no convolutions in float16.
@@ -28,7 +28,7 @@ def throughput(tool: Callable[..., str], monkeypatch: pytest.MonkeyPatch) -> Cal
     """The script, which also knows two very small architectures."""
     monkeypatch.setitem(ARCHS, "plain", SMALL)
     monkeypatch.setitem(ARCHS, "twelve", replace(SMALL, depth=12, rope="eva", pos_embed=False))
-    return lambda *args: tool(str(SCRIPT), *args)
+    return lambda *args: tool(str(SCRIPT), "throughput", *args)
 
 
 @pytest.mark.parametrize(
@@ -60,7 +60,7 @@ def test_every_study_prints_and_writes_its_groups(
     assert [line.split("  ")[0] for line in out.splitlines() if "x (" in line] == rows
     record = json.loads(file.read_text())
     assert (record["study"], record["rounds"]) == (study, 1)
-    assert record["command"].startswith(f"python {SCRIPT} {study}")
+    assert record["command"].startswith(f"python {SCRIPT} throughput {study}")
     assert len(record["groups"]) == groups
     for group in record["groups"].values():
         base, *others = group["functions"].values()

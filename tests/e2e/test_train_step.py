@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[2]
 @pytest.fixture
 def run(tool: Callable[..., str], monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
     monkeypatch.chdir(ROOT)
-    return partial(tool, "benchmarks/train_step.py")
+    return partial(tool, "benchmarks/speed.py", "train-step")
 
 
 def test_counts_of_a_segmenter_fall_with_the_cells(run: Callable[..., str], tmp_path: Path) -> None:

@@ -61,6 +61,7 @@ def test_no_module_names_a_folder_that_is_not_installed() -> None:
     found = {
         (str(path.relative_to(ROOT)), text)
         for path in (ROOT / "cropr_mm").rglob("*.py")
+        if path.name != "moved.py"  # its messages say where old names have gone
         for text in folders_named(path.read_text())
     }
     assert found == set()

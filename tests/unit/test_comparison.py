@@ -26,11 +26,11 @@ from experiments.variants import DEFAULT_VARIANTS, VARIANTS, family, same_rate
 START = Path("dense.pth")
 
 
-@pytest.mark.parametrize("pack", BENCHMARK_TASKS)
-def test_variants_differ_in_pruning_alone(pack: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("benchmark", BENCHMARK_TASKS)
+def test_variants_differ_in_pruning_alone(benchmark: str, tmp_path: Path) -> None:
     names = [name for name in VARIANTS if not name.startswith("dtop")]  # their head is another one
     configs = {
-        name: make_config(Run(pack, 0, name, tmp_path), BENCHMARK_TASKS[pack], START)
+        name: make_config(Run(benchmark, 0, name, tmp_path), BENCHMARK_TASKS[benchmark], START)
         for name in names
     }
     for cfg in configs.values():
@@ -85,11 +85,11 @@ def test_pruners_are_compared_at_the_same_rate() -> None:
     assert [family(name) for name in names[:3]] == ["random", "random", "random, one step"]
 
 
-@pytest.mark.parametrize(("pack", "size"), [("camvid", (144, 192)), ("trashnet", (96, 128))])
+@pytest.mark.parametrize(("benchmark", "size"), [("camvid", (144, 192)), ("trashnet", (96, 128))])
 def test_small_packs_have_smaller_pictures_and_nothing_else(
-    pack: str, size: tuple[int, int], tmp_path: Path
+    benchmark: str, size: tuple[int, int], tmp_path: Path
 ) -> None:
-    name = f"{pack}_small"
+    name = f"{benchmark}_small"
     run = Run(name, 0, "cropr", tmp_path)
     cfg = make_config(run, BENCHMARK_TASKS[name], START)
     init_default_scope(cfg.default_scope)
@@ -97,7 +97,7 @@ def test_small_packs_have_smaller_pictures_and_nothing_else(
     assert backbone.img_size == size
     patches = size[0] * size[1] // 256
     assert min(backbone.num_keep().values()) == pytest.approx(0.14 * patches, abs=4)
-    native = make_config(Run(pack, 0, "cropr@86", tmp_path), BENCHMARK_TASKS[pack], START)
+    native = make_config(Run(benchmark, 0, "cropr@86", tmp_path), BENCHMARK_TASKS[benchmark], START)
     for one in (cfg, native):
         one.test_evaluator = one.model.backbone.schedule = None
     text = cfg.pretty_text
@@ -113,9 +113,9 @@ def test_small_packs_have_smaller_pictures_and_nothing_else(
 def test_digits_among_strokes_differ_in_their_pictures_alone(tmp_path: Path) -> None:
     texts = []
     for name in ("digits_seg", "digits_strokes"):
-        pack = BENCHMARK_TASKS[name]
-        cfg = make_config(Run(name, 0, "cropr", tmp_path), pack, START)
-        (folder,) = pack.demo_data
+        benchmark = BENCHMARK_TASKS[name]
+        cfg = make_config(Run(name, 0, "cropr", tmp_path), benchmark, START)
+        (folder,) = benchmark.demo_data
         for loader in (cfg.train_dataloader, cfg.test_dataloader):
             assert loader.dataset.data_root.rstrip("/") == folder
             loader.dataset.data_root = None
@@ -129,8 +129,8 @@ def test_digits_among_strokes_differ_in_their_pictures_alone(tmp_path: Path) -> 
 
 @pytest.mark.parametrize("name", ["attn_topk", "evit", "etps", "ats"])
 def test_attention_is_that_of_the_class_token_where_there_is_one(name: str, tmp_path: Path) -> None:
-    for pack, signal in (("trashnet", None), ("digits_seg", "column_mean")):
-        cfg = make_config(Run(pack, 0, name, tmp_path), BENCHMARK_TASKS[pack], START)
+    for benchmark, signal in (("trashnet", None), ("digits_seg", "column_mean")):
+        cfg = make_config(Run(benchmark, 0, name, tmp_path), BENCHMARK_TASKS[benchmark], START)
         assert cfg.model.backbone.reducer.get("signal") == signal
         init_default_scope(cfg.default_scope)
         reducer = next(iter(MODELS.build(cfg.model.backbone).reducers.values()))
@@ -170,14 +170,16 @@ TARGETS = dict(
 )
 
 
-@pytest.mark.parametrize("pack", ["trashnet", "digits_seg"])
+@pytest.mark.parametrize("benchmark", ["trashnet", "digits_seg"])
 @pytest.mark.parametrize("name", [n for n, v in VARIANTS.items() if v.pruned and v.reducer])
-def test_every_method_builds_at_the_rate_of_the_pack(pack: str, name: str, tmp_path: Path) -> None:
-    if name.startswith("dtop") and pack == "trashnet":
-        with pytest.raises(SetupError, match="expected dtop with a pack of segmentation"):
-            make_config(Run(pack, 0, name, tmp_path), BENCHMARK_TASKS[pack], START)
+def test_every_method_builds_at_the_rate_of_the_benchmark(
+    benchmark: str, name: str, tmp_path: Path
+) -> None:
+    if name.startswith("dtop") and benchmark == "trashnet":
+        with pytest.raises(SetupError, match="expected dtop with a benchmark of segmentation"):
+            make_config(Run(benchmark, 0, name, tmp_path), BENCHMARK_TASKS[benchmark], START)
         return
-    cfg = make_config(Run(pack, 0, name, tmp_path), BENCHMARK_TASKS[pack], START)
+    cfg = make_config(Run(benchmark, 0, name, tmp_path), BENCHMARK_TASKS[benchmark], START)
     init_default_scope(cfg.default_scope)
     backbone = MODELS.build(cfg.model.backbone)
     patches = backbone.grid[0] * backbone.grid[1]
@@ -217,9 +219,9 @@ def test_rates_below_a_token_a_block_are_refused(tmp_path: Path) -> None:
 
 
 def test_pretraining_starts_from_random_weights_and_lasts_its_own_time(tmp_path: Path) -> None:
-    pack = replace(BENCHMARK_TASKS["digits"], pretrain_iters=70, finetune_iters=50)
-    cold = make_config(Run("digits", 3, PRETRAINING, tmp_path), pack, None)
-    warm = make_config(Run("digits", 3, "dense", tmp_path), pack, START)
+    benchmark = replace(BENCHMARK_TASKS["digits"], pretrain_iters=70, finetune_iters=50)
+    cold = make_config(Run("digits", 3, PRETRAINING, tmp_path), benchmark, None)
+    warm = make_config(Run("digits", 3, "dense", tmp_path), benchmark, START)
     assert cold.load_from is None
     assert warm.load_from == str(START)
     assert (cold.train_cfg.max_iters, cold.param_scheduler[1].end) == (70, 70)
@@ -399,14 +401,14 @@ def test_a_run_that_does_not_converge_is_recorded_unless_it_is_dense(
 
 
 def test_a_run_that_was_never_started_says_what_to_do(tmp_path: Path) -> None:
-    with pytest.raises(SetupError, match=r"compare_pruners\.py, found no .*config\.py; run it"):
+    with pytest.raises(SetupError, match=r"pruners\.py compare, found no .*config\.py; run it"):
         Run("digits", 0, "dense", tmp_path).check()
 
 
 @pytest.mark.parametrize(
-    ("packs", "variants", "message"),
+    ("benchmarks", "variants", "message"),
     [
-        (["digit"], ["cropr"], "unknown pack digit; known: digits, person"),
+        (["digit"], ["cropr"], "unknown benchmark digit; known: digits, person"),
         (["digits"], ["magic"], "unknown variant magic; known: dense, cropr"),
         (["digits"], ["cropr@many"], "a pruned variant at 1 to 99 percent, got cropr@many"),
         (["digits"], ["cropr@87b0"], "a block, counted from 1, behind 'b', got cropr@87b0"),
@@ -415,10 +417,10 @@ def test_a_run_that_was_never_started_says_what_to_do(tmp_path: Path) -> None:
     ],
 )
 def test_unknown_names_are_refused(
-    packs: list[str], variants: list[str], message: str, tmp_path: Path
+    benchmarks: list[str], variants: list[str], message: str, tmp_path: Path
 ) -> None:
     with pytest.raises(SetupError, match=message):
-        compare(packs, variants, [0], tmp_path)
+        compare(benchmarks, variants, [0], tmp_path)
 
 
 def test_a_method_of_ones_own_is_compared_by_its_class_name(tmp_path: Path) -> None:

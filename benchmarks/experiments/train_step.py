@@ -13,7 +13,6 @@ import shlex
 import sys
 from collections.abc import Callable, Mapping
 from functools import partial
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -24,7 +23,7 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
 
-from cropr_mm.engine.console import check_outputs, short_errors, show_rounds
+from cropr_mm.engine.console import check_outputs, show_rounds
 from cropr_mm.hooks.auxiliary_listener import AuxiliaryListener
 from cropr_mm.profiling.candidates import native_size, with_image_size
 from cropr_mm.profiling.environment import git_commit, machine_name, peak_memory, versions
@@ -36,7 +35,6 @@ from cropr_mm.targets.base import LabelTarget
 from cropr_mm.text_table import format_table
 from experiments.encoder_memory import peak_bytes
 
-CONFIG = "configs/segmentation/cropr_tiny_segmenter_camvid.py"
 DENSE, EXACT = "dense", "cropr, exact"
 
 
@@ -233,40 +231,11 @@ def measured_bytes(make: Callable[[], Step], device: str) -> int | None:
     return peak
 
 
-def parse_args() -> argparse.Namespace:
-    """Command line."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("config", nargs="?", default=CONFIG, help="default: %(default)s")
-    parser.add_argument("--img-size", nargs=2, type=int, metavar=("H", "W"), help="pixels")
-    parser.add_argument(
-        "--batch-size", type=int, default=2, metavar="B", help="default: %(default)s"
-    )
-    parser.add_argument(
-        "--num-cells", nargs="*", type=int, default=[], metavar="N", help="also train N cells"
-    )
-    parser.add_argument("--dtype", choices=("fp32", "bf16", "fp16", "amp"), default="fp32")
-    parser.add_argument("--sdpa", choices=("auto", "flash", "math"), default="auto")
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument(
-        "--checkpoint-blocks", choices=("on", "off"), help="default: as the config says"
-    )
-    parser.add_argument("--optimizer", action="store_true", help="with a step of AdamW")
-    parser.add_argument(
-        "--rounds", type=int, default=10, metavar="N", help="0 only counts; default: %(default)s"
-    )
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write all numbers")
-    return parser.parse_args()
-
-
-def main() -> None:
-    """Parse arguments and run."""
-    args = parse_args()
-    with short_errors(ValueError):
-        run(args)
-
-
 def run(args: argparse.Namespace) -> None:
     """Count, measure, print and write.
+
+    Args:
+        args: Options of ``benchmarks/speed.py train-step``.
 
     Raises:
         ValueError: If options or the config do not fit, before anything is measured.
@@ -294,7 +263,7 @@ def run(args: argparse.Namespace) -> None:
         f"on {machine_name(mode.device)}\n\ncounted\n{format_table(count_rows(counts))}"
     )
     record: dict[str, Any] = dict(
-        command=shlex.join(["python", "benchmarks/train_step.py", *sys.argv[1:]]),
+        command=shlex.join(["python", "benchmarks/speed.py", *sys.argv[1:]]),
         machine=machine_name(mode.device),
         versions=versions(),
         commit=git_commit(),
@@ -356,7 +325,3 @@ def time_table(
         base = peaks[DENSE] or 1
         columns["x dense"] = {v: f"{(peak or 0) / base:.2f}" for v, peak in peaks.items()}
     return times.table(DENSE, columns)
-
-
-if __name__ == "__main__":
-    main()

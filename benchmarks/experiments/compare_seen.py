@@ -1,53 +1,49 @@
 """Share of ground-truth pixels, by class, that trained pruned segmenters still see at each step.
 
-Needs the models that benchmarks/compare_pruners.py --task seg trains.
+Needs the models that ``benchmarks/pruners.py compare --task seg`` trains.
 """
 
 import json
-import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cropr_mm.engine.console import short_errors
-from experiments.benchmark_tasks import BENCHMARK_TASKS
 from experiments.bootstrap import Interval, draw_images, paired_interval
 from experiments.pixels_seen import PixelsSeen, pixels_seen
-from experiments.stored_runs import failures, run_arguments, stored_runs
-from experiments.variants import DEFAULT_VARIANTS, VARIANTS
+from experiments.stored_runs import failures, stored_runs
 
 SAMPLES = 500
 
 
-def main() -> None:
-    """Parse arguments, count and print."""
-    parser = run_arguments(__doc__)
-    parser.set_defaults(runs=Path("work_dirs/compare/seg"))
-    segmenters = [name for name, pack in BENCHMARK_TASKS.items() if pack.task == "seg"]
-    parser.add_argument("--pack", choices=segmenters, default="digits_seg")
-    pruned = [name for name in DEFAULT_VARIANTS if VARIANTS[name].pruned]
-    parser.add_argument("--variants", nargs="+", default=pruned, help="'cropr' among them")
-    args = parser.parse_args()
-    if "cropr" not in args.variants:
-        parser.error(f"expected 'cropr' among --variants, got {', '.join(args.variants)}")
-    os.chdir(Path(__file__).resolve().parents[1])
-    with short_errors():
-        runs = stored_runs(args.runs, [args.pack], args.variants, args.seeds)
-        failed = failures(runs)
-        found = {
-            name: [pixels_seen(run) for run in runs if run.name == name]
-            for name in args.variants
-            if name not in failed
-        }
-    record = {**summarize(found), "failed": failed}
-    print(f"\n{format_table(record)}")
-    file = args.runs / args.pack / "seen.json"
-    file.write_text(json.dumps({args.pack: {"seeds": args.seeds, **record}}, indent=2) + "\n")
+def compare_seen(runs: Path, benchmark: str, variants: Sequence[str], seeds: Sequence[int]) -> None:
+    """Print a table and write ``seen.json`` beside the models of the benchmark.
+
+    Args:
+        runs: Folder of the trained models.
+        benchmark: Name of a benchmark task in segmentation.
+        variants: Names of pruned variants, 'cropr' among them.
+        seeds: Seeds of the trained models.
+
+    Raises:
+        SetupError: If a model was never trained, or merges tokens.
+    """
+    trained = stored_runs(runs, [benchmark], variants, seeds)
+    failed = failures(trained)
+    found = {
+        name: [pixels_seen(run) for run in trained if run.name == name]
+        for name in variants
+        if name not in failed
+    }
+    record = {**summarize_seen(found), "failed": failed}
+    print(f"\n{seen_table(record)}")
+    file = runs / benchmark / "seen.json"
+    file.write_text(json.dumps({benchmark: {"seeds": seeds, **record}}, indent=2) + "\n")
     print(f"\nnumbers  {file}")
 
 
-def summarize(found: dict[str, list[PixelsSeen]]) -> dict:
+def summarize_seen(found: dict[str, list[PixelsSeen]]) -> dict:
     """Shares by step and class, and intervals of the mean over classes after the last step."""
     first = found["cropr"][0]
     images = np.arange(len(first.total))
@@ -75,7 +71,7 @@ def summarize(found: dict[str, list[PixelsSeen]]) -> dict:
     return {"classes": first.classes, "blocks": first.blocks, "variants": variants}
 
 
-def format_table(record: dict) -> str:
+def seen_table(record: dict) -> str:
     """Markdown; blocks count from 1."""
     steps = [f"after block {block + 1}" for block in record["blocks"]]
     head = ["pruner", *steps, "Cropr - it, last step"]
@@ -99,7 +95,3 @@ def _text(entry: dict[str, float] | None) -> str:
         return ""
     value = Interval(**entry)
     return f"{value.value:.1f} ({value.low:.1f} to {value.high:.1f})"
-
-
-if __name__ == "__main__":
-    main()

@@ -9,14 +9,13 @@ import json
 import shlex
 import sys
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from cropr_mm.engine.console import check_outputs, short_errors, show_rounds
+from cropr_mm.engine.console import check_outputs, show_rounds
 from cropr_mm.layers.patch_embed import PatchEmbed
 from cropr_mm.ops.rope import Rope, apply_rope
 from cropr_mm.ops.select import select_topk
@@ -51,7 +50,7 @@ def patches(mode: Mode) -> dict[str, Call]:
 
 
 def rotation(mode: Mode) -> dict[str, Call]:
-    """Rotary embedding of queries and keys, in pairs of neighbouring channels."""
+    """Rotary embedding of queries and keys, in pairs of neighboring channels."""
     width = CHANNELS // HEADS
     qk = mode.place(torch.randn(1, TOKENS[0], 3, HEADS, width))[:, :, :2]
     angles = torch.randn(1, TOKENS[0], width // 2)
@@ -65,14 +64,14 @@ def rotation(mode: Mode) -> dict[str, Call]:
         c, s = cos[:, :, None, None], sin[:, :, None, None]
         return torch.stack([a * c - b * s, b * c + a * s], dim=-1).flatten(-2)
 
-    def looked_up() -> Tensor:
+    def by_index() -> Tensor:
         partner = qk.index_select(-1, place)
         return torch.addcmul(qk * rope.cos[:, :, None, None], partner, signed[:, :, None, None])
 
     calls: dict[str, Call] = {
         "two products and a swap": lambda: apply_rope(qk, rope, half=False),
         "four products on halves": on_halves,
-        "partners by index": looked_up,
+        "partners by index": by_index,
     }
     for name, call in list(calls.items())[:2]:
         calls[f"{name}, compiled"] = torch.compile(call, dynamic=False)
@@ -147,19 +146,19 @@ def fusion(mode: Mode) -> dict[str, Call]:
     index = torch.randperm(cells, device=mode.device)[None]
     x = mode.place(torch.randn(1, cells, CHANNELS))
     counts = [cells - 22 * REMOVED, *[REMOVED] * 22]
-    kept, *parked = (
+    kept, *dropped = (
         Tokens(part, places, GRID)
         for part, places in zip(x.split(counts, dim=1), index.split(counts, dim=1), strict=True)
     )
 
     def each_to_its_place() -> Tensor:
         full = torch.empty_like(x)
-        for part in (kept, *parked):
+        for part in (kept, *dropped):
             full[0].index_copy_(0, part.index[0], part.x[0])
         return full
 
     return {
-        "joined, then put in order": lambda: restore_tokens(kept, parked, None).x,
+        "joined, then put in order": lambda: restore_tokens(kept, dropped, None).x,
         "each step's to their places": each_to_its_place,
     }
 
@@ -190,49 +189,44 @@ def check_equal(calls: Mapping[str, Call], mode: Mode) -> None:
                 raise ValueError(f"{name} is off by {error:.1e} of the largest value")
 
 
-def main() -> None:
-    """Check, time, print and write, group by group."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--groups", nargs="+", choices=list(GROUPS))
-    parser.add_argument("--dtype", choices=("fp32", "bf16", "fp16"), default="bf16")
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--rounds", type=int, default=30, metavar="N", help="default: %(default)s")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write all times")
-    args = parser.parse_args()
-    with short_errors(ValueError):
-        check_outputs(json=args.json)
-        mode = Mode(args.dtype, "auto", args.device)
-        names = args.groups or [n for n in GROUPS if n != "packed" or args.device == "cpu"]
-        record: dict[str, Any] = {
-            "command": shlex.join(["python", *sys.argv]),
-            "machine": machine_name(mode.device),
-            "versions": versions(),
-            "commit": git_commit(),
-            "dtype": mode.dtype,
-            "groups": {},
-        }
-        print(f"{machine_name(mode.device)}: {mode}, {torch.get_num_threads()} CPU threads")
-        torch.manual_seed(0)
-        for name in names:
-            with mode.running():
-                calls = GROUPS[name](mode)
-                check_equal(calls, mode)
-                with show_rounds(name, args.rounds) as on_round:
-                    times = measure(
-                        calls,
-                        rounds=args.rounds,
-                        warmup=3,
-                        device=mode.device,
-                        on_round=on_round,
-                    )
-            base = next(iter(calls))
-            record["groups"][name] = times.as_dict(base)
-            idle = "" if times.is_idle else f"; NOT IDLE, load {times.load:.2f}: does not count"
-            print(f"\n{name}{idle}\n{times.table(base)}", flush=True)
-        if args.json:
-            args.json.write_text(json.dumps(record, indent=2) + "\n")
-            print(f"\nwritten to {args.json}")
+def run(args: argparse.Namespace) -> None:
+    """Check, time, print and write, group by group.
 
+    Args:
+        args: Options of ``benchmarks/speed.py alternatives``.
 
-if __name__ == "__main__":
-    main()
+    Raises:
+        ValueError: If options do not fit, or an alternative gives other numbers.
+    """
+    check_outputs(json=args.json)
+    mode = Mode(args.dtype, "auto", args.device)
+    names = args.groups or [n for n in GROUPS if n != "packed" or args.device == "cpu"]
+    record: dict[str, Any] = {
+        "command": shlex.join(["python", *sys.argv]),
+        "machine": machine_name(mode.device),
+        "versions": versions(),
+        "commit": git_commit(),
+        "dtype": mode.dtype,
+        "groups": {},
+    }
+    print(f"{machine_name(mode.device)}: {mode}, {torch.get_num_threads()} CPU threads")
+    torch.manual_seed(0)
+    for name in names:
+        with mode.running():
+            calls = GROUPS[name](mode)
+            check_equal(calls, mode)
+            with show_rounds(name, args.rounds) as on_round:
+                times = measure(
+                    calls,
+                    rounds=args.rounds,
+                    warmup=3,
+                    device=mode.device,
+                    on_round=on_round,
+                )
+        base = next(iter(calls))
+        record["groups"][name] = times.as_dict(base)
+        idle = "" if times.is_idle else f"; NOT IDLE, load {times.load:.2f}: does not count"
+        print(f"\n{name}{idle}\n{times.table(base)}", flush=True)
+    if args.json:
+        args.json.write_text(json.dumps(record, indent=2) + "\n")
+        print(f"\nwritten to {args.json}")

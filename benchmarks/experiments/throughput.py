@@ -21,7 +21,7 @@ import torch._dynamo
 from torch import Tensor, nn
 
 from cropr_mm.backbones.cropr_vit import CroprViT
-from cropr_mm.engine.console import check_outputs, short_errors, show_rounds
+from cropr_mm.engine.console import check_outputs, show_rounds
 from cropr_mm.profiling.candidates import random_images
 from cropr_mm.profiling.compare import Entry, SideBySide, encoder_entry, time_side_by_side
 from cropr_mm.profiling.environment import git_commit, machine_name, settings_hash, versions
@@ -29,51 +29,9 @@ from cropr_mm.profiling.floor import PROTOCOL
 from cropr_mm.profiling.matmuls import macs
 from cropr_mm.profiling.out_of_memory import attempt, free_memory
 from cropr_mm.profiling.plots import draw_groups, draw_sizes
-from cropr_mm.profiling.run_mode import FREEZE_HELP, Mode, freeze_weights
+from cropr_mm.profiling.run_mode import Mode, freeze_weights
 from experiments.encoder_memory import EncoderMemory, encoder_memory, measured_memory
 from experiments.studies import STUDIES, Group
-
-
-def parse_args() -> argparse.Namespace:
-    """Command line."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("study", choices=STUDIES)
-    parser.add_argument("--arch", metavar="NAME", help="in place of the published one")
-    parser.add_argument(
-        "--img-sizes",
-        nargs="+",
-        type=int,
-        metavar="SIDE",
-        help="sides of square images in pixels, in place of the published ones",
-    )
-    parser.add_argument("--batch-sizes", nargs="+", type=int, default=[1], metavar="B")
-    parser.add_argument(
-        "--dtype",
-        nargs="+",
-        choices=("fp32", "bf16", "fp16", "amp"),
-        help="default: bf16; all in the study of precision",
-    )
-    parser.add_argument(
-        "--sdpa",
-        nargs="+",
-        choices=("auto", "flash", "math"),
-        help="default: auto; flash and math in the study of precision",
-    )
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--compile", action="store_true", help="also time the compiled form of all")
-    parser.add_argument("--freeze", action="store_true", help=FREEZE_HELP)
-    parser.add_argument("--rounds", type=int, default=20, metavar="N", help="default: %(default)s")
-    parser.add_argument(
-        "--json", type=Path, metavar="FILE", help="write all times after each group"
-    )
-    parser.add_argument(
-        "--plot",
-        type=Path,
-        metavar="FILE",
-        help="draw images per second (PNG); of curve also time and memory over image size, into "
-        "FILE with _sizes at the end of its stem",
-    )
-    return parser.parse_args()
 
 
 class OnOwnImages(nn.Module):
@@ -107,67 +65,72 @@ class Row(NamedTuple):
     entry: Entry
 
 
-def main() -> None:
-    """Time, print and write, group by group."""
-    args = parse_args()
+def run(args: argparse.Namespace) -> None:
+    """Time, print and write, group by group.
+
+    Args:
+        args: Options of ``benchmarks/speed.py throughput``.
+
+    Raises:
+        ValueError: If options do not fit, before anything is timed.
+    """
     study = STUDIES[args.study]
-    with short_errors(ValueError, hint="with --json the same command goes on"):
-        check_outputs(json=args.json, plot=args.plot)
-        freeze_weights(args.freeze, args.compile)
-        if min(args.batch_sizes) < 1:
-            raise ValueError(f"expected batch sizes >= 1, got {args.batch_sizes}")
-        if args.rounds < 1:
-            raise ValueError(f"expected rounds >= 1, got {args.rounds}")
-        dtypes, kernels = args.dtype or study.dtypes, args.sdpa or study.kernels
-        modes = [Mode(*kind, args.device) for kind in itertools.product(dtypes, kernels)]
-        together = {str(mode): [mode] for mode in modes}
-        if study.modes_together:
-            names = f"{' '.join(dtypes)}, attention kernel {' '.join(kernels)}, {args.device}"
-            together = {names: modes}
-        groups = study.groups(args.arch, args.img_sizes)
-        with torch.device("meta"):  # what cannot be built fails before anything is timed
-            for settings in (s for group in groups for s in group.encoders.values()):
-                CroprViT(**settings)
-        about = {
-            "study": args.study,
-            "machine": machine_name(args.device),
-            "threads": torch.get_num_threads(),
-            "versions": versions(),
-            "rounds": args.rounds,
-            "compile": args.compile,
-            "frozen": args.freeze,
-        }
-        commit = git_commit()
-        done = read_done(args.json, about) if args.json else {}
-        print(f"{args.study} on {about['machine']}, {about['threads']} CPU threads")
-        for group, how, batch_size in itertools.product(groups, together, args.batch_sizes):
-            key = f"{group.title}, {how}, batch {batch_size}"
-            how_timed = [args.compile, args.freeze, args.rounds, PROTOCOL]
-            digest = settings_hash([group, how, batch_size, *how_timed])
-            before = done.get(key, {})
-            if before.get("idle") and before.get("settings_hash") == digest:
-                print(f"\n{key}: measured before, in {args.json}")
-                continue
-            with show_rounds(key, args.rounds) as on_round:
-                found, text = run_group(
-                    group, together[how], batch_size, args, study.with_memory, on_round
-                )
-            done[key] = {**found, "commit": commit, "settings_hash": digest}
-            print(f"\n{key}{text}", flush=True)
-            if args.json:
-                record = {**about, "command": shlex.join(["python", *sys.argv]), "groups": done}
-                args.json.write_text(json.dumps(record, indent=2, default=list) + "\n")
+    check_outputs(json=args.json, plot=args.plot)
+    freeze_weights(args.freeze, args.compile)
+    if min(args.batch_sizes) < 1:
+        raise ValueError(f"expected batch sizes >= 1, got {args.batch_sizes}")
+    if args.rounds < 1:
+        raise ValueError(f"expected rounds >= 1, got {args.rounds}")
+    dtypes, kernels = args.dtype or study.dtypes, args.sdpa or study.kernels
+    modes = [Mode(*kind, args.device) for kind in itertools.product(dtypes, kernels)]
+    together = {str(mode): [mode] for mode in modes}
+    if study.modes_together:
+        names = f"{' '.join(dtypes)}, attention kernel {' '.join(kernels)}, {args.device}"
+        together = {names: modes}
+    groups = study.groups(args.arch, args.img_sizes)
+    with torch.device("meta"):  # what cannot be built fails before anything is timed
+        for settings in (s for group in groups for s in group.encoders.values()):
+            CroprViT(**settings)
+    about = {
+        "study": args.study,
+        "machine": machine_name(args.device),
+        "threads": torch.get_num_threads(),
+        "versions": versions(),
+        "rounds": args.rounds,
+        "compile": args.compile,
+        "frozen": args.freeze,
+    }
+    commit = git_commit()
+    done = read_done(args.json, about) if args.json else {}
+    print(f"{args.study} on {about['machine']}, {about['threads']} CPU threads")
+    for group, how, batch_size in itertools.product(groups, together, args.batch_sizes):
+        key = f"{group.title}, {how}, batch {batch_size}"
+        how_timed = [args.compile, args.freeze, args.rounds, PROTOCOL]
+        digest = settings_hash([group, how, batch_size, *how_timed])
+        before = done.get(key, {})
+        if before.get("idle") and before.get("settings_hash") == digest:
+            print(f"\n{key}: measured before, in {args.json}")
+            continue
+        with show_rounds(key, args.rounds) as on_round:
+            found, text = run_group(
+                group, together[how], batch_size, args, study.with_memory, on_round
+            )
+        done[key] = {**found, "commit": commit, "settings_hash": digest}
+        print(f"\n{key}{text}", flush=True)
         if args.json:
-            print(f"\nwritten to {args.json}")
-        if args.plot:
-            ran = {key: found for key, found in done.items() if "error" not in found}
-            draw_groups(ran, args.plot)
-            print(f"drawn to {args.plot}")
-            if study.over_sizes:
-                whole = {key: found for key, found in ran.items() if not found.get("errors")}
-                sizes = args.plot.with_stem(f"{args.plot.stem}_sizes")
-                draw_sizes(whole, sizes)
-                print(f"drawn to {sizes}")
+            record = {**about, "command": shlex.join(["python", *sys.argv]), "groups": done}
+            args.json.write_text(json.dumps(record, indent=2, default=list) + "\n")
+    if args.json:
+        print(f"\nwritten to {args.json}")
+    if args.plot:
+        ran = {key: found for key, found in done.items() if "error" not in found}
+        draw_groups(ran, args.plot)
+        print(f"drawn to {args.plot}")
+        if study.over_sizes:
+            whole = {key: found for key, found in ran.items() if not found.get("errors")}
+            sizes = args.plot.with_stem(f"{args.plot.stem}_sizes")
+            draw_sizes(whole, sizes)
+            print(f"drawn to {sizes}")
 
 
 def read_done(file: Path, about: Mapping[str, Any]) -> dict[str, Any]:
@@ -321,7 +284,3 @@ def memory_columns(
 def gib(count: int) -> str:
     """Bytes as text."""
     return f"{count / 2**30:.2f}"
-
-
-if __name__ == "__main__":
-    main()

@@ -2,7 +2,7 @@
 
 model: a whole detector in training and test, heads and post-processing included; with --device
 cuda it is measured. step: encoder, linear head and auxiliary losses of a training step
-(train_step.py). size: plain encoders over image sizes, beside the analytic model.
+(:mod:`experiments.train_step`). size: plain encoders over image sizes, beside the analytic model.
 """
 
 import argparse
@@ -12,18 +12,16 @@ import shlex
 import sys
 from collections.abc import Callable, Mapping
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import torch
 from mmengine.config import Config
 from torch import nn
-from train_step import DENSE, EXACT, count_bytes
 
 from cropr_mm.backbones.cropr_vit import CroprViT
 from cropr_mm.backbones.find import auxiliary_reducers
 from cropr_mm.build import build_model
-from cropr_mm.engine.console import check_outputs, ignore_noise, short_errors
+from cropr_mm.engine.console import check_outputs, ignore_noise
 from cropr_mm.hooks.aux_loss_hook import CroprAuxLossHook
 from cropr_mm.hooks.auxiliary_listener import AuxiliaryListener
 from cropr_mm.profiling.candidates import native_size, random_batch, with_image_size
@@ -38,58 +36,28 @@ from experiments.model_memory import (
     random_training_batch,
 )
 from experiments.studies import STUDIES
+from experiments.train_step import DENSE, EXACT, count_bytes
 
 Row = dict[str, Any]
 
 
-def parse_args() -> argparse.Namespace:
-    """Command line."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    commands = parser.add_subparsers(dest="command", required=True)
-    about = dict(
-        model="a whole detector in training and test",
-        step="encoder, linear head and auxiliary losses of a training step",
-        size="plain encoders over image sizes, beside the analytic model",
-    )
-    model, step, size = (
-        commands.add_parser(name, help=text, description=f"Memory of {text}.")
-        for name, text in about.items()
-    )
-    for command in (model, step):
-        command.add_argument("config", help="of a Cropr model")
-        command.add_argument("--img-size", nargs=2, type=int, metavar=("H", "W"), help="pixels")
-    model.add_argument(
-        "--objects", type=int, default=20, metavar="N", help="in an image; default: %(default)s"
-    )
-    model.add_argument("--device", default="cpu", help="cuda measures; default: %(default)s")
-    size.add_argument(
-        "--img-sizes", nargs="+", type=int, metavar="SIDE", help="default: 512 to 2048 pixels"
-    )
-    size.add_argument("--arch", metavar="NAME", help="default: ViT-L/16")
-    for command, dtype in ((model, "amp"), (step, "amp"), (size, "bf16")):
-        command.add_argument("--batch-sizes", nargs="+", type=int, default=[1], metavar="B")
-        command.add_argument(
-            "--dtype",
-            choices=("fp32", "bf16", "fp16", "amp"),
-            default=dtype,
-            help="default: %(default)s",
-        )
-        command.add_argument("--json", type=Path, metavar="FILE", help="write all numbers")
-    return parser.parse_args()
+def run(args: argparse.Namespace) -> None:
+    """Estimate, print and write.
 
+    Args:
+        args: Options of ``benchmarks/speed.py memory``.
 
-def main() -> None:
-    """Estimate, print and write."""
-    args = parse_args()
-    with short_errors(ValueError):
-        check_outputs(json=args.json)
-        if min(args.batch_sizes) < 1:
-            raise ValueError(f"expected batch sizes >= 1, got {args.batch_sizes}")
-        rows = dict(model=model_rows, step=step_rows, size=size_rows)[args.command](args)
+    Raises:
+        ValueError: If options or the config do not fit.
+    """
+    check_outputs(json=args.json)
+    if min(args.batch_sizes) < 1:
+        raise ValueError(f"expected batch sizes >= 1, got {args.batch_sizes}")
+    rows = dict(model=model_rows, step=step_rows, size=size_rows)[args.command](args)
     print(format_table(TABLES[args.command](rows)))
     if args.json:
         record = dict(
-            command=shlex.join(["python", "benchmarks/memory.py", *sys.argv[1:]]),
+            command=shlex.join(["python", "benchmarks/speed.py", *sys.argv[1:]]),
             machine=machine_name(getattr(args, "device", "cpu")),
             versions=versions(),
             commit=git_commit(),
@@ -167,7 +135,7 @@ def model_table(rows: list[Row]) -> list[list[str]]:
 
 
 def model_totals(row: Row) -> tuple[int, int, int]:
-    """Training without and with the optimiser's states, and test, each with weights."""
+    """Training without and with the optimizer's states, and test, each with weights."""
     training = row["weights"] + row["training"]
     return training, training + row["optimizer"], row["weights_deployed"] + row["test"]
 
@@ -252,6 +220,3 @@ def size_table(rows: list[Row]) -> list[list[str]]:
 
 
 TABLES = dict(model=model_table, step=step_table, size=size_table)
-
-if __name__ == "__main__":
-    main()

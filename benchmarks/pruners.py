@@ -1,0 +1,148 @@
+"""Compare pruners on small data: each is fine-tuned from the same dense model, equally long."""
+
+import argparse
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from cropr_mm.engine.console import short_errors
+from experiments.benchmark_tasks import BENCHMARK_TASKS
+from experiments.compare_orders import compare_orders
+from experiments.compare_padding import compare_padding
+from experiments.compare_seen import compare_seen
+from experiments.compare_sizes import compare_sizes
+from experiments.comparison import compare
+from experiments.variants import DEFAULT_VARIANTS, VARIANTS
+
+RUNS = Path("work_dirs/compare")
+PRUNED = [name for name in DEFAULT_VARIANTS if VARIANTS[name].pruned]
+Parser = argparse.ArgumentParser
+
+
+def main() -> None:
+    """Parse arguments and run one comparison; paths are relative to the repository."""
+    parser = Parser(description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    texts = {
+        "compare": "train and test pruners; again, it goes on where it stopped",
+        "orders": "layouts and positions of survivors in windows, by features before fine-tuning",
+        "padding": "how much padding trained models keep, with and without dropping it first",
+        "seen": "share of each class's pixels that trained segmenters see after each step",
+        "sizes": "metrics of trained models on smaller images; the share of pruned patches stays",
+    }
+    parts = {name: commands.add_parser(name, help=t, description=t) for name, t in texts.items()}
+    add_compare(parts["compare"])
+    for name in ("orders", "padding", "seen", "sizes"):
+        add_trained(parts[name], name)
+    args = parser.parse_args()
+    options = vars(args)
+    command = options.pop("command")
+    if command == "seen" and "cropr" not in args.variants:
+        parser.error(f"expected 'cropr' among --variants, got {', '.join(args.variants)}")
+    if len(set(args.seeds)) < len(args.seeds):
+        parser.error(f"expected each of --seeds once, got {args.seeds}")
+    if command == "compare":
+        task = options.pop("task")
+        options["benchmarks"] = args.benchmarks or of_tasks(task)
+        options["out"] = args.out or RUNS / task
+    runs: dict[str, Callable[..., object]] = dict(
+        compare=compare,
+        orders=compare_orders,
+        padding=compare_padding,
+        seen=compare_seen,
+        sizes=compare_sizes,
+    )
+    os.chdir(Path(__file__).resolve().parents[1])
+    with short_errors():
+        runs[command](**options)
+
+
+def add_compare(parser: Parser) -> None:
+    """Add what to train and how."""
+    tasks = sorted({benchmark.task for benchmark in BENCHMARK_TASKS.values()})
+    parser.add_argument("--task", choices=tasks, required=True)
+    parser.add_argument("--benchmarks", nargs="+", help="default: all benchmarks of the task")
+    parser.add_argument(
+        "--variants",
+        nargs="+",
+        default=DEFAULT_VARIANTS,
+        help=f"default: {', '.join(DEFAULT_VARIANTS)}; known: {', '.join(VARIANTS)}, and any "
+        "registered reduction method by its class name",
+    )
+    add_seeds(parser)
+    parser.add_argument("--out", type=Path, help=f"folder; default: {RUNS}/<task>")
+    parser.add_argument(
+        "--jobs",
+        type=positive,
+        default=os.cpu_count() or 1,
+        help="runs at once (default: the cores, %(default)s)",
+    )
+    parser.add_argument(
+        "--samples", type=positive, default=500, help="bootstrap samples (default: %(default)s)"
+    )
+    parser.add_argument("--compile", action="store_true", help="time compiled encoders too")
+    parser.add_argument(
+        "--imports",
+        nargs="+",
+        default=[],
+        metavar="MODULE",
+        help="modules in PYTHONPATH that register methods of your own",
+    )
+
+
+def add_trained(parser: Parser, command: str) -> None:
+    """Add which trained models to look at."""
+    task = "seg" if command in ("seen", "sizes") else "det"
+    parser.add_argument(
+        "--runs",
+        type=Path,
+        default=RUNS / task,
+        help="folder that the command compare wrote; default: %(default)s",
+    )
+    add_seeds(parser)
+    if command == "orders":
+        parser.add_argument(
+            "--benchmarks", nargs="+", choices=of_tasks("det"), default=of_tasks("det")
+        )
+        return
+    known, default = {
+        "padding": (list(BENCHMARK_TASKS), "person"),
+        "seen": (of_tasks("seg"), "digits_seg"),
+        "sizes": (of_tasks("seg", "cls", "multilabel"), None),
+    }[command]
+    parser.add_argument("--benchmark", choices=known, default=default, required=default is None)
+    sizes = command == "sizes"
+    variants = ["cropr", "variance", "random"] if sizes else PRUNED
+    parser.add_argument("--variants", nargs="+", default=variants)
+    if sizes:
+        parser.add_argument(
+            "--scales", nargs="+", type=float, required=True, help="of the training's image sides"
+        )
+
+
+def add_seeds(parser: Parser) -> None:
+    """Add the seeds."""
+    parser.add_argument("--seeds", nargs="+", type=seed, default=[0, 1, 2], help="default: 0 1 2")
+
+
+def of_tasks(*tasks: str) -> Sequence[str]:
+    """Names of the benchmarks of some tasks."""
+    return [name for name, benchmark in BENCHMARK_TASKS.items() if benchmark.task in tasks]
+
+
+def positive(text: str) -> int:
+    """Number of at least 1."""
+    if int(text) < 1:
+        raise ValueError
+    return int(text)
+
+
+def seed(text: str) -> int:
+    """Number of at least 0."""
+    if int(text) < 0:
+        raise ValueError
+    return int(text)
+
+
+if __name__ == "__main__":
+    main()
