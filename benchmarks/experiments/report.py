@@ -137,8 +137,8 @@ def format_tables(record: Mapping[str, Any]) -> str:
         over = "seeds (Student's t) and images (bootstrap)" if seeds > 1 else "images, one seed"
         blocks.append(
             f"**{benchmark}**: mean of {seeds} seed{'s' * (seeds > 1)} in percent, intervals of "
-            f"95 % over {over}, none corrected for the number of comparisons; median: of {main} over "
-            f"seeds; encoder{' and compiled' * bool(compiled)}: speed-up over dense ({idle}, "
+            f"95 % over {over}, none corrected for the number of comparisons; median: of {main} "
+            f"over seeds; encoder{' and compiled' * bool(compiled)}: speed-up over dense ({idle}, "
             f"{speed['threads']} threads, batch {speed['images_per_call']})."
             + (_SEEN if seen else "")
             + "\n\n"

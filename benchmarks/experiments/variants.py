@@ -25,7 +25,8 @@ class Variant:
         reducer: Replaces the reducer of the pruned config; None keeps Cropr and its hook.
         options: Replace arguments of Cropr.
         target: Replaces what Cropr learns, of as many classes; None keeps the benchmark's target.
-            Where the reducer was replaced: what that one learns by CroprAuxLossHook; None for nothing.
+            Where the reducer was replaced: what that one learns by CroprAuxLossHook; None for
+            nothing.
         backbone: Further arguments of the encoder.
         percent: Share of the patch tokens that are pruned; 0 keeps the schedule of the pruned
             config.

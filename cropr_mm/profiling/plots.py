@@ -58,7 +58,8 @@ def draw_sizes(groups: Mapping[str, Mapping[str, Any]], file: Path) -> None:
 
     Args:
         groups: By title, as :func:`draw_groups` takes them, with the settings, tokens and memory
-            that ``benchmarks/speed.py throughput curve`` writes; the first encoder of each is dense.
+            that ``benchmarks/speed.py throughput curve`` writes; the first encoder of each is
+            dense.
         file: Picture to write.
 
     Raises:
