@@ -12,9 +12,7 @@ from typing import Any
 
 import torch
 
-import cropr_mm
-
-_HOME = Path(cropr_mm.__file__).parents[1]  # holds the package: a checkout or site-packages
+_HOME = Path(__file__).parents[2]  # holds the package: a checkout or site-packages
 _PACKAGES = ("torch", "torchvision", "timm", "numpy", "mmengine", "mmcv")
 _HOSTS = ("mmdet", "mmseg", "mmpretrain")
 _INSTRUCTIONS = ("amx_bf16", "avx512_bf16", "avx512f", "avx2")  # as /proc/cpuinfo names them

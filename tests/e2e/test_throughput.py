@@ -13,6 +13,7 @@ import torch
 from cropr_mm.layers.arch import ARCHS, Arch
 from cropr_mm.profiling import compare
 from cropr_mm.profiling.environment import git_commit
+from experiments import throughput as throughput_program
 
 ROOT = Path(__file__).parents[2]
 SCRIPT = ROOT / "benchmarks/speed.py"
@@ -146,7 +147,7 @@ def test_a_group_that_the_machine_is_too_small_for_is_named_and_the_others_run(
             raise RuntimeError("a defect")
         return real(entries, batch, **options)
 
-    monkeypatch.setattr(compare, "time_side_by_side", limited)
+    monkeypatch.setattr(throughput_program, "time_side_by_side", limited)
     file = tmp_path / "a.json"
     args = ("curve", *TINY, "64", "--rounds", "1", "--json", file, "--batch-sizes")
     out = throughput(*args, "2", "1", "--plot", tmp_path / "a.png")
