@@ -57,6 +57,9 @@ class ReducingBackbone(BaseModule):
         grid: Rows and columns of tokens at the native image size.
         patch_size: Side of a token's cell in the image, in pixels.
         num_prefix: Prefix tokens.
+        has_cls: Whether the first prefix token is a class token.
+        blocks: The blocks themselves; read by tools that watch or count them.
+        is_pyramid: Whether blocks and outputs lie on several grids.
         window_size: Side of attention windows, in patches; None for global attention only.
         survivor_order: How survivors form windows: 'window' or 'raster'.
         signals: Fields of :class:`cropr_mm.structures.Signals` that the backbone can fill.
@@ -81,6 +84,9 @@ class ReducingBackbone(BaseModule):
     grid: tuple[int, int]
     patch_size: int
     num_prefix = 0
+    has_cls = False
+    blocks: nn.ModuleList
+    is_pyramid = False
     window_size: int | None = None
     survivor_order = "window"
     signals: frozenset[str] = IMAGE_SIGNALS
@@ -174,7 +180,7 @@ class ReducingBackbone(BaseModule):
         )
         check_reducer(
             reducer,
-            has_cls=True,  # else the signals of the class token are not served
+            has_cls=True,  # a backbone without one does not name its signals
             fused=self.fusion is not None,
             windows=self.window_size is not None,
             rel_pos=False,
@@ -185,6 +191,15 @@ class ReducingBackbone(BaseModule):
     def last_block_sees_all(self) -> bool:
         """Whether dropped tokens come back before the last block."""
         return self.fusion is not None and self.fusion.site == "before"
+
+    @property
+    def native_size(self) -> tuple[int, int]:
+        """Height and width of the images that the backbone is made for, in pixels."""
+        return self.grid[0] * self.patch_size, self.grid[1] * self.patch_size
+
+    def patch_grid(self, img_size: tuple[int, int]) -> tuple[int, int]:
+        """Rows and columns of tokens for an image (height, width) in pixels."""
+        return -(-img_size[0] // self.patch_size), -(-img_size[1] // self.patch_size)
 
     def is_windowed(self, block: int) -> bool:
         """Whether the attention of a block (0-based) works in windows."""

@@ -62,6 +62,8 @@ class CroprPVT(ReducingBackbone):
     (arXiv 2304.10716, supplement) for pyramids, whose code for them is not released.
     """
 
+    is_pyramid = True
+
     def __init__(
         self,
         arch: str | dict[str, Any],
@@ -113,10 +115,6 @@ class CroprPVT(ReducingBackbone):
             if i in self.out_indices:
                 outputs.append(whole)
         return tuple(outputs)
-
-    def patch_grid(self, img_size: tuple[int, int]) -> tuple[int, int]:
-        """Rows and columns of tokens in the pruned stage for an image (height, width) in pixels."""
-        return -(-img_size[0] // self.patch_size), -(-img_size[1] // self.patch_size)
 
     @property
     def blocks(self) -> nn.ModuleList:

@@ -8,8 +8,7 @@ import torch
 from mmengine.config import Config
 from torch import nn
 
-from cropr_mm.backbones import CroprPVT, CroprViT
-from cropr_mm.backbones.find import find_backbones
+from cropr_mm.backbones.find import backbone_class, find_backbones
 from cropr_mm.build import build_model
 from cropr_mm.checkpoints import safe_load
 from cropr_mm.checkpoints.atomic import replacing
@@ -17,9 +16,6 @@ from cropr_mm.checkpoints.content import as_checkpoint
 from cropr_mm.checkpoints.load import check_names, check_shapes
 from cropr_mm.checkpoints.values import check_values
 from cropr_mm.engine.outputs import check_writable
-
-_BACKBONES = (CroprPVT, CroprViT)
-_TYPES = {name for b in _BACKBONES for name in (b, b.__name__, f"cropr_mm.{b.__name__}")}
 
 
 class Deployed(NamedTuple):
@@ -51,7 +47,7 @@ class Deployed(NamedTuple):
 def deploy_checkpoint(cfg: Config, checkpoint: str | Path, out: str | Path) -> Deployed:
     """Write the inference form of a training checkpoint.
 
-    Every ``CroprViT`` and ``CroprPVT`` in the model is switched; optimizer, schedules and logs are
+    Every backbone in the model that reduces tokens is switched; optimizer, schedules and logs are
     left out. The result loads strictly into the same config with ``deploy=True`` in the backbone,
     and its meta data hold that config.
 
@@ -98,7 +94,7 @@ def deploy_checkpoint(cfg: Config, checkpoint: str | Path, out: str | Path) -> D
 def _set_deploy(settings: Any) -> None:
     """Set ``deploy`` in every encoder of a (nested) model config."""
     if isinstance(settings, dict):
-        if settings.get("type") in _TYPES:
+        if backbone_class(settings) is not None:
             settings["deploy"] = True
         settings = list(settings.values())
     if isinstance(settings, list | tuple):

@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from cropr_mm.backbones.cropr_vit import CroprViT
+from cropr_mm.backbones.base import ReducingBackbone
 from cropr_mm.inspection.cluster_centers import centers_of_clusters, medoid_of_patches
 from cropr_mm.inspection.recorder import PruningRecorder
 from cropr_mm.reducers import DPCKNN, KMedoids, MergingReducer
@@ -129,7 +129,7 @@ class TokenRecorder:
         ValueError: If there is no such block.
     """
 
-    def __init__(self, backbone: CroprViT, blocks: tuple[int, ...] | None = None) -> None:
+    def __init__(self, backbone: ReducingBackbone, blocks: tuple[int, ...] | None = None) -> None:
         if blocks and not 0 <= min(blocks) <= max(blocks) < backbone.depth:
             raise ValueError(f"expected blocks of 0 to {backbone.depth - 1}, got {list(blocks)}")
         reducing = tuple(backbone.num_keep())
@@ -203,7 +203,7 @@ class TokenRecorder:
 
     def _note_features(self, block: int, tensors: tuple) -> None:
         x, prefix = tensors[0], self.backbone.num_prefix
-        value = x[:, 0] if self.backbone.cls_token is not None else x[:, prefix:].mean(dim=1)
+        value = x[:, 0] if self.backbone.has_cls else x[:, prefix:].mean(dim=1)
         self._features[block].append(value.detach().float().cpu())
 
     def _note_reduction(self, block: int, _: nn.Module, args: tuple, output: Reduction) -> None:
@@ -230,8 +230,9 @@ class TokenRecorder:
         self._medoids = self._centres = self._left_after = None
 
     def _note_maps(self, _: nn.Module, args: tuple, output: tuple[Tensor, ...]) -> None:
-        if self.backbone.out_type == "featmap":
-            patches = output[len(self.backbone.out_indices) - 1].flatten(2)  # (B, D, P)
+        features = output[-2] if self.backbone.num_exit_classes else output[-1]
+        if features.dim() == 4:  # a map of every patch
+            patches = features.flatten(2)  # (B, D, P)
             some = patches[:, :, _some_cells(patches.shape[2])].transpose(1, 2)
             self._outputs.append(some.detach().float().cpu())
         if self._left_after is not None:

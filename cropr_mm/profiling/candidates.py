@@ -11,6 +11,7 @@ from timm.layers import to_2tuple
 from torch import Tensor, nn
 
 from cropr_mm.backbones.cropr_vit import CroprViT
+from cropr_mm.backbones.find import backbone_entry
 from cropr_mm.build import build_model
 from cropr_mm.checkpoints import safe_load
 from cropr_mm.checkpoints.content import as_checkpoint
@@ -145,12 +146,7 @@ def _build(cfg: Config) -> nn.Module:
 
 
 def _backbone(cfg: Config) -> ConfigDict:
-    backbone = (cfg.get("model") or {}).get("backbone") or {}
-    if "CroprViT" not in str(backbone.get("type")):
-        raise ValueError(
-            f"expected model.backbone of type cropr_mm.CroprViT, got {backbone.get('type')}"
-        )
-    return backbone
+    return backbone_entry(cfg, CroprViT)
 
 
 def _load(model: nn.Module, checkpoint: str) -> None:

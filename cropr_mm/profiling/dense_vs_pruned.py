@@ -10,7 +10,7 @@ import torch
 from mmengine.runner import autocast
 from torch import Tensor, nn
 
-from cropr_mm.backbones.cropr_vit import CroprViT
+from cropr_mm.backbones.base import ReducingBackbone
 from cropr_mm.backbones.find import auxiliary_reducers, only_backbone
 from cropr_mm.profiling.environment import git_commit, machine_name, peak_memory, versions
 from cropr_mm.profiling.floor import Floor, measure_with_floors
@@ -107,15 +107,16 @@ def benchmark_model(
     form counts the same.
 
     Args:
-        model: Model with one :class:`cropr_mm.CroprViT`; left in evaluation mode.
+        model: Model with one backbone that reduces tokens on one grid, such as
+            :class:`cropr_mm.CroprViT`; left in evaluation mode.
         batch: What the data loader returns.
         rounds: Timed calls of each.
         warmup: Calls of each before that.
         fp16: Whether to run under mmengine's autocast.
 
     Raises:
-        ValueError: If the model has not exactly one CroprViT, or its preprocessor does not return
-            one tensor of images.
+        ValueError: If the model has not exactly one such backbone, or its preprocessor does not
+            return one tensor of images.
     """
     model.eval()
     with torch.no_grad():
@@ -137,7 +138,7 @@ def benchmark_model(
 def _measure(
     model: nn.Module,
     path: str,
-    encoders: Mapping[str, CroprViT],
+    encoders: Mapping[str, ReducingBackbone],
     batch: Any,
     images: Tensor,
     rounds: int,
@@ -251,7 +252,7 @@ def _indented(lines: list[str]) -> list[str]:
 
 @contextmanager
 def _swapping(
-    model: nn.Module, path: str, backbone: CroprViT
+    model: nn.Module, path: str, backbone: ReducingBackbone
 ) -> Iterator[Callable[[nn.Module], None]]:
     """Function that puts another encoder into the model; the right one is back at the end."""
     owner = model.get_submodule(path.rpartition(".")[0])
@@ -263,7 +264,7 @@ def _swapping(
 
 
 @contextmanager
-def _no_auxiliary(backbone: CroprViT) -> Iterator[None]:
+def _no_auxiliary(backbone: ReducingBackbone) -> Iterator[None]:
     """Raise where an auxiliary part runs: what is timed must be what is deployed."""
 
     def refuse(*_: object) -> None:
@@ -278,7 +279,7 @@ def _no_auxiliary(backbone: CroprViT) -> Iterator[None]:
             handle.remove()
 
 
-def _encoder_cost(encoder: CroprViT, size: tuple[int, int]) -> EncoderCost:
+def _encoder_cost(encoder: ReducingBackbone, size: tuple[int, int]) -> EncoderCost:
     twin = meta_twin(encoder)
     cost = encoder_cost(twin, size)
     twin.switch_to_deploy()
@@ -289,7 +290,7 @@ def _encoder_cost(encoder: CroprViT, size: tuple[int, int]) -> EncoderCost:
 def _model_macs(
     model: nn.Module,
     path: str,
-    encoder: CroprViT,
+    encoder: ReducingBackbone,
     size: tuple[int, int],
     swap: Callable[[nn.Module], None],
 ) -> dict[str, Any]:
@@ -306,7 +307,7 @@ def _precision(fp16: bool) -> AbstractContextManager:
 
 
 def _about(
-    backbone: CroprViT, images: Tensor, fp16: bool, rounds: int, warmup: int
+    backbone: ReducingBackbone, images: Tensor, fp16: bool, rounds: int, warmup: int
 ) -> dict[str, Any]:
     """What the times belong to."""
     dtype = str(next(backbone.parameters()).dtype).removeprefix("torch.")

@@ -4,6 +4,7 @@ from typing import Any, NamedTuple
 
 from mmengine.config import Config
 
+from cropr_mm.backbones.find import backbone_entry
 from cropr_mm.build import build_model
 from cropr_mm.profiling.macs import model_cost
 
@@ -27,7 +28,7 @@ def fusion_costs(cfg: Config) -> dict[str, FusionCost]:
     """Count a pruned config's model with each fusion, all with its own steps.
 
     Args:
-        cfg: Config of a pruned ``cropr_mm.CroprViT`` with a fusion.
+        cfg: Config whose backbone, such as ``CroprViT``, has a fusion.
 
     Returns:
         By title: without pruning, with each fusion, and for a segmenter with a linear head with
@@ -36,9 +37,8 @@ def fusion_costs(cfg: Config) -> dict[str, FusionCost]:
     Raises:
         ValueError: If there is no such config.
     """
-    backbone = (cfg.get("model") or {}).get("backbone") or {}
-    if "CroprViT" not in str(backbone.get("type")) or not backbone.get("fusion"):
-        raise ValueError("expected a config of a cropr_mm.CroprViT with a fusion to replace")
+    if not backbone_entry(cfg).get("fusion"):
+        raise ValueError("expected a backbone with a fusion to replace, got fusion=None")
     # Without fusion a schedule may have one step more, so all take those of the config.
     plan = build_model(cfg, "meta").backbone.num_keep()
     schedule = dict(type="cropr_mm.ExplicitTokens", num_keep=plan)

@@ -144,7 +144,7 @@ class ModelCost:
 
 
 def encoder_cost(backbone: nn.Module, img_size: tuple[int, int] | None = None) -> EncoderCost:
-    """Count a :class:`cropr_mm.CroprViT`.
+    """Count a backbone that reduces tokens on one grid, such as :class:`cropr_mm.CroprViT`.
 
     Args:
         backbone: Encoder, built on the meta device, in evaluation mode.
@@ -155,7 +155,7 @@ def encoder_cost(backbone: nn.Module, img_size: tuple[int, int] | None = None) -
             does not fit.
     """
     _check(backbone)
-    size = backbone.img_size if img_size is None else img_size
+    size = backbone.native_size if img_size is None else img_size
     counter = _Counter()
     entries: dict[int, Macs] = {}
 
@@ -196,7 +196,7 @@ def model_cost(model: nn.Module, img_size: tuple[int, int] | None = None) -> Mod
         ValueError: If the model is not on the meta device or is in training mode.
     """
     _check(model)
-    size = model.backbone.img_size if img_size is None else img_size
+    size = model.backbone.native_size if img_size is None else img_size
     counter = _Counter()
     parts: dict[str, tuple[Macs, str]] = {}
     not_counted: dict[str, str] = {}

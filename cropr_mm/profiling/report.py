@@ -4,6 +4,7 @@ from typing import Any
 
 from mmengine.config import Config
 
+from cropr_mm.backbones.find import backbone_entry
 from cropr_mm.build import build_model
 from cropr_mm.profiling.macs import encoder_cost, model_cost
 from cropr_mm.text_table import format_table
@@ -26,8 +27,8 @@ def complexity_report(cfg: Config, img_size: tuple[int, int] | None = None) -> d
     """Count a config's model and its encoder without weights or data.
 
     Args:
-        cfg: Config whose ``model.backbone`` is a ``cropr_mm.CroprViT``.
-        img_size: Height and width in pixels. Default: ``img_size`` of the backbone.
+        cfg: Config whose ``model.backbone`` reduces tokens on one grid, such as ``CroprViT``.
+        img_size: Height and width in pixels. Default: that of the backbone.
 
     Returns:
         Plain types for JSON; keys ``convention``, ``img_size``, ``encoder`` and ``model``.
@@ -35,15 +36,12 @@ def complexity_report(cfg: Config, img_size: tuple[int, int] | None = None) -> d
     Raises:
         ValueError: If the config has no such model, or the image size does not fit it.
     """
-    backbone = (cfg.get("model") or {}).get("backbone") or {}
-    if not hasattr(backbone, "get") or "CroprViT" not in str(backbone.get("type")):
-        got = backbone.get("type") if hasattr(backbone, "get") else backbone
-        raise ValueError(f"expected model.backbone of type cropr_mm.CroprViT, got {got}")
+    backbone_entry(cfg)
     model = build_model(cfg, "meta").eval()
     encoder = encoder_cost(model.backbone, img_size)
     return {
         "convention": _CONVENTION,
-        "img_size": list(img_size or model.backbone.img_size),
+        "img_size": list(img_size or model.backbone.native_size),
         "encoder": {"type": type(model.backbone).__name__, **encoder.as_dict()},
         "model": {"type": type(model).__name__, **model_cost(model, img_size).as_dict()},
     }

@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cropr_mm.backbones import CroprViT
+from cropr_mm.backbones.base import ReducingBackbone
 from cropr_mm.inspection.maps import block_colors
 from cropr_mm.inspection.token_record import TokenRecord
 
 
-def token_data(backbone: CroprViT, record: TokenRecord) -> dict[str, Any]:
+def token_data(backbone: ReducingBackbone, record: TokenRecord) -> dict[str, Any]:
     """Everything a page needs to draw the tokens that any block of an encoder sees.
 
     Args:

@@ -16,7 +16,7 @@ from mmengine.runner import load_state_dict, set_random_seed
 from mmengine.structures import BaseDataElement
 from torch import nn
 
-from cropr_mm.backbones import CroprViT
+from cropr_mm.backbones.base import ReducingBackbone
 from cropr_mm.backbones.find import only_backbone
 from cropr_mm.build import build_model
 from cropr_mm.checkpoints import safe_load
@@ -62,7 +62,7 @@ class TrainedModel:
     name: str
     scope: str
     model: nn.Module
-    backbone: CroprViT
+    backbone: ReducingBackbone
     pipeline: Compose
     meta: Mapping[str, Any]
 

@@ -2,17 +2,29 @@
 
 import copy
 import pickle
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 import torch._dynamo.testing
+from mmengine.config import Config
 from timm.layers import PatchEmbed
 from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 
 from cropr_mm.backbones.base import ReducingBackbone
-from cropr_mm.backbones.find import auxiliary_reducers, find_backbones
+from cropr_mm.backbones.find import (
+    auxiliary_reducers,
+    backbone_class,
+    backbone_entry,
+    find_backbones,
+)
+from cropr_mm.build import build_model
+from cropr_mm.export.deploy import deploy_checkpoint
+from cropr_mm.inspection.token_record import TokenRecorder
+from cropr_mm.profiling.report import complexity_report
 from cropr_mm.registry import MODELS
 from cropr_mm.schedules import Schedule, ScheduleSettings
 from cropr_mm.structures import Tokens
@@ -212,12 +224,61 @@ def test_another_schedule_is_asked_anew(counted: TinyViT) -> None:
     assert counted.num_keep() == {0: 32, 1: 16}
 
 
-def test_a_registered_one_is_built_from_a_config(img: Tensor) -> None:
+CFG: dict[str, Any] = dict(type="cropr_mm.TinyViT", reducer=CROPR, schedule=KEEP, fusion=LLF)
+
+
+@pytest.fixture
+def registered() -> Iterator[Config]:
+    """Config of a classifier on the registered backbone."""
     known = dict(MODELS.module_dict)
-    try:
-        MODELS.register_module(module=TinyViT)
-        cfg = dict(type="cropr_mm.TinyViT", reducer=CROPR, schedule=KEEP, fusion=LLF)
-        assert MODELS.build(cfg).eval()(img)[0].shape == (2, 16, 8, 8)
-    finally:
-        MODELS.module_dict.clear()
-        MODELS.module_dict.update(known)
+    MODELS.register_module(module=TinyViT)
+    model = dict(
+        type="ImageClassifier",
+        backbone=CFG,
+        neck=dict(type="GlobalAveragePooling"),
+        head=dict(type="LinearClsHead", num_classes=3, in_channels=16),
+    )
+    yield Config(dict(default_scope="mmpretrain", model=model))
+    MODELS.module_dict.clear()
+    MODELS.module_dict.update(known)
+
+
+def test_a_config_names_it_by_class_or_name(registered: Config) -> None:
+    assert backbone_class(registered.model.backbone) is TinyViT
+    assert backbone_class(dict(type="TinyViT")) is TinyViT
+    assert backbone_class(dict(type=TinyViT)) is TinyViT
+    for other in (dict(type="cropr_mm.Cropr"), dict(type="Nobody"), {}, None, "cropr_mm.TinyViT"):
+        assert backbone_class(other) is None
+    assert backbone_entry(registered) is registered.model.backbone
+    pyramid = dict(model=dict(backbone=dict(type="cropr_mm.CroprPVT")))
+    for cfg in (pyramid, {}, dict(model=dict(backbone=dict(type="Nobody")))):
+        with pytest.raises(
+            ValueError, match=r"expected model\.backbone of type cropr_mm\.CroprViT"
+        ):
+            backbone_entry(cfg)
+
+
+def test_its_checkpoint_is_stripped_for_inference(registered: Config, tmp_path: Path) -> None:
+    trained, stripped = tmp_path / "trained.pth", tmp_path / "stripped.pth"
+    torch.save(dict(state_dict=build_model(registered).state_dict()), trained)
+    result = deploy_checkpoint(registered, trained, stripped)
+    assert result.encoders == ("backbone",)
+    assert result.parameters_after < result.parameters_before
+    registered.model.backbone.deploy = True
+    content = torch.load(stripped, weights_only=True)
+    build_model(registered).load_state_dict(content["state_dict"], strict=True)
+    assert "deploy=True" in content["meta"]["cfg"]
+
+
+def test_its_cost_is_counted_and_its_tokens_are_recorded(registered: Config, img: Tensor) -> None:
+    encoder = complexity_report(registered)["encoder"]
+    assert [block["tokens"] for block in encoder["blocks"]] == [64, 30, 9, 64]
+    linear = 12 * 16**2  # multiply-adds of a token in a block: qkv, proj and two layers of the MLP
+    for block in encoder["blocks"]:
+        assert block["macs_linear"] - block["macs_scorers"] == block["tokens"] * linear
+    model = MODELS.build(CFG).eval()
+    with torch.no_grad(), TokenRecorder(model) as recorder:
+        model(img)
+    record = recorder.record()
+    assert (record.grid, record.num_keep) == ((8, 8), (30, 9))
+    assert (record.left_after == -1).sum(axis=1).tolist() == [9, 9]

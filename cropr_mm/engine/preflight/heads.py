@@ -7,6 +7,7 @@ import numpy as np
 from torch import nn
 
 from cropr_mm.backbones.cropr_vit import CroprViT
+from cropr_mm.backbones.find import backbone_class
 from cropr_mm.engine.preflight.data import built_datasets
 from cropr_mm.engine.preflight.errors import SetupError
 from cropr_mm.engine.preflight.model import parts_at
@@ -16,7 +17,7 @@ _MAPS = ("featmap", "raw")
 
 
 def check_model_config(model: Mapping[str, Any]) -> None:
-    """What a config has to leave out when its backbone becomes a CroprViT.
+    """Raise for what a config has to leave out when its backbone becomes one that reduces tokens.
 
     Raises:
         SetupError: If the model names weights for its backbone in a way of its own, or trains a
@@ -28,7 +29,7 @@ def check_model_config(model: Mapping[str, Any]) -> None:
             "auxiliary losses cannot follow: expected a detector without semi_train_cfg"
         )
     backbone = model.get("backbone") or {}
-    if "CroprViT" in str(backbone.get("type")) and model.get("pretrained") is not None:
+    if backbone_class(backbone) is not None and model.get("pretrained") is not None:
         raise SetupError(
             f"model.pretrained={model['pretrained']!r} is of the backbone that was replaced: set "
             "model.pretrained=None, and backbone.init_cfg=dict(type='Pretrained', checkpoint=...) "
