@@ -132,7 +132,7 @@ def test_a_method_that_the_table_cannot_build_does_not_hide_the_others() -> None
 
 def test_only_pruned_configs_with_a_fusion_have_one_to_replace() -> None:
     cfg = Config.fromfile(ROOT / "configs/segmentation/unpruned_eva02_segmenter_ade20k.py")
-    with pytest.raises(ValueError, match="CroprViT with a fusion to replace"):
+    with pytest.raises(ValueError, match="backbone with a fusion to replace"):
         fusion_costs(cfg)
     cfg = Config.fromfile(ROOT / "configs/classification/cropr_tiny_vit_trashnet.py")
     assert not any("DToP" in title for title in fusion_costs(cfg)), "for segmenters only"
