@@ -51,13 +51,13 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--sdpa", choices=("auto", "flash", "math"), default="auto")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument(
-        "--yardsticks",
+        "--baselines",
         nargs="+",
         choices=list(BASELINES),
         default=[],
         metavar="NAME",
         help="made of the first config: dense (ours without pruning), random (same schedule), "
-        "timm (its dense model), literal (the published step on timm's blocks); the last two need "
+        "timm (its dense model), published (the published step on timm's blocks); the last two need "
         "an encoder of timm's, by its name",
     )
     parser.add_argument(
@@ -65,7 +65,7 @@ def parse_args() -> argparse.Namespace:
         nargs="+",
         default=[],
         metavar="ROW",
-        help="also give speed-ups over these rows, such as 'literal' or 'dense, compiled'",
+        help="also give speed-ups over these rows, such as 'published' or 'dense, compiled'",
     )
     parser.add_argument("--compile", action="store_true", help="also time the compiled form of all")
     parser.add_argument("--freeze", action="store_true", help=FREEZE_HELP)
@@ -107,7 +107,7 @@ def main() -> None:
             configs,
             mode,
             part=args.part,
-            yardsticks=args.yardsticks,
+            baselines=args.baselines,
             compile=args.compile,
             checkpoint=args.checkpoint,
         )
@@ -158,7 +158,7 @@ def about(
     }
     options = {
         "compile": args.compile,
-        "yardsticks": args.yardsticks,
+        "baselines": args.baselines,
         "checkpoint": args.checkpoint,
         "rounds": args.rounds,
         "device": mode.device,

@@ -31,7 +31,7 @@ class TimmTwin(nn.Module):
         super().__init__()
         if not isinstance(arch, str):
             raise ValueError(
-                "the yardsticks timm and literal expect an encoder that timm knows by its name, "
+                "the baselines timm and published expect an encoder that timm knows by its name, "
                 f"got arch={arch}"
             )
         if backbone.window_size is not None:
@@ -130,7 +130,7 @@ BASELINES: dict[str, Callable[[CroprViT, str | dict], nn.Module]] = {
     "dense": lambda backbone, arch: backbone.unpruned(),
     "random": lambda backbone, arch: random_twin(backbone),
     "timm": TimmTwin,
-    "literal": PublishedStep,
+    "published": PublishedStep,
 }
 """By name, each made of an encoder and timm's name of its architecture."""
 

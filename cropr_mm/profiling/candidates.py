@@ -1,4 +1,4 @@
-"""What ``tools/benchmark.py`` times: models of configs and their yardsticks, on random images."""
+"""What ``tools/benchmark.py`` times: models of configs and their baselines, on random images."""
 
 import copy
 from collections.abc import Mapping, Sequence
@@ -33,22 +33,22 @@ def make_entries(
     mode: Mode,
     *,
     part: str = "encoder",
-    yardsticks: Sequence[str] = (),
+    baselines: Sequence[str] = (),
     compile: bool = False,
     checkpoint: str | None = None,
 ) -> dict[str, Entry]:
-    """Models of configs, stripped for inference, and yardsticks of the first.
+    """Models of configs, stripped for inference, and baselines of the first.
 
     Args:
         configs: By name; each with a ``cropr_mm.CroprViT`` for backbone.
         mode: Precision and place that they are brought to.
         part: 'encoder' or 'model'.
-        yardsticks: Names out of BASELINES, made of the first config's encoder.
+        baselines: Names out of BASELINES, made of the first config's encoder.
         compile: Whether to add the compiled form of each.
         checkpoint: File with all weights of the model, for one config. Default: random weights.
 
     Returns:
-        Entries by name: 'dense' first if asked for, then the configs, the other yardsticks, and
+        Entries by name: 'dense' first if asked for, then the configs, the other baselines, and
         after each 'NAME, compiled'.
 
     Raises:
@@ -56,7 +56,7 @@ def make_entries(
             checkpoint not with the configs.
         CheckpointError: If the file is damaged or holds code.
     """
-    _check(configs, part, yardsticks, mode)
+    _check(configs, part, baselines, mode)
     if checkpoint is not None and len(configs) > 1:
         raise ValueError(f"expected one config for a checkpoint, got {', '.join(configs)}")
     built = {name: _build(cfg) for name, cfg in configs.items()}
@@ -66,7 +66,7 @@ def make_entries(
     encoders: dict[str, CroprViT] = {name: model.backbone for name, model in models.items()}
     first = next(iter(models))
     arch = configs[first].model.backbone.arch
-    made = {name: mode.place(BASELINES[name](encoders[first], arch)) for name in yardsticks}
+    made = {name: mode.place(BASELINES[name](encoders[first], arch)) for name in baselines}
     for encoder in encoders.values():
         encoder.switch_to_deploy()
     modules: dict[str, nn.Module] = {**encoders, **made}
@@ -120,15 +120,15 @@ def random_batch(cfg: Config, batch_size: int, size: tuple[int, int]) -> dict[st
     return {key: [sample[key] for sample in samples] for key in samples[0]}
 
 
-def _check(configs: Mapping[str, Config], part: str, yardsticks: Sequence[str], mode: Mode) -> None:
-    unknown = [name for name in yardsticks if name not in BASELINES]
+def _check(configs: Mapping[str, Config], part: str, baselines: Sequence[str], mode: Mode) -> None:
+    unknown = [name for name in baselines if name not in BASELINES]
     if unknown:
-        raise ValueError(f"unknown yardstick {unknown[0]}; known: {', '.join(BASELINES)}")
+        raise ValueError(f"unknown baseline {unknown[0]}; known: {', '.join(BASELINES)}")
     if part == "model":
-        others = [name for name in yardsticks if name not in OF_OURS]
+        others = [name for name in baselines if name not in OF_OURS]
         if others:
             raise ValueError(
-                f"expected yardsticks of ours ({', '.join(OF_OURS)}) for whole models, got {others}"
+                f"expected baselines of ours ({', '.join(OF_OURS)}) for whole models, got {others}"
             )
         if mode.dtype not in ("fp32", "amp"):
             raise ValueError("heads of the host libraries run in fp32 or amp, got " + mode.dtype)

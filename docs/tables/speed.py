@@ -17,7 +17,7 @@ from tables.records import (
 )
 
 PUBLISHED, RANDOM = "published step", "random pruning"
-NAMES = {"cropr": "Cropr", "literal": PUBLISHED, "random": RANDOM}
+NAMES = {"cropr": "Cropr", "literal": PUBLISHED, "published": PUBLISHED, "random": RANDOM}
 """Rows of the records whose names say little."""
 LARGE, BASE = "EVA-02-L, 512 px", "EVA-02-B, 1024 px"
 

@@ -68,7 +68,7 @@ def test_compiled_beside_eager(tool: Tool, tmp_path: Path, form: tuple[str, ...]
 def test_a_whole_detector_against_its_dense_twin(tool: Tool, tmp_path: Path) -> None:
     config = ROOT / "configs/demo/cropr_tiny_cascade_digits.py"
     file = tmp_path / "speed.json"
-    args = ["--part", "model", "--yardsticks", "dense", "random", "--rounds", "2", "--json", file]
+    args = ["--part", "model", "--baselines", "dense", "random", "--rounds", "2", "--json", file]
     out = tool("benchmark.py", config, *args, "--against", "random")
     rows = [line.split()[0] for line in out.splitlines() if "x (" in line]
     assert rows == ["dense", "cropr_tiny_cascade_digits", "random"]
@@ -141,7 +141,7 @@ def test_a_batch_that_cannot_even_be_made_is_named(
     ("args", "message"),
     [
         ((SEGMENTER, SEGMENTER), "expected configs of different names"),
-        ((SEGMENTER, "--yardsticks", "timm"), "an encoder that timm knows by its name"),
+        ((SEGMENTER, "--baselines", "timm"), "an encoder that timm knows by its name"),
         ((SEGMENTER, "--json", "nowhere/a.json"), "--json expects a file in a folder that exists"),
         ((SEGMENTER, "--img-size", "60", "60"), "multiples of the patch size 8, got 60x60"),
         ((SEGMENTER, "--freeze"), "expected --compile with --freeze"),

@@ -42,27 +42,29 @@ def tiny(**changes: Any) -> Config:
 
 
 def test_entries_are_in_order_with_the_dense_one_first() -> None:
-    yardsticks = ["random", "timm", "literal", "dense"]
-    entries = make_entries({"mine": tiny()}, CPU, yardsticks=yardsticks, compile=True)
-    names = ["dense", "mine", "random", "timm", "literal"]
+    baselines = ["random", "timm", "published", "dense"]
+    entries = make_entries({"mine": tiny()}, CPU, baselines=baselines, compile=True)
+    names = ["dense", "mine", "random", "timm", "published"]
     assert list(entries) == [name + form for name in names for form in ("", ", compiled")]
 
 
 def test_each_entry_is_measured_against_the_floor_of_its_own_tokens() -> None:
-    entries = make_entries({"mine": tiny()}, CPU, yardsticks=["dense", "timm", "random", "literal"])
+    entries = make_entries(
+        {"mine": tiny()}, CPU, baselines=["dense", "timm", "random", "published"]
+    )
     last = {name: entry.encoder.tokens_per_block()[-1] for name, entry in entries.items()}
-    assert last == dict(dense=17, timm=17, mine=5, random=5, literal=5)
+    assert last == dict(dense=17, timm=17, mine=5, random=5, published=5)
 
 
 def test_configs_are_stripped_for_inference_but_the_published_step_keeps_its_queries() -> None:
-    entries = make_entries({"mine": tiny()}, CPU, yardsticks=["literal"])
+    entries = make_entries({"mine": tiny()}, CPU, baselines=["published"])
     names = entries["mine"].encoder.state_dict()
     assert not any("queries" in name or "auxiliary" in name for name in names)
-    assert entries["literal"].call.queries["0"].shape == (1, 1, 192)
+    assert entries["published"].call.queries["0"].shape == (1, 1, 192)
 
 
 def test_a_run_says_times_speed_ups_and_floors(tmp_path: Path) -> None:
-    entries = make_entries({"mine": tiny()}, CPU, yardsticks=["dense", "random"])
+    entries = make_entries({"mine": tiny()}, CPU, baselines=["dense", "random"])
     images = torch.randn(2, 3, 64, 64)
     result = time_side_by_side(entries, images, rounds=5, warmup=1)
 
@@ -167,7 +169,7 @@ def test_entries_of_two_devices_are_refused() -> None:
 
 
 def test_frozen_rows_are_also_compared_with_packed_products() -> None:
-    entries = make_entries({"mine": tiny()}, CPU, yardsticks=["dense"])
+    entries = make_entries({"mine": tiny()}, CPU, baselines=["dense"])
     if not packed_matmuls({Gemm(8, 8, 8, None, torch.float32): 1}):
         pytest.skip("this CPU packs no weights in float32")
     entries["frozen"] = replace(entries["mine"], frozen=True)
@@ -196,7 +198,7 @@ def test_frozen_rows_are_also_compared_with_packed_products() -> None:
 def test_whole_models_run_on_random_images_with_each_encoder(name: str) -> None:
     cfg = load_config(str(DEMO / name))
     size = native_size(cfg)
-    entries = make_entries({"mine": cfg}, CPU, part="model", yardsticks=["dense"])
+    entries = make_entries({"mine": cfg}, CPU, part="model", baselines=["dense"])
     batch = random_batch(cfg, 2, size)
     with CPU.running():
         outputs = {name: entry.call(batch) for name, entry in entries.items()}
@@ -221,8 +223,8 @@ def test_another_image_size_is_that_of_the_encoder() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (dict(yardsticks=["tome"]), "unknown yardstick tome; known: dense, random, timm, literal"),
-        (dict(part="model", yardsticks=["timm"]), r"of ours \(dense, random\).*\['timm'\]"),
+        (dict(baselines=["tome"]), "unknown baseline tome; known: dense, random, timm, published"),
+        (dict(part="model", baselines=["timm"]), r"of ours \(dense, random\).*\['timm'\]"),
         (dict(part="model", mode=Mode("bf16")), "run in fp32 or amp, got bf16"),
     ],
 )

@@ -36,9 +36,9 @@ def encoder(name: str, **changes: Any) -> CroprViT:
 
 
 @torch.no_grad()
-def relative_error(yardstick: torch.nn.Module, model: CroprViT) -> float:
+def relative_error(baseline: torch.nn.Module, model: CroprViT) -> float:
     img = torch.randn(2, 3, *model.img_size)
-    got: Tensor = yardstick.eval()(img)
+    got: Tensor = baseline.eval()(img)
     (expected,) = model(img)
     assert got.shape == expected.shape
     assert expected.std() > 0.1
@@ -83,19 +83,19 @@ def test_random_twin_keeps_the_schedule_and_the_weights() -> None:
 
 
 @pytest.mark.parametrize(
-    ("changes", "yardstick", "message"),
+    ("changes", "baseline", "message"),
     [
         (
             dict(reducer=dict(type="cropr_mm.RandomPruner")),
-            "literal",
+            "published",
             "plain Cropr",
         ),
-        (dict(deploy=True), "literal", "not deployed"),
-        (dict(pad_first=True), "literal", "plain Cropr"),
-        (dict(fusion=dict(type="cropr_mm.TokenConcat")), "literal", "Last Layer Fusion or none"),
+        (dict(deploy=True), "published", "not deployed"),
+        (dict(pad_first=True), "published", "plain Cropr"),
+        (dict(fusion=dict(type="cropr_mm.TokenConcat")), "published", "Last Layer Fusion or none"),
         (
             dict(reducer=dict(type="cropr_mm.NonSalient", num_classes=3)),
-            "literal",
+            "published",
             "plain Cropr",
         ),
         (
@@ -110,11 +110,11 @@ def test_random_twin_keeps_the_schedule_and_the_weights() -> None:
     ],
 )
 def test_what_has_no_yardstick_is_named(
-    changes: dict[str, Any], yardstick: str, message: str
+    changes: dict[str, Any], baseline: str, message: str
 ) -> None:
     model = encoder(NAMES[0], **changes)
     with pytest.raises(ValueError, match=message):
-        BASELINES[yardstick](model, NAMES[0])
+        BASELINES[baseline](model, NAMES[0])
 
 
 def test_an_unnamed_architecture_has_no_yardstick_of_timm() -> None:
