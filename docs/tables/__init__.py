@@ -12,11 +12,12 @@ what the generator returns between them.
 
 from collections.abc import Callable
 
-from tables import comparisons, methods, speed, training, upgrade
+from tables import comparisons, configs, methods, speed, training, upgrade
 
 TABLES: dict[str, Callable[..., str]] = {
     "alternatives": speed.alternatives,
     "comparison": comparisons.comparison,
+    "configs": configs.configs,
     "encoders": speed.encoders,
     "fusions": methods.fusions,
     "headline": speed.headline,

@@ -2,10 +2,15 @@
 
 from tables import TABLES
 from tables.blocks import ROOT, documents, render
+from tables.configs import metafiles
 
 
 def main() -> None:
-    """Write the documents whose blocks have changed, and name them."""
+    """Write the documents and metafiles that have changed, and name them."""
+    for path, text in metafiles().items():
+        if not path.exists() or path.read_text() != text:
+            path.write_text(text)
+            print(f"{path.relative_to(ROOT)} updated")
     for path in documents():
         before = path.read_text()
         try:

@@ -1,0 +1,37 @@
+"""Published metrics of configs, by the name of the config."""
+
+COCO = "Token Cropr, table 3"
+ADE20K = "Token Cropr, table 5"
+IMAGENET = "Token Cropr, table 1"
+EVA02 = "Token Cropr, table 2"
+
+DETECTION = ("Instance Segmentation", "COCO 2017", ("box AP", "mask AP"))
+SEGMENTATION = ("Semantic Segmentation", "ADE20k", ("mIoU",))
+CLASSIFICATION = ("Image Classification", "ImageNet-1k", ("top-1",))
+BIRDS = ("Image Classification", "NABirds", ("top-1",))
+
+RESULTS: dict[str, tuple[tuple[str, str, tuple[str, ...]], tuple[float, ...], str]] = {
+    "unpruned_eva02_cascade_coco": (DETECTION, (64.2, 55.4), COCO),
+    "random_eva02_cascade_coco": (DETECTION, (60.6, 51.9), COCO),
+    "variance_eva02_cascade_coco": (DETECTION, (62.0, 53.0), COCO),
+    "attn_topk_eva02_cascade_coco": (DETECTION, (62.6, 53.6), COCO),
+    "cropr_eva02_cascade_coco": (DETECTION, (63.0, 54.0), COCO),
+    "unpruned_eva02_segmenter_ade20k": (SEGMENTATION, (56.7,), ADE20K),
+    "cropr_eva02_segmenter_ade20k": (SEGMENTATION, (56.6,), ADE20K),
+    "dtop_eva02_segmenter_ade20k": (SEGMENTATION, (50.1,), ADE20K),
+    "unpruned_vitl_mae_in1k": (CLASSIFICATION, (85.8,), IMAGENET),
+    "non_salient_vitl_mae_in1k": (CLASSIFICATION, (76.4,), IMAGENET),
+    "random_vitl_mae_in1k": (CLASSIFICATION, (83.8,), IMAGENET),
+    "variance_vitl_mae_in1k": (CLASSIFICATION, (84.3,), IMAGENET),
+    "attn_topk_vitl_mae_in1k": (CLASSIFICATION, (84.7,), IMAGENET),
+    "cropr_vitl_mae_in1k": (CLASSIFICATION, (85.3,), IMAGENET),
+    "tome_vitl_mae_in1k": (CLASSIFICATION, (85.0,), IMAGENET),
+    "cropr_vitl_mae_in1k_nofusion": (CLASSIFICATION, (85.1,), IMAGENET),
+    "cropr_vitl_mae_in1k_3stage": (CLASSIFICATION, (85.4,), IMAGENET),
+    "cropr_vitl_mae_in1k_3stage_fusion": (CLASSIFICATION, (85.5,), IMAGENET),
+    "unpruned_eva02_in1k_448": (CLASSIFICATION, (89.9,), EVA02),
+    "cropr_eva02_in1k_448": (CLASSIFICATION, (89.7,), EVA02),
+    "cropr_eva02_in1k_448_single": (CLASSIFICATION, (88.8,), EVA02),
+    "unpruned_vitb_nabirds": (BIRDS, (83.32,), 'Haurum et al., "Which Tokens to Use?", supplement'),
+}
+"""Task, data set and names of the metrics; their values, in percent; the source."""
