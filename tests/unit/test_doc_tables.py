@@ -9,7 +9,6 @@ from tables.blocks import ROOT, documents, render
 from tables.configs import CONFIGS, FOLDERS, command, encoder, metafile, paths
 from tables.methods import fusions
 
-
 DOCUMENTS = [
     pytest.param(
         path,
