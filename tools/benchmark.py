@@ -57,8 +57,8 @@ def parse_args() -> argparse.Namespace:
         default=[],
         metavar="NAME",
         help="made of the first config: dense (ours without pruning), random (same schedule), "
-        "timm (its dense model), published (the published step on timm's blocks); the last two need "
-        "an encoder of timm's, by its name",
+        "timm (its dense model), published (the published step on timm's blocks); the last two "
+        "need an encoder of timm's, by its name",
     )
     parser.add_argument(
         "--against",
