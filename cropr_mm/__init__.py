@@ -1,12 +1,34 @@
-"""Token Cropr for OpenMMLab: Vision Transformers that drop the tokens a task does not need."""
+"""Token Cropr for OpenMMLab: Vision Transformers that drop the tokens a task does not need.
 
-from cropr_mm import compat as compat  # makes mmseg:: config inheritance work
+The names below are imported on first use: a program that only reads options, or runs an exported
+model, waits for neither torch nor the host libraries.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
 from cropr_mm import moved
-from cropr_mm.backbones import CroprPVT, CroprViT
-from cropr_mm.prune import prune
+
+if TYPE_CHECKING:
+    from cropr_mm.backbones import CroprPVT, CroprViT
+    from cropr_mm.pruning import prune
 
 __all__ = ["CroprPVT", "CroprViT", "__version__", "prune"]
 
 __version__ = "0.2.0"
 
+_MODULES = {"CroprPVT": "backbones", "CroprViT": "backbones", "prune": "pruning"}
+
 moved.install()  # old import paths, until 0.3
+
+
+def __getattr__(name: str) -> object:
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

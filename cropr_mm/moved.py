@@ -18,10 +18,12 @@ MOVED = {
     "analysis.complexity": "profiling",
     "analysis.entries": "profiling.candidates",
     "analysis.floor": "profiling.floor",
+    "analysis.fusions": "profiling.fusion_table",
     "analysis.ground_truth": "inspection.audit.ground_truth",
     "analysis.latency": "profiling.latency",
     "analysis.limits": "profiling.out_of_memory",
     "analysis.machine": "profiling.environment",
+    "analysis.methods": "profiling.method_table",
     "analysis.mode": "profiling.run_mode",
     "analysis.operators": "profiling.op_profile",
     "analysis.packing": "profiling.packed_weights",
@@ -74,9 +76,7 @@ SPLIT = {
 # Old module -> where its code is now: in the repository, not in the package.
 REMOVED = {
     "analysis.bootstrap": "benchmarks/experiments",
-    "analysis.fusions": "docs/tables",
     "analysis.memory": "benchmarks/experiments",
-    "analysis.methods": "docs/tables",
     "analysis.model_memory": "benchmarks/experiments",
     "analysis.studies": "benchmarks/experiments",
     "analysis.without_products": "benchmarks/experiments",

@@ -23,7 +23,7 @@ ORDER = (
     ("schedules",),
     ("checkpoints",),
     ("backbones", "necks", "heads"),
-    ("targets", "prune"),
+    ("targets", "pruning"),
     ("profiling", "inspection", "optim", "datasets"),
     ("hooks",),
     ("engine",),
