@@ -11,7 +11,7 @@ max_epochs = 300
 model = dict(
     data_preprocessor=dict(num_classes=1010),
     backbone=dict(arch="deit_small_patch16_224", drop_path_rate=0.1, out_type="cls_token"),
-    head=dict(num_classes=1010, in_channels=384, init_cfg=dict(std=0.02)),
+    head=dict(num_classes=1010, in_channels=384),
 )
 train_cfg = dict(max_epochs=max_epochs)
 optim_wrapper = dict(

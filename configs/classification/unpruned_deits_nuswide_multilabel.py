@@ -14,7 +14,6 @@ model = dict(
         num_classes=81,
         in_channels=384,
         loss=dict(_delete_=True, type="AsymmetricLoss", gamma_pos=0.0, gamma_neg=4.0, clip=0.05),
-        init_cfg=dict(std=0.02),
     ),
     train_cfg=dict(_delete_=True),
 )

@@ -13,7 +13,6 @@ model = dict(
     backbone=dict(arch="eva02_large_patch14_448", drop_path_rate=0.15, with_cp=True),
     head=dict(
         loss=dict(label_smooth_val=0.2),
-        init_cfg=dict(std=0.02),
     ),
     train_cfg=dict(_delete_=True),
 )

@@ -13,7 +13,6 @@ model = dict(
         num_classes=555,
         in_channels=768,
         loss=dict(_delete_=True, type="CrossEntropyLoss"),
-        init_cfg=dict(std=0.02),
     ),
     train_cfg=dict(_delete_=True),
 )

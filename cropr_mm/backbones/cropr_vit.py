@@ -29,6 +29,7 @@ from cropr_mm.checkpoints import load_backbone
 from cropr_mm.layers.arch import resolve_arch
 from cropr_mm.layers.attention import Geometry
 from cropr_mm.layers.block import Block
+from cropr_mm.layers.initial import reset_linear
 from cropr_mm.layers.patch_embed import make_patch_embed
 from cropr_mm.layers.positions import GridTables, Positions
 from cropr_mm.layers.weights import weigh_tokens
@@ -391,8 +392,4 @@ class CroprViT(ReducingBackbone):
         for parameter in (self.cls_token, self.reg_token, self.pos_embed):
             if parameter is not None:
                 nn.init.trunc_normal_(parameter, std=0.02)
-        for module in self.blocks.modules():
-            if isinstance(module, nn.Linear):
-                nn.init.trunc_normal_(module.weight, std=0.02)
-                if module.bias is not None:
-                    nn.init.zeros_(module.bias)
+        reset_linear(self.blocks)

@@ -8,8 +8,10 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from timm.layers import trunc_normal_tf_
 from torch import Tensor, nn
 
+from cropr_mm.layers.initial import reset_linear
 from cropr_mm.ops.eager_backward import used_at_once
 from cropr_mm.ops.precision import without_autocast
 from cropr_mm.reducers.base import TokenPruner
@@ -50,7 +52,9 @@ class Cropr(TokenPruner):
     Source: the Cropr paper (scorer and selector; table 4 for the ablations). The queries are summed
     before the product instead of after it; sampling perturbs the logits by Gumbel noise (Kool et
     al., Stochastic beams and where to find them, ICML 2019), and for several queries draws from
-    their summed logits, which the paper leaves open.
+    their summed logits, which the paper leaves open. Initial values are the released code's:
+    queries of std C^-1/2 before the cut at two of it; projections of std 0.02 with one query (its
+    classification), torch's default with several (its segmentation).
     """
 
     stop_gradient = True
@@ -97,9 +101,11 @@ class Cropr(TokenPruner):
             self.query = nn.Parameter(torch.zeros(embed_dim), requires_grad=False)
         else:
             self.queries = nn.Parameter(torch.empty(1, prod(sides), embed_dim))
-            nn.init.trunc_normal_(self.queries, std=embed_dim**-0.5)
+            trunc_normal_tf_(self.queries, std=embed_dim**-0.5)
             self.attention = attention
             self.auxiliary = CroprAuxiliary(embed_dim, num_classes, mlp_ratio)
+            if prod(sides) == 1:
+                reset_linear(self)
 
     def forward(self, tokens: Tokens, num_keep: int, signals: Signals) -> Reduction:
         """As the base class; in training mode also runs ``auxiliary`` on all tokens.

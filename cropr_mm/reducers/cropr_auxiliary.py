@@ -6,6 +6,8 @@ B batch, M queries, C channels.
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from cropr_mm.layers.initial import reset_linear
+
 
 class CroprAuxiliary(nn.Module):
     """Residual MLP and head that teach the queries which tokens matter.
@@ -18,7 +20,9 @@ class CroprAuxiliary(nn.Module):
     Attributes:
         task: What it learns, by which targets are told that they can teach it.
 
-    Source: the Cropr paper and its released code; layer norms and initial values as in the code.
+    Source: the Cropr paper and its released code; layer norms and initial values of the head as in
+    the code. The MLP starts with torch's default, as in its segmentation; ``Cropr`` gives it those
+    of its classification where there is one query.
     """
 
     task = "cropr"
@@ -34,8 +38,7 @@ class CroprAuxiliary(nn.Module):
             self.fc2 = nn.Linear(hidden, embed_dim)
         self.head_norm = nn.LayerNorm(embed_dim)
         self.head = nn.Linear(embed_dim, num_classes)
-        nn.init.trunc_normal_(self.head.weight, std=0.02)
-        nn.init.zeros_(self.head.bias)
+        reset_linear(self.head)
 
     def forward(self, y: Tensor) -> Tensor:
         """Class logits, for the auxiliary loss.

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from cropr_mm.layers.initial import reset_linear
 from cropr_mm.ops.select import select_topk
 from cropr_mm.reducers.base import TokenPruner, TokenRanker, exclude
 from cropr_mm.reducers.keep_decision import KeepDecision
@@ -115,8 +116,7 @@ class DToP(TokenRanker):
         else:
             self.norm = nn.LayerNorm(embed_dim)
             self.head = nn.Linear(embed_dim, num_classes)
-            nn.init.trunc_normal_(self.head.weight, std=0.02)
-            nn.init.zeros_(self.head.bias)
+            reset_linear(self.head)
         self.rank: TokenPruner | None = None
         if rank is not None:
             self.rank = _build_rank(rank, embed_dim)

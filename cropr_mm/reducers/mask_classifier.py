@@ -9,6 +9,7 @@ from timm.layers import Mlp
 from torch import Tensor, nn
 
 from cropr_mm.layers.attention import Attention, Geometry
+from cropr_mm.layers.initial import reset_linear
 from cropr_mm.ops.precision import without_autocast
 
 _HEAD_DIM = 64
@@ -94,10 +95,7 @@ class MaskClassifier(nn.Module):
         heads = max(1, mask_dim // _HEAD_DIM)
         self.layers = nn.ModuleList(MaskDecoderLayer(mask_dim, heads) for _ in range(_DEPTH))
         self.presence = nn.Linear(mask_dim, 1)
-        for module in self.modules():
-            if isinstance(module, nn.Linear):
-                nn.init.trunc_normal_(module.weight, std=0.02)
-                nn.init.zeros_(module.bias)
+        reset_linear(self)
 
     def forward(self, x: Tensor, live: Tensor | None) -> tuple[Tensor, Tensor]:
         """Look for every class among the tokens, at the precision of the weights.

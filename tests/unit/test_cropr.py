@@ -280,11 +280,23 @@ def test_parameter_counts_are_the_published_ones(
 def test_initial_values_are_the_published_ones() -> None:
     reducer = Cropr(256, num_queries=200)
     assert reducer.queries.shape == (1, 200, 256)
-    assert reducer.queries.std().item() == pytest.approx(256**-0.5, rel=0.02)
+    queries = reducer.queries * 256**0.5
+    assert queries.abs().max() <= 2, "cut at two standard deviations of the whole distribution"
+    assert queries.std().item() == pytest.approx(0.8796, rel=0.02)
     assert reducer.auxiliary.head.weight.std().item() == pytest.approx(0.02, rel=0.02)
     assert reducer.auxiliary.head.bias.abs().max() == 0
     assert reducer.auxiliary.norm.eps == 1e-6
     assert reducer.auxiliary.head_norm.eps == 1e-5
+
+
+@pytest.mark.parametrize(("num_queries", "std"), [(1, 0.02), (4, (3 * 256) ** -0.5)])
+def test_projections_start_as_in_classification_or_segmentation(
+    num_queries: int, std: float
+) -> None:
+    reducer = Cropr(256, num_queries=num_queries, scorer="mha", num_heads=4)
+    for layer in (reducer.auxiliary.fc1, reducer.attention.q, reducer.attention.proj):
+        assert layer.weight.std().item() == pytest.approx(std, rel=0.03)
+        assert layer.bias is None or layer.bias.any() == (num_queries > 1)
 
 
 def test_variance_drops_flat_patches_first() -> None:

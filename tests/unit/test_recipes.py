@@ -6,7 +6,7 @@ import pytest
 import torch
 from mmengine.config import Config
 from mmengine.optim import OptimWrapper, build_optim_wrapper
-from mmengine.registry import PARAM_SCHEDULERS
+from mmengine.registry import MODELS, PARAM_SCHEDULERS
 from shipped_configs import CONFIGS, config_file
 
 from cropr_mm.build import build_model
@@ -67,6 +67,26 @@ def test_rates_rise_over_the_warm_up_and_fall_to_the_last_one(name: str) -> None
     if table["last"] is not None:
         # One step is left before the very last rate.
         assert rates[-1] == pytest.approx(table["last"] * table["lr"], abs=0.004 * table["lr"])
+
+
+@pytest.mark.parametrize(
+    ("name", "layer", "std"),
+    [
+        ("cropr_vitb_mae_in1k", "head.fc", 0.02),
+        ("cropr_eva02_in1k_448", "head.fc", 0.02),
+        ("unpruned_deits_inat19", "head.fc", 0.02),
+        ("cropr_eva02_segmenter_ade20k", "decode_head.conv_seg", 2e-5),
+        ("unpruned_vitl_segmenter_ade20k", "decode_head.conv_seg", 2e-5),
+    ],
+)
+def test_heads_start_as_in_the_released_code(name: str, layer: str, std: float) -> None:
+    cfg = load_config(config_file(name))
+    head, name = layer.split(".")
+    module = MODELS.build(cfg.model[head])
+    module.init_weights()
+    linear = module.get_submodule(name)
+    assert linear.weight.std().item() == pytest.approx(std, rel=0.03)
+    assert not linear.bias.any()
 
 
 RECIPES = [

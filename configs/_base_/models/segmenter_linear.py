@@ -19,7 +19,7 @@ model = dict(
         dropout_ratio=0.0,
         align_corners=False,
         loss_decode=dict(type="CrossEntropyLoss", avg_non_ignore=True),
-        init_cfg=dict(type="TruncNormal", std=0.02, bias=0, override=dict(name="conv_seg")),
+        init_cfg=dict(type="TruncNormal", std=2e-5, bias=0, override=dict(name="conv_seg")),
     ),
     test_cfg=dict(mode="whole"),
 )

@@ -7,5 +7,6 @@ model = dict(
         img_size=128,
         patch_size=8,
     ),
-    decode_head=dict(in_channels=128, channels=128),
+    # From scratch the encoder learns through this head from the first step on.
+    decode_head=dict(in_channels=128, channels=128, init_cfg=dict(std=0.02)),
 )
