@@ -1,4 +1,4 @@
-"""The grids that a training checkpoint belongs to, read from the config stored in it.
+"""The grids and output that a training checkpoint belongs to, read from the config stored in it.
 
 Positions are one row for each patch, so their number alone does not tell 6x10 from 10x6 patches;
 so it is with Cropr's queries.
@@ -55,6 +55,20 @@ def stored_query_grid(checkpoint: Mapping[str, Any], prefix: str) -> tuple[int, 
     """
     reducer = _settings(checkpoint, prefix).get("reducer")
     return _two_numbers(reducer.get("num_queries")) if isinstance(reducer, dict) else None
+
+
+def stored_out_type(checkpoint: Mapping[str, Any], prefix: str) -> str | None:
+    """``out_type`` of an encoder by the config in mmengine's meta data.
+
+    Args:
+        checkpoint: What the file holds.
+        prefix: Name of the encoder in the model, such as 'backbone.'.
+
+    Returns:
+        The value, 'featmap' where the config leaves it out, or None where there is no config.
+    """
+    settings = _settings(checkpoint, prefix)
+    return str(settings.get("out_type", "featmap")) if settings else None
 
 
 def _settings(checkpoint: Mapping[str, Any], prefix: str) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from mmengine.logging import print_log
 from torch import Tensor, nn
 
 from cropr_mm.checkpoints.errors import CheckpointError
+from cropr_mm.checkpoints.final_norm import leave_token_norm
 from cropr_mm.checkpoints.grid import stored_grid, stored_patch_size, stored_query_grid
 from cropr_mm.checkpoints.queries import fit_queries
 from cropr_mm.checkpoints.safe import safe_load
@@ -32,7 +33,8 @@ def load_backbone(
 
     Nothing may be left over but the source's ``head*``, and nothing may be missing but
     ``reducers.*`` and ``fusion.*``; prefix tokens, the final norm and relative position tables may
-    differ, which is logged. Nothing is loaded unless everything fits.
+    differ, which is logged. Nothing is loaded unless everything fits. A backbone that norms the
+    mean of its tokens keeps its initial final norm where that of the source acts on tokens.
 
     Positions in published files are taken to be square. In mmengine's checkpoints, which are ours,
     they have the grid that the stored config names; where it names none, they are taken as they are
@@ -51,6 +53,7 @@ def load_backbone(
     """
     label, checkpoint, weights = read_weights(source, prefix)
     source_grid = _source_grid(checkpoint, prefix, weights, backbone, label)
+    leave_token_norm(weights, backbone, checkpoint, prefix)
     converted, leftovers = from_timm(weights, backbone, source_grid)
     converted = fit_queries(converted, backbone, stored_query_grid(checkpoint, prefix))
     fill_backbone(backbone, converted, leftovers, label, _hint(weights))

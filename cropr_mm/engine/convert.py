@@ -1,5 +1,6 @@
 """Write a published checkpoint as one of ours, whole or fitted to the model of a config."""
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,6 +13,7 @@ from cropr_mm.backbones import CroprViT
 from cropr_mm.backbones.find import find_vits
 from cropr_mm.build import build_model
 from cropr_mm.checkpoints import CheckpointError, safe_load
+from cropr_mm.checkpoints.final_norm import leave_token_norm
 from cropr_mm.checkpoints.fit import fit_shapes
 from cropr_mm.checkpoints.load import NEW_PARTS, OPTIONAL, check_names, check_shapes
 from cropr_mm.checkpoints.published import SOURCES, Converted, convert, read_weights
@@ -19,6 +21,7 @@ from cropr_mm.checkpoints.rename import some
 
 _ENCODER = "backbone."
 _MASK_HEAD = "roi_head.mask_head."
+_POOLED_NORM = re.compile(r"(^|\.)fc_norm\.")
 
 
 class Report(NamedTuple):
@@ -82,6 +85,7 @@ def convert_checkpoint(
     content = safe_load(src)
     try:
         weights, path = read_weights(content, entry)
+        pooled = any(_POOLED_NORM.search(name) for name in weights)
         if cfg is None:
             converted = convert(weights, source)
             converted.notes.append("whether weights are missing is not known: name a --config")
@@ -90,10 +94,13 @@ def convert_checkpoint(
             encoder = find_vits(model).get(_ENCODER.rstrip("."))
             if encoder is None:
                 raise CheckpointError("expected a config with a cropr_mm.CroprViT as its backbone")
-            converted = fit(convert(weights, source, encoder.grid), model, encoder, source)
+            converted = convert(weights, source, encoder.grid)
+            if not pooled:
+                _start_norm_anew(converted, encoder)
+            converted = fit(converted, model, encoder, source)
     except CheckpointError as error:
         raise CheckpointError(f"{src}: {error}") from None
-    meta = dict(source=source, cfg=_config_text(converted, cfg))
+    meta = dict(source=source, cfg=_config_text(converted, cfg, pooled))
     torch.save(dict(meta=meta, state_dict=converted.weights), dst)
     return Report(dst, path, len(converted.weights), converted.notes)
 
@@ -184,13 +191,24 @@ def _num_classes(weights: Mapping[str, Tensor]) -> int | None:
     return rows.pop() if len(rows) == 1 else None
 
 
-def _config_text(converted: Converted, cfg: Config | None) -> str:
-    """What :func:`cropr_mm.checkpoints.grid.stored_grid` reads the grid of the positions from."""
+def _start_norm_anew(converted: Converted, encoder: CroprViT) -> None:
+    """Leave out the final norm of tokens, in place, where the encoder norms their mean."""
+    own = {n.removeprefix(_ENCODER): v for n, v in converted.weights.items()}
+    left = leave_token_norm(own, encoder, {}, "")
+    for name in left:
+        del converted.weights[_ENCODER + name]
+    if left:
+        converted.notes.append(f"left out {some(left)}: the model norms the mean of its tokens")
+
+
+def _config_text(converted: Converted, cfg: Config | None, pooled: bool) -> str:
+    """What :mod:`cropr_mm.checkpoints.grid` reads about an encoder from the file."""
     if cfg is not None:
         return cfg.pretty_text
-    if converted.grid is None:
-        return ""
-    patch = converted.weights[_ENCODER + "patch_embed.proj.weight"].shape[-2:]
-    size = tuple(side * cells for side, cells in zip(patch, converted.grid, strict=True))
-    model: dict[str, Any] = dict(backbone=dict(img_size=size))
-    return f"model = {model}\n"
+    settings: dict[str, Any] = dict(out_type="avg_featmap") if pooled else {}
+    if converted.grid is not None:
+        patch = converted.weights[_ENCODER + "patch_embed.proj.weight"].shape[-2:]
+        settings["img_size"] = tuple(
+            side * cells for side, cells in zip(patch, converted.grid, strict=True)
+        )
+    return f"model = {dict(backbone=settings)}\n" if settings else ""

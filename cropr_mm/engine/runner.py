@@ -13,7 +13,7 @@ from cropr_mm.backbones.find import find_backbones
 from cropr_mm.checkpoints import CheckpointError
 from cropr_mm.checkpoints.content import as_checkpoint
 from cropr_mm.checkpoints.queries import collapse_queries
-from cropr_mm.engine.checkpoint_io import resample_queries
+from cropr_mm.engine.checkpoint_io import drop_token_norm, resample_queries
 from cropr_mm.engine.console import is_for_console
 from cropr_mm.engine.preflight import SetupError, check_encoder, check_model
 from cropr_mm.engine.resume import check_resumable
@@ -79,6 +79,7 @@ class ToolRunner(Runner):
         else:
             for path, backbone in find_backbones(model).items():
                 resample_queries(weights, backbone, path, checkpoint)
+                drop_token_norm(weights, backbone, path, checkpoint)
             check_encoder(model, weights, filename, checkpoint)
         # Hooks may put other weights of these names there, such as averaged ones.
         self.call_hook("after_load_checkpoint", checkpoint=checkpoint)

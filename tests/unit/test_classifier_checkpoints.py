@@ -11,6 +11,8 @@ from mmengine.registry import MODELS, init_default_scope
 from timm.layers import resample_abs_pos_embed
 from torch import Tensor, nn
 
+from cropr_mm.checkpoints import load_backbone
+from cropr_mm.engine.checkpoint_io import drop_token_norm
 from cropr_mm.engine.convert import convert_checkpoint
 from cropr_mm.engine.preflight import check_encoder
 from cropr_mm.reducers import Cropr
@@ -79,7 +81,8 @@ def test_pre_training_starts_a_pruned_classifier_of_another_size(
     grid = [img_size // 16] * 2
     wanted = resample_abs_pos_embed(raw["pos_embed"], grid, num_prefix_tokens=1)
     torch.testing.assert_close(model.backbone.pos_embed.data, wanted)
-    assert torch.equal(model.backbone.norm.weight.data, raw["norm.weight"])
+    assert (model.backbone.norm.weight == 1).all(), "a norm of tokens starts no norm of their mean"
+    assert not model.backbone.norm.bias.any()
     assert model.head.fc.weight.std().item() == pytest.approx(0.01, rel=0.3), (
         "its own initial values"
     )
@@ -111,3 +114,32 @@ def test_fine_tuning_gives_the_norm_after_pooling_and_timms_features(tmp_path: P
         everything = theirs.fc_norm(tokens.mean(dim=1))
         torch.testing.assert_close(features("avg_all"), everything, rtol=1e-4, atol=1e-4)
         assert not torch.allclose(patches, everything, atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("stored", "prefix", "kept"),
+    [
+        (None, "", False),  # a published encoder
+        (None, "backbone.", True),  # bare weights of this model
+        ("featmap", "backbone.", False),
+        ("avg_all", "backbone.", True),
+    ],
+)
+def test_only_a_norm_of_the_mean_starts_one(
+    stored: str | None, prefix: str, kept: bool, tmp_path: Path
+) -> None:
+    raw = mae(num_classes=0).state_dict()
+    content: dict[str, Any] = dict(state_dict={prefix + name: v for name, v in raw.items()})
+    if stored is not None:
+        content["meta"] = dict(cfg=f"model = dict(backbone=dict(out_type={stored!r}, img_size=64))")
+    torch.save(content, tmp_path / "file.pth")
+
+    backbone = build(config(64)).backbone
+    load_backbone(backbone, tmp_path / "file.pth", prefix)
+
+    assert torch.equal(backbone.norm.weight.data, raw["norm.weight"]) == kept
+    assert torch.equal(backbone.blocks[0].norm1.weight.data, raw["blocks.0.norm1.weight"])
+
+    weights = {f"backbone.{name}": v for name, v in raw.items()}
+    drop_token_norm(weights, backbone, "backbone", content)
+    assert ("backbone.norm.weight" in weights) == (kept or stored is None)

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from cropr_mm.backbones.find import find_backbones, find_vits
 from cropr_mm.checkpoints.errors import CheckpointError
+from cropr_mm.checkpoints.final_norm import FINAL_NORM, norms_mean
 from cropr_mm.checkpoints.grid import stored_grid
 from cropr_mm.checkpoints.load import check_names, check_shapes
 from cropr_mm.checkpoints.values import check_values
@@ -148,9 +149,9 @@ def check_encoder(
 ) -> None:
     """Compare a checkpoint to start training from with the model that it goes into.
 
-    The encoder must be there completely, its reducers and fusion excepted, and nothing else under
-    its name. Other parts may differ; what keeps its initial value or is not used is logged in one
-    line each.
+    The encoder must be there completely, its reducers and fusion excepted, and a final norm of the
+    mean of tokens; and nothing else under its name. Other parts may differ; what keeps its initial
+    value or is not used is logged in one line each.
 
     Args:
         model: Model whose encoders are those that reduce tokens, or, without one, its
@@ -171,7 +172,7 @@ def check_encoder(
     paths = [*encoders] or ["backbone"]
     roots = tuple(f"{path}." if path else "" for path in paths)
     wanted = {n for n in target if n.startswith(roots) and not _NEW_PARTS.search(f".{n}")}
-    missing = wanted - weights.keys()
+    missing = wanted - weights.keys() - _may_start_anew(encoders)
     leftovers = weights.keys() - model.state_dict().keys()
     strangers = {name for name in leftovers if name.startswith(roots)}
     try:
@@ -202,6 +203,12 @@ def check_encoder(
     for names, text in ((initial, "keep their initial values"), (leftovers, "are not used")):
         if names:
             print_log(f"{label}: {len(names)} {text}: {some(sorted(names))}", logger="current")
+
+
+def _may_start_anew(encoders: Mapping[str, nn.Module]) -> set[str]:
+    """Names in the model of the norms that pre-trained encoders do not have."""
+    pooled = [path for path, encoder in encoders.items() if norms_mean(encoder)]
+    return {".".join(filter(None, (path, name))) for path in pooled for name in FINAL_NORM}
 
 
 def parts_at(model: nn.Module, path: str) -> Iterator[tuple[str, nn.Module]]:
