@@ -121,7 +121,7 @@ def test_mistake_is_named(
 
 def test_deliberate_subset_of_classes_passes_with_a_word(config: Callable[..., Config]) -> None:
     cfg = config(json.dumps(content()), metainfo=dict(classes=("dog",)))
-    with pytest.warns(UserWarning, match=r"1 annotations of 1 categories .* left out \(cat\)"):
+    with pytest.warns(UserWarning, match=r"1 annotation of 1 category .* left out \(cat\)"):
         check_data(cfg, ("train",))
 
 

@@ -3,60 +3,83 @@
 import json
 import warnings
 from collections import Counter
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from cropr_mm.engine.preflight.errors import SetupError, some
+from cropr_mm.engine.preflight.boxes import check_boxes
+from cropr_mm.engine.preflight.coco_entries import SCORED, TRAINED, check_entries, check_references
+from cropr_mm.engine.preflight.errors import SetupError, counted, some
+from cropr_mm.engine.preflight.findings import Findings
+
+Read = Callable[[str], Mapping[str, Any]]
 
 
-def check_coco(dataset: Any, where: str, masks: bool) -> None:
-    """Check what mmdet takes from a COCO json by name, without a word where names do not match."""
+def check_coco(dataset: Any, where: str, masks: bool, read: Read) -> None:
+    """Check what mmdet takes from a COCO json by name, without a word where names do not match.
+
+    Args:
+        dataset: mmdet's ``CocoDataset``, built lazily.
+        where: Name of the dataset for messages.
+        masks: Whether masks are loaded or scored.
+        read: :func:`read_coco`, or one that keeps what it read.
+
+    Raises:
+        SetupError: If classes, entries, boxes or masks are at fault, see ``docs/reliability.md``.
+    """
     file, classes = dataset.ann_file, list(dataset.metainfo["classes"])
-    content = _read_coco(file, where)
+    content = read(file)
+    findings = Findings(where, file)
+    check_entries(content, findings, TRAINED)
+    findings.finish()
     names = [category["name"] for category in content["categories"]]
-    missing = [name for name in classes if name not in names]
-    if missing:
-        raise SetupError(
-            f"{where}: {file} lacks {len(missing)} of the dataset's {len(classes)} classes "
-            f"({some(missing)}); it has {some(names)}; set metainfo=dict(classes=...)"
-        )
-    order = [name for name in names if name in classes]
-    if order != classes:
-        raise SetupError(
-            f"{where}: metainfo must list the classes in the order of the json's categories, since "
-            f"labels follow the json; expected {some(order)}; got {some(classes)}"
-        )
+    _check_classes(names, classes, where, file)
     if not content["images"]:
         raise SetupError(f"{where}: expected at least one image, but {file} lists none")
     ids = {category["id"]: category["name"] for category in content["categories"]}
-    boxes = Counter(ids.get(box["category_id"]) for box in content.get("annotations", []))
-    if not dataset.test_mode and not sum(boxes[name] for name in classes):
+    annotations = check_references(content, findings)
+    used = [a for a in annotations if ids[a["category_id"]] in classes and not a.get("ignore")]
+    sizes = {image["id"]: (image["width"], image["height"]) for image in content["images"]}
+    check_boxes(used, sizes, findings)
+    findings.finish()
+    total = len(content.get("annotations", []))
+    if not dataset.test_mode and not used:
         raise SetupError(
             f"{where}: expected annotations of {some(classes)}, but {file} has none of them "
-            f"({sum(boxes.values())} annotations in all)"
+            f"({counted(total, 'annotation')} in all)"
         )
-    bare = [
-        annotation
-        for annotation in content.get("annotations", [])
-        if masks and ids.get(annotation["category_id"]) in classes
-        if not annotation.get("segmentation") and annotation.get("area", 1) > 0
-    ]
+    bare = [a for a in used if masks and not a.get("segmentation") and a["area"] > 0]
     if bare:
         raise SetupError(
-            f"{where}: masks are loaded or scored, but {len(bare)} of {sum(boxes.values())} "
+            f"{where}: masks are loaded or scored, but {len(bare)} of {total} "
             f"annotations in {file} have no segmentation (the first is that of id "
             f"{bare[0].get('id')}); expected masks, or a model and metrics without"
         )
-    others = {name: count for name, count in boxes.items() if name not in classes}
+    others = Counter(ids[a["category_id"]] for a in annotations)
+    for name in classes:
+        others.pop(name, None)
     if others:
+        is_left = "is" if others.total() == 1 else "are"
         warnings.warn(
-            f"{where}: {sum(others.values())} annotations of {len(others)} categories that are not "
-            f"among the dataset's classes are left out ({some(sorted(map(str, others)))})",
+            f"{where}: {counted(others.total(), 'annotation')} of "
+            f"{counted(len(others), 'category')} not among the dataset's classes "
+            f"{is_left} left out ({some(sorted(others))})",
             stacklevel=2,
         )
     first = Path(dataset.data_prefix.get("img", ""), content["images"][0]["file_name"])
     if not first.is_file():
         raise SetupError(f"{where}: expected the images of {file}, found none at {first}")
+
+
+def check_truth(file: str, where: str, read: Read) -> None:
+    """Check the COCO json that a metric compares predictions with.
+
+    Raises:
+        SetupError: If it lacks what the metric reads, crowds included.
+    """
+    findings = Findings(where, file)
+    check_entries(read(file), findings, SCORED)
+    findings.finish()
 
 
 def check_multi_label(dataset: Any, where: str) -> None:
@@ -72,13 +95,34 @@ def check_multi_label(dataset: Any, where: str) -> None:
         )
 
 
-def _read_coco(file: str, where: str) -> dict[str, Any]:
+def read_coco(file: str) -> dict[str, Any]:
+    """Content of a COCO json.
+
+    Raises:
+        SetupError: If it is no json, or has no lists of images and categories.
+    """
     try:
         content = json.loads(Path(file).read_text(encoding="utf-8"))
     except ValueError as error:
-        raise SetupError(f"{where}: {file} is not valid json: {error}") from error
+        raise SetupError(f"{file} is not valid json: {error}") from error
     keys = ("images", "categories")
     if not isinstance(content, dict) or not all(isinstance(content.get(key), list) for key in keys):
         got = sorted(content) if isinstance(content, dict) else type(content).__name__
-        raise SetupError(f"{where}: expected lists 'images' and 'categories' in {file}, got {got}")
+        raise SetupError(f"expected lists 'images' and 'categories' in {file}, got {got}")
     return content
+
+
+def _check_classes(names: list[str], classes: list[str], where: str, file: str) -> None:
+    """The dataset's classes are categories of the file, in its order."""
+    missing = [name for name in classes if name not in names]
+    if missing:
+        raise SetupError(
+            f"{where}: {file} lacks {len(missing)} of the dataset's {len(classes)} classes "
+            f"({some(missing)}); it has {some(names)}; set metainfo=dict(classes=...)"
+        )
+    order = [name for name in names if name in classes]
+    if order != classes:
+        raise SetupError(
+            f"{where}: metainfo must list the classes in the order of the json's categories, since "
+            f"labels follow the json; expected {some(order)}; got {some(classes)}"
+        )

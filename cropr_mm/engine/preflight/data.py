@@ -8,13 +8,22 @@ import inspect
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import lru_cache
 from typing import Any
 
 from mmengine.dataset import BaseDataset
 from mmengine.registry import DATASETS
 
-from cropr_mm.engine.preflight.coco import check_coco, check_multi_label
+from cropr_mm.engine.preflight.coco import (
+    Read,
+    check_coco,
+    check_multi_label,
+    check_truth,
+    read_coco,
+)
 from cropr_mm.engine.preflight.errors import SetupError
+
+_COCO_METRICS = ("CocoMetric", "mmdet.CocoMetric")
 
 
 def check_data(cfg: Mapping[str, Any], splits: Iterable[str]) -> None:
@@ -29,6 +38,8 @@ def check_data(cfg: Mapping[str, Any], splits: Iterable[str]) -> None:
             there is no image, the classes of a COCO json are not those of the dataset, or it lacks
             masks that are loaded or scored.
     """
+    # The file of a split's data set is mostly that of its evaluator too.
+    read = lru_cache(maxsize=1)(read_coco)
     for split in splits:
         loader = cfg.get(f"{split}_dataloader")
         if not loader:
@@ -38,10 +49,13 @@ def check_data(cfg: Mapping[str, Any], splits: Iterable[str]) -> None:
         scored = any("segm" in (e.get("metric") or ()) for e in evaluators if hasattr(e, "get"))
         for dataset in leaves(loader["dataset"]):
             masks = scored or any(t.get("with_mask") for t in annotation_loaders(dataset))
-            _check_dataset(dataset, f"{split}_dataloader", masks)
+            _check_dataset(dataset, f"{split}_dataloader", masks, read)
         for evaluator in evaluators:
             if isinstance(evaluator, Mapping) and _is_local(evaluator):
-                _check_file(evaluator.get("ann_file"), f"{split}_evaluator")
+                file = evaluator.get("ann_file")
+                _check_file(file, f"{split}_evaluator")
+                if file and evaluator.get("type") in _COCO_METRICS:
+                    check_truth(file, f"{split}_evaluator", read)
 
 
 @contextmanager
@@ -109,7 +123,7 @@ def annotation_loaders(dataset: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     return [step for step in pipeline if hasattr(step, "get") and step.get("type") in kinds]
 
 
-def _check_dataset(cfg: Mapping[str, Any], where: str, masks: bool) -> None:
+def _check_dataset(cfg: Mapping[str, Any], where: str, masks: bool, read: Read) -> None:
     kind = cfg["type"]
     if isinstance(kind, str):
         with DATASETS.switch_scope_and_registry(None) as registry:
@@ -129,7 +143,7 @@ def _check_dataset(cfg: Mapping[str, Any], where: str, masks: bool) -> None:
     # Subclasses that read their files in another way have their own rules.
     reader = dataset.load_data_list.__qualname__
     if reader == "CocoDataset.load_data_list":
-        check_coco(dataset, where, masks)
+        check_coco(dataset, where, masks, read)
     elif reader == "CocoMultiLabelDataset.load_data_list":
         check_multi_label(dataset, where)
 
