@@ -207,7 +207,7 @@ def test_boxes_that_are_left_out_are_counted(changes: dict, fault: str) -> None:
     file["annotations"][1].update(changes)
     (message,) = warned(boxes(file))
     assert f"1 annotation has {fault} (id 1: " in message
-    assert message.endswith("; it is left out")
+    assert message.endswith("; mmdet leaves out such boxes")
     dropped = _left_by_mmdet(file)
     assert dropped == [1]
     for annotation in file["annotations"]:

@@ -13,6 +13,8 @@ from cropr_mm.engine.preflight.coco_entries import place
 from cropr_mm.engine.preflight.findings import Findings
 
 _TOLERANCE = 1.0  # pixels that rounding may put a box over the edge
+_FORM = "expected [x, y, width, height] in pixels"
+_DROPPED = "mmdet leaves out such boxes"
 
 
 def check_boxes(
@@ -33,7 +35,7 @@ def check_boxes(
     infinite = ~np.isfinite(boxes).all(1) & ~text
 
     def named(which: np.ndarray, key: str) -> list[str]:
-        entries = [(annotations[i], i) for i in np.flatnonzero(which)]
+        entries = [(annotations[i], i) for i in np.flatnonzero(which).tolist()]
         return [f"{place(entry, i)}: {entry[key]!r}" for entry, i in entries]
 
     findings.error("annotation", "has no four numbers as 'bbox'", named(text, "bbox"), _FORM)
@@ -49,11 +51,10 @@ def check_boxes(
     outside = ~small & ((np.minimum(last, size) - np.maximum(first, 0)) <= 0).any(1)
     empty = ~small & ~outside & (areas[:, 0] <= 0)
     note = findings.error if (small | outside | empty).all() else findings.warn
-    left_out = "it is left out" if (small | outside | empty).sum() == 1 else "they are left out"
-    note("annotation", "has a box below 1 pixel", named(small, "bbox"), left_out)
-    note("annotation", "has a box outside the image", named(outside, "bbox"), left_out)
-    note("annotation", "has an 'area' of 0 or less", named(empty, "area"), left_out)
-    over = (first < -_TOLERANCE).any(1) | (last > size + _TOLERANCE).any(1)
+    note("annotation", "has a box below 1 pixel", named(small, "bbox"), _DROPPED)
+    note("annotation", "has a box outside the image", named(outside, "bbox"), _DROPPED)
+    note("annotation", "has an 'area' of 0 or less", named(empty, "area"), _DROPPED)
+    over: np.ndarray = ((first < -_TOLERANCE) | (last > size + _TOLERANCE)).any(1)
     findings.warn(
         "annotation",
         "has a box that reaches over the edge of the image",
@@ -90,6 +91,3 @@ def _is_row(row: Any, length: int) -> bool:
         and len(row) == length
         and all(isinstance(v, float) or (type(v) is int and abs(v) < 2**63) for v in row)
     )
-
-
-_FORM = "expected [x, y, width, height] in pixels"
