@@ -35,6 +35,8 @@ setup(
             "onedl-mmsegmentation>=1.4",
             "onedl-mmpretrain>=1.3",
         ],
+        # Export to other runtimes; tested with torch 2.11.
+        "export": ["onnx", "onnxscript>=0.7", "onnxruntime", "openvino"],
         "analysis": ["scikit-learn", "scipy"],
         "demo": ["scikit-learn", "matplotlib", "pycocotools"],
         "docs": ["mkdocs<2", "mkdocs-material", "mkdocstrings[python]", "ruff"],

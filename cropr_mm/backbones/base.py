@@ -21,7 +21,7 @@ from cropr_mm.reducers import TokenReducer
 from cropr_mm.registry import MODELS, TASK_UTILS
 from cropr_mm.schedules import Schedule, ScheduleSettings
 from cropr_mm.structures import Tokens
-from cropr_mm.tokens.gather import take_tokens
+from cropr_mm.tokens.gather import ascending_order, take_tokens
 
 NO_SIGNALS: frozenset[str] = frozenset()
 
@@ -391,7 +391,8 @@ class ReducingBackbone(BaseModule):
         if block in plan.rectangles and self.window_size is not None:
             rectangle = plan.rectangles[block]
             layout = window_major_order(rectangle, self.window_size, kept.index.device)
-            kept = take_tokens(kept, kept.index.argsort(dim=1)[:, layout], with_prefix=True)
+            raster = ascending_order(kept.index, kept.grid[0] * kept.grid[1])
+            kept = take_tokens(kept, raster.index_select(1, layout), with_prefix=True)
         return kept, dropped
 
     def unpruned(self: Backbone) -> Backbone:

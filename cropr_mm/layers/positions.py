@@ -13,8 +13,9 @@ from torch import Tensor, nn
 from cropr_mm.layers.arch import Arch
 from cropr_mm.layers.attention import Geometry, Relative
 from cropr_mm.ops.rope import Rope, RopeSpec, rope_table
-from cropr_mm.ops.window import window_grid, window_slots
+from cropr_mm.ops.window import window_grid, window_major_order, window_slots
 from cropr_mm.structures import Tokens
+from cropr_mm.tokens.gather import take_entries
 
 
 class GridTables(NamedTuple):
@@ -138,7 +139,7 @@ class Positions(nn.Module):
         elif tables.window_rope is not None:
             rope = Rope(*(t[None] for t in tables.window_rope))
             if pruned:
-                rope = _rows(tables.window_rope, tables.slots[tokens.index])
+                rope = _rows(tables.window_rope, take_entries(tables.slots, tokens.index))
         if self.rel_pos:
             place = torch.arange(side**2, device=tokens.x.device)[None]
             relative = Relative((place // side, place % side), (side, side))
@@ -147,14 +148,14 @@ class Positions(nn.Module):
             window_tokens=side**2,
             rope=rope,
             relative=relative,
-            slots=tables.slots[tables.order] if filled else None,
+            slots=tables.slots.index_select(0, tables.order) if filled else None,
             num_slots=num_slots,
         )
 
     def _compute(self, grid: tuple[int, int], device: torch.device | None) -> GridTables:
         raster = torch.arange(grid[0] * grid[1], device=device)
         rope = window_rope = None
-        slots = order = raster
+        slots, order = raster, raster.clone()  # one buffer under two names cannot be traced
         if self.spec is not None:
             span = (float(grid[0]), float(grid[1]))
             y, x = raster // grid[1], raster % grid[1]
@@ -162,7 +163,7 @@ class Positions(nn.Module):
             rope = Rope(F.pad(rope.cos, (0, 0, 0, 1), value=1.0), F.pad(rope.sin, (0, 0, 0, 1)))
         if self.window_size is not None:
             slots = window_slots(grid, self.window_size, device)
-            order = slots.argsort()
+            order = window_major_order(grid, self.window_size, device)
             if self.spec is not None:
                 window_rope = self._window_table(grid, self.window_size, self.spec, raster.device)
         return GridTables(order, slots, rope, window_rope)
@@ -189,5 +190,6 @@ class Positions(nn.Module):
 
 
 def _rows(rope: Rope, index: Tensor) -> Rope:
-    """Rows of a table by token, shape (1 or B, N, d)."""
-    return Rope(rope.cos[index], rope.sin[index])
+    """Rows of a table by token, shape (1 or B, N, d); the last row for index -1."""
+    place = torch.where(index < 0, rope.cos.shape[0] - 1, index)
+    return Rope(take_entries(rope.cos, place), take_entries(rope.sin, place))

@@ -6,15 +6,18 @@ B batch, N tokens, K kept tokens.
 import torch
 from torch import Tensor
 
-NAN_RANK = -(2**31)  # below -inf
+_FLOAT = torch.finfo(torch.float32)
+# The lowest rank of a number: one step above that of NaN, which is the lowest float32.
+_LOWEST = torch.nextafter(torch.tensor(_FLOAT.min), torch.tensor(0.0)).item()
 
 
 def select_topk(scores: Tensor, num_keep: int) -> tuple[Tensor, Tensor]:
     """Positions of the highest scores and of the rest.
 
     The order is total: equal scores rank by position (lower first), -0.0 equals 0.0, and NaN is the
-    lowest score of all. The result is that of a stable descending sort, without sorting: shapes are
-    static and nothing is read back to the host.
+    lowest score of all. An infinite score equals the largest finite one of its sign. The result is
+    that of a stable descending sort, without sorting: shapes are static, nothing is read back to
+    the host, and every operation has a form in ONNX.
 
     Args:
         scores: Shape (B, N), floating point; compared at float32 precision.
@@ -39,26 +42,26 @@ def select_topk(scores: Tensor, num_keep: int) -> tuple[Tensor, Tensor]:
         position = position.contiguous()
         return position[:, :num_keep], position[:, num_keep:]
 
-    key = _unique_key(scores.detach(), position)
-    # The top-k of the smaller side is the cheaper one.
+    rank = _finite_rank(scores.detach())
+    # The top-k of the smaller side is the cheaper one; ``last`` is the rank at the border.
     num_drop = num_tokens - num_keep
     if num_keep <= num_drop:
-        keep = key >= key.topk(num_keep, dim=1, sorted=False).values.amin(1, keepdim=True)
+        last = rank.topk(num_keep, dim=1, sorted=False).values.amin(1, keepdim=True)
     else:
-        last = key.topk(num_drop, dim=1, largest=False, sorted=False).values.amax(1, keepdim=True)
-        keep = key > last
+        last = rank.topk(num_drop, dim=1, largest=False, sorted=False).values.amax(1, keepdim=True)
+    above, equal = rank > last, rank == last
+    room = num_keep - above.sum(1, keepdim=True)  # (B, 1), for the first of the equal ones
+    keep = above | (equal & (equal.cumsum(1) <= room))
     kept_so_far = keep.cumsum(1)  # (B, N), counts the token itself
     slot = torch.where(keep, kept_so_far - 1, num_keep + position - kept_so_far)
     order = torch.zeros_like(slot).scatter(1, slot, position)  # kept first, then dropped
     return order[:, :num_keep], order[:, num_keep:]
 
 
-def _unique_key(scores: Tensor, position: Tensor) -> Tensor:
-    """Integers (B, N), int64, unique in a row: by score, then the lower position is the higher."""
+def _finite_rank(scores: Tensor) -> Tensor:
+    """Numbers (B, N), float32, that rank as the scores do; none is infinite or NaN.
+
+    Runtimes of exported graphs differ in how they compare those.
+    """
     value = scores.float()
-    bits = value.view(torch.int32).long()
-    # A float is a sign and a magnitude: read as an integer, a negative one is -2**31 + magnitude.
-    # Its rank is -magnitude, which also makes both zeros equal.
-    rank = torch.where(bits < 0, -(2**31) - bits, bits)
-    rank = rank.masked_fill(value.isnan(), NAN_RANK)
-    return rank * 2**32 + (scores.shape[1] - 1 - position)
+    return value.clamp(_LOWEST, _FLOAT.max).masked_fill(value.isnan(), _FLOAT.min)

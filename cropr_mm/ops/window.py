@@ -47,7 +47,12 @@ def window_major_order(
     Returns:
         Permutation of range(h * w), shape (h * w,), int64.
     """
-    return window_slots(grid, window_size, device).argsort()
+    height, width = grid
+    if height % window_size or width % window_size:
+        return window_slots(grid, window_size, device).argsort()
+    cells = torch.arange(height * width, device=device)
+    cells = cells.view(height // window_size, window_size, width // window_size, window_size)
+    return cells.transpose(1, 2).flatten()
 
 
 def window_rectangle(num_tokens: int, window_size: int, grid: tuple[int, int]) -> tuple[int, int]:

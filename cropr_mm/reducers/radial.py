@@ -8,6 +8,7 @@ from torch import Tensor
 from cropr_mm.reducers.base import TokenPruner
 from cropr_mm.registry import MODELS
 from cropr_mm.structures import Signals, Tokens
+from cropr_mm.tokens.gather import take_entries
 
 
 @MODELS.register_module()
@@ -44,7 +45,8 @@ class RadialPruner(TokenPruner):
 
     def score(self, tokens: Tokens, signals: Signals) -> Tensor:
         """Minus the distance from the image center, shape (B, N)."""
-        return -radius(tokens.grid, self.norm, self.compat, tokens.index.device)[tokens.index]
+        table = radius(tokens.grid, self.norm, self.compat, tokens.index.device)
+        return -take_entries(table, tokens.index)
 
 
 def radius(

@@ -43,9 +43,15 @@ class WindowStages(Schedule):
         stages = len(self.blocks)
         for stage, block in enumerate(self.blocks):
             share = (stages - stage) ** 2
-            keep = area * max(1, round(windows * share / (stages + 1) ** 2))
+            keep = area * max(1, _rounded_ratio(windows * share, (stages + 1) ** 2))
             removal = scaled(settings.num_patches - keep, settings.progress)
             # Whole windows again, and no more tokens than there are.
             keep = -((removal - settings.num_patches) // area) * area
             plan[block] = left = min(left, keep)
         return plan
+
+
+def _rounded_ratio(a: int, b: int) -> int:
+    """``round(a / b)``, halves to even, for sizes that may be symbols of a traced graph."""
+    whole, rest = a // b, a % b
+    return whole + int(2 * rest > b or (2 * rest == b and whole % 2 == 1))

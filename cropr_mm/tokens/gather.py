@@ -65,6 +65,37 @@ def take_tokens(tokens: Tokens, positions: Tensor, with_prefix: bool) -> Tokens:
     return tokens.replace(num_prefix=num_prefix if with_prefix else 0, **taken)
 
 
+def take_entries(table: Tensor, index: Tensor) -> Tensor:
+    """Entries of a table by token.
+
+    The same as ``table[index]`` for indices that are not negative; in an exported graph it is one
+    plain Gather.
+
+    Args:
+        table: Shape (N, ...).
+        index: Shape (B, K), int64 in [0, N).
+
+    Returns:
+        Shape (B, K, ...).
+    """
+    return table.index_select(0, index.flatten()).unflatten(0, index.shape)
+
+
+def ascending_order(index: Tensor, num_cells: int) -> Tensor:
+    """Positions that bring raster ids into ascending order, without sorting.
+
+    Args:
+        index: Raster ids, unique in a row, shape (B, K), int64 in [0, num_cells).
+        num_cells: Cells of the grid.
+
+    Returns:
+        What ``index.argsort(1)`` is, shape (B, K), int64.
+    """
+    alive = index.new_zeros(index.shape[0], num_cells).scatter(1, index, 1)
+    rank = alive.cumsum(1).gather(1, index) - 1  # (B, K)
+    return inverse_permutation(rank)
+
+
 def inverse_permutation(permutation: Tensor) -> Tensor:
     """Position of every value in a permutation, by one scatter.
 
