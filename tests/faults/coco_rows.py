@@ -34,7 +34,20 @@ def _box(*numbers: Any, index: int | None = 1) -> Edit:
     return _set("annotations", index, bbox=list(numbers))
 
 
-ENTRIES, BOXES = "Entries of COCO files", "Boxes of COCO files"
+def _train_masks(folder: Path, mask: Any, index: int | None = 1) -> None:
+    """Train on objects of whole masks but for one, or for all."""
+
+    def edit(content: dict[str, Any]) -> None:
+        _set("annotations", None, segmentation=[[4, 4, 20, 4, 20, 20]])(content)
+        _set("annotations", index, segmentation=mask)(content)
+
+    edit_coco(folder, edit)
+    load = dict(type="LoadAnnotations", with_bbox=True, with_mask=True)
+    pipeline = [dict(type="LoadImageFromFile"), load, dict(type="PackDetInputs")]
+    train_tiny(folder, "det", train_dataloader__dataset__pipeline=pipeline)
+
+
+ENTRIES, BOXES, MASKS = (f"{what} of COCO files" for what in ("Entries", "Boxes", "Masks"))
 NAN, INFINITY = float("nan"), float("inf")
 ROWS = [
     Row(f"coco-{name}", section, fault, says, partial(_train, edit=edit))
@@ -116,4 +129,49 @@ ROWS = [
         ),
     }.items()
     for name, fault, says, edit in cases
+]
+ROWS += [
+    Row(
+        f"coco-mask-{name}",
+        MASKS,
+        fault,
+        says,
+        partial(_train_masks, mask=mask, index=None if "all" in name else 1),
+    )
+    for name, fault, says, mask in (
+        (
+            "points",
+            "a polygon of two points",
+            "1 annotation has a mask without pixels .*id 1",
+            [[4, 4, 20, 20]],
+        ),
+        (
+            "all-points",
+            "polygons of two points in all objects",
+            "error: .*4 annotations have a mask without pixels",
+            [[4, 4, 20, 20]],
+        ),
+        ("none", "an object without mask", "1 of 4 annotations .* no segmentation", []),
+        ("text", "numbers of a polygon as text", "no list of numbers .*id 1", [["4"] * 6]),
+        ("nan", "a polygon with NaN", "polygon that is not finite .*id 1", [[NAN] * 6]),
+        ("far", "a polygon with 1e9", "far outside the image .*id 1", [[4, 4, 1e9, 4, 9, 9]]),
+        (
+            "cut",
+            "run lengths cut short",
+            "1 annotation has damaged run lengths .*id 1",
+            dict(size=[64, 64], counts="0P1"),
+        ),
+        (
+            "size",
+            "run lengths of another image's size",
+            "another size than the image .*32, 64",
+            dict(size=[32, 64], counts=[4, 8, 2036]),
+        ),
+        (
+            "empty",
+            "run lengths without a pixel",
+            "1 annotation has a mask without pixels",
+            dict(size=[64, 64], counts=[4096]),
+        ),
+    )
 ]

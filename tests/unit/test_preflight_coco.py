@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from cropr_mm.engine.preflight import SetupError
-from cropr_mm.engine.preflight.boxes import as_numbers, check_boxes
+from cropr_mm.engine.preflight.boxes import check_boxes
 from cropr_mm.engine.preflight.coco_entries import (
     SCORED,
     TRAINED,
@@ -17,6 +17,7 @@ from cropr_mm.engine.preflight.coco_entries import (
 )
 from cropr_mm.engine.preflight.errors import counted
 from cropr_mm.engine.preflight.findings import Findings
+from cropr_mm.engine.preflight.json_numbers import as_numbers
 
 NAN, INFINITY = float("nan"), float("inf")
 
@@ -241,6 +242,8 @@ def test_rows_at_fault_are_told_from_numbers() -> None:
     array, wrong = as_numbers([[1, 2.5], ["3", 4], [5], [6, 7]], 2)
     assert wrong.tolist() == [False, True, True, False]
     assert array.tolist() == [[1, 2.5], [0, 0], [0, 0], [6, 7]]
+    array, wrong = as_numbers([1, "2", 10**400, NAN])
+    assert wrong.tolist() == [False, True, True, False]
     array, wrong = as_numbers([], 4)
     assert array.shape == (0, 4)
     assert wrong.shape == (0,)

@@ -11,6 +11,7 @@ import numpy as np
 
 from cropr_mm.engine.preflight.coco_entries import place
 from cropr_mm.engine.preflight.findings import Findings
+from cropr_mm.engine.preflight.json_numbers import as_numbers
 
 _TOLERANCE = 1.0  # pixels that rounding may put a box over the edge
 _FORM = "expected [x, y, width, height] in pixels"
@@ -30,17 +31,17 @@ def check_boxes(
         findings: Where errors and warnings are noted. Dropped boxes are an error if all are.
     """
     boxes, text = as_numbers([annotation["bbox"] for annotation in annotations], 4)
-    areas, no_area = as_numbers([[annotation["area"]] for annotation in annotations], 1)
+    areas, no_area = as_numbers([annotation["area"] for annotation in annotations])
     crowd = np.array([a.get("iscrowd", 0) not in (0, 1) for a in annotations], dtype=bool)
     infinite = ~np.isfinite(boxes).all(1) & ~text
 
-    def named(which: np.ndarray, key: str) -> list[str]:
+    def named(which: Any, key: str) -> list[str]:
         entries = [(annotations[i], i) for i in np.flatnonzero(which).tolist()]
         return [f"{place(entry, i)}: {entry[key]!r}" for entry, i in entries]
 
     findings.error("annotation", "has no four numbers as 'bbox'", named(text, "bbox"), _FORM)
     findings.error("annotation", "has a 'bbox' that is not finite", named(infinite, "bbox"))
-    wrong_area = no_area | ~np.isfinite(areas[:, 0])
+    wrong_area = no_area | ~np.isfinite(areas)
     findings.error("annotation", "has no finite number as 'area'", named(wrong_area, "area"))
     findings.error("annotation", "has neither 0 nor 1 as 'iscrowd'", named(crowd, "iscrowd"))
     if (text | infinite | wrong_area).any() or not len(boxes):
@@ -49,45 +50,15 @@ def check_boxes(
     first, last = boxes[:, :2], boxes[:, :2] + boxes[:, 2:]
     small = (boxes[:, 2:] < 1).any(1)
     outside = ~small & ((np.minimum(last, size) - np.maximum(first, 0)) <= 0).any(1)
-    empty = ~small & ~outside & (areas[:, 0] <= 0)
+    empty = (areas <= 0) & ~small & ~outside
     note = findings.error if (small | outside | empty).all() else findings.warn
     note("annotation", "has a box below 1 pixel", named(small, "bbox"), _DROPPED)
     note("annotation", "has a box outside the image", named(outside, "bbox"), _DROPPED)
     note("annotation", "has an 'area' of 0 or less", named(empty, "area"), _DROPPED)
-    over: np.ndarray = ((first < -_TOLERANCE) | (last > size + _TOLERANCE)).any(1)
+    over = ((first < -_TOLERANCE) | (last > size + _TOLERANCE)).any(1)
     findings.warn(
         "annotation",
         "has a box that reaches over the edge of the image",
         named(over & ~small & ~outside, "bbox"),
         _FORM,
-    )
-
-
-def as_numbers(rows: Sequence[Any], length: int) -> tuple[np.ndarray, np.ndarray]:
-    """Rows of numbers as an array, and which of them are none.
-
-    Args:
-        rows: Values of a json file, each a list of so many numbers unless it is at fault.
-        length: Numbers in a row.
-
-    Returns:
-        float64 array of shape (rows, length) with 0 in rows at fault, and bool of shape (rows,).
-    """
-    try:
-        # Numbers alone give an array of numbers: text beside them would turn all of it into text.
-        array = np.array(rows).reshape(len(rows), -1)
-        if array.dtype.kind in "iuf" and array.shape == (len(rows), length):
-            return array.astype(float), np.zeros(len(rows), dtype=bool)
-    except ValueError:  # rows of different lengths
-        pass
-    wrong = np.array([not _is_row(row, length) for row in rows], dtype=bool)
-    good = [[0.0] * length if bad else row for row, bad in zip(rows, wrong, strict=True)]
-    return np.array(good, dtype=float).reshape(-1, length), wrong
-
-
-def _is_row(row: Any, length: int) -> bool:
-    return (
-        isinstance(row, list)
-        and len(row) == length
-        and all(isinstance(v, float) or (type(v) is int and abs(v) < 2**63) for v in row)
     )

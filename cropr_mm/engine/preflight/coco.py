@@ -11,6 +11,7 @@ from cropr_mm.engine.preflight.boxes import check_boxes
 from cropr_mm.engine.preflight.coco_entries import SCORED, TRAINED, check_entries, check_references
 from cropr_mm.engine.preflight.errors import SetupError, counted, some
 from cropr_mm.engine.preflight.findings import Findings
+from cropr_mm.engine.preflight.instance_masks import check_instance_masks
 
 Read = Callable[[str], Mapping[str, Any]]
 
@@ -39,7 +40,7 @@ def check_coco(dataset: Any, where: str, masks: bool, read: Read) -> None:
     ids = {category["id"]: category["name"] for category in content["categories"]}
     annotations = check_references(content, findings)
     used = [a for a in annotations if ids[a["category_id"]] in classes and not a.get("ignore")]
-    sizes = {image["id"]: (image["width"], image["height"]) for image in content["images"]}
+    sizes = _sizes(content)
     check_boxes(used, sizes, findings)
     findings.finish()
     total = len(content.get("annotations", []))
@@ -48,13 +49,8 @@ def check_coco(dataset: Any, where: str, masks: bool, read: Read) -> None:
             f"{where}: expected annotations of {some(classes)}, but {file} has none of them "
             f"({counted(total, 'annotation')} in all)"
         )
-    bare = [a for a in used if masks and not a.get("segmentation") and a["area"] > 0]
-    if bare:
-        raise SetupError(
-            f"{where}: masks are loaded or scored, but {len(bare)} of {total} "
-            f"annotations in {file} have no segmentation (the first is that of id "
-            f"{bare[0].get('id')}); expected masks, or a model and metrics without"
-        )
+    if masks:
+        _check_masks(used, sizes, findings, total)
     others = Counter(ids[a["category_id"]] for a in annotations)
     for name in classes:
         others.pop(name, None)
@@ -71,15 +67,45 @@ def check_coco(dataset: Any, where: str, masks: bool, read: Read) -> None:
         raise SetupError(f"{where}: expected the images of {file}, found none at {first}")
 
 
-def check_truth(file: str, where: str, read: Read) -> None:
+def _check_masks(
+    used: list[dict[str, Any]], sizes: dict[Any, Any], findings: Findings, total: int
+) -> None:
+    """All objects have a mask, and it can be drawn."""
+    bare = [a for a in used if not a.get("segmentation") and a["area"] > 0]
+    if bare:
+        raise SetupError(
+            f"{findings.where}: masks are loaded or scored, but {len(bare)} of {total} "
+            f"annotations in {findings.file} have no segmentation (the first is that of id "
+            f"{bare[0].get('id')}); expected masks, or a model and metrics without"
+        )
+    check_instance_masks([a for a in used if a.get("segmentation")], sizes, findings)
+    findings.finish()
+
+
+def check_truth(file: str, where: str, masks: bool, read: Read, seen: bool) -> None:
     """Check the COCO json that a metric compares predictions with.
 
+    Args:
+        file: The json.
+        where: Name of the evaluator for messages.
+        masks: Whether masks are scored.
+        read: As in :func:`check_coco`.
+        seen: Whether :func:`check_coco` looked at this file already.
+
     Raises:
-        SetupError: If it lacks what the metric reads, crowds included.
+        SetupError: If it lacks what the metric reads, crowds included, or boxes or masks are at
+            fault.
     """
-    findings = Findings(where, file)
-    check_entries(read(file), findings, SCORED)
+    content, findings = read(file), Findings(where, file)
+    check_entries(content, findings, SCORED)
     findings.finish()
+    if seen:
+        return
+    used, sizes = check_references(content, findings), _sizes(content)
+    check_boxes(used, sizes, findings)
+    findings.finish()
+    if masks:
+        _check_masks(used, sizes, findings, len(used))
 
 
 def check_multi_label(dataset: Any, where: str) -> None:
@@ -110,6 +136,11 @@ def read_coco(file: str) -> dict[str, Any]:
         got = sorted(content) if isinstance(content, dict) else type(content).__name__
         raise SetupError(f"expected lists 'images' and 'categories' in {file}, got {got}")
     return content
+
+
+def _sizes(content: Mapping[str, Any]) -> dict[Any, tuple[float, float]]:
+    """Width and height of each image in pixels, by id."""
+    return {image["id"]: (image["width"], image["height"]) for image in content["images"]}
 
 
 def _check_classes(names: list[str], classes: list[str], where: str, file: str) -> None:

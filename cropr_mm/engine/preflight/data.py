@@ -47,15 +47,17 @@ def check_data(cfg: Mapping[str, Any], splits: Iterable[str]) -> None:
         evaluators = cfg.get(f"{split}_evaluator") or []
         evaluators = [evaluators] if isinstance(evaluators, Mapping) else evaluators
         scored = any("segm" in (e.get("metric") or ()) for e in evaluators if hasattr(e, "get"))
+        seen = []
         for dataset in leaves(loader["dataset"]):
             masks = scored or any(t.get("with_mask") for t in annotation_loaders(dataset))
-            _check_dataset(dataset, f"{split}_dataloader", masks, read)
+            seen.append(_check_dataset(dataset, f"{split}_dataloader", masks, read))
         for evaluator in evaluators:
             if isinstance(evaluator, Mapping) and _is_local(evaluator):
                 file = evaluator.get("ann_file")
                 _check_file(file, f"{split}_evaluator")
                 if file and evaluator.get("type") in _COCO_METRICS:
-                    check_truth(file, f"{split}_evaluator", read)
+                    masks = "segm" in (evaluator.get("metric") or ())
+                    check_truth(file, f"{split}_evaluator", masks, read, file in seen)
 
 
 @contextmanager
@@ -123,13 +125,14 @@ def annotation_loaders(dataset: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     return [step for step in pipeline if hasattr(step, "get") and step.get("type") in kinds]
 
 
-def _check_dataset(cfg: Mapping[str, Any], where: str, masks: bool, read: Read) -> None:
+def _check_dataset(cfg: Mapping[str, Any], where: str, masks: bool, read: Read) -> str | None:
+    """Check the files of one data set; returns the COCO json among them."""
     kind = cfg["type"]
     if isinstance(kind, str):
         with DATASETS.switch_scope_and_registry(None) as registry:
             kind = registry.get(kind)
     if not inspect.isclass(kind) or not issubclass(kind, BaseDataset) or not _is_local(cfg):
-        return
+        return None
     # The library's own rules join its paths; the pipeline is not needed for that.
     dataset = DATASETS.build({**cfg, "lazy_init": True, "pipeline": []})
     _check_file(dataset.ann_file, where)
@@ -144,8 +147,10 @@ def _check_dataset(cfg: Mapping[str, Any], where: str, masks: bool, read: Read) 
     reader = dataset.load_data_list.__qualname__
     if reader == "CocoDataset.load_data_list":
         check_coco(dataset, where, masks, read)
-    elif reader == "CocoMultiLabelDataset.load_data_list":
+        return dataset.ann_file
+    if reader == "CocoMultiLabelDataset.load_data_list":
         check_multi_label(dataset, where)
+    return None
 
 
 def _is_local(cfg: Mapping[str, Any]) -> bool:
