@@ -14,13 +14,14 @@ RUN := $(VENV)/bin/python
 test test-all: export OMP_NUM_THREADS ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help env demo task test test-all lint docs dist clean lock
+.PHONY: help env demo task test test-all check-gpu lint docs dist clean lock
 
 help:
 	@echo 'make env    make or repair the environment ($(VENV))'
 	@echo 'make demo   train, test and draw a pruned model on demo data (TASK=det|seg|cls)'
 	@echo 'make test   lint, type-check and run the test suite (at most 12 minutes on two cores)'
 	@echo 'make test-all  the same with the checks marked slow'
+	@echo 'make check-gpu  on a GPU: the tests marked gpu, and a training step of the EVA-02 cascade'
 	@echo 'make lint   ruff and mypy only'
 	@echo 'make docs   write the generated tables and build the documentation into build/site'
 	@echo 'make dist   build wheel and sdist into dist/ and check them'
@@ -41,6 +42,11 @@ task:
 test: SELECTION := -m 'not slow'
 test test-all: env $(if $(filter onedl,$(STACK)),lint)
 	$(RUN) -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder $(SELECTION) $(PYTEST_ARGS)
+
+check-gpu: env
+	@$(RUN) -c 'import sys, torch; torch.cuda.is_available() or sys.exit("make check-gpu: torch sees no GPU")'
+	$(RUN) -m pytest -m gpu $(PYTEST_ARGS)
+	$(RUN) benchmarks/speed.py memory model configs/cropr_eva02_cascade_coco.py --device cuda
 
 lint: env
 	$(RUN) -m ruff check .

@@ -13,8 +13,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from cropr_mm.engine.arguments import add_traceback_option
 from cropr_mm.engine.config import load_config
-from cropr_mm.engine.console import add_traceback_option, short_errors
+from cropr_mm.engine.console import short_errors
 from cropr_mm.engine.evaluate import evaluate
 from cropr_mm.engine.options import add_hook, names_of
 from cropr_mm.inspection.plots import draw_depth_maps, draw_features, draw_tokens

@@ -16,8 +16,9 @@ from typing import Any
 import torch
 from mmengine.config import Config
 
+from cropr_mm.engine.arguments import add_traceback_option
 from cropr_mm.engine.config import load_config
-from cropr_mm.engine.console import add_traceback_option, check_outputs, short_errors, show_rounds
+from cropr_mm.engine.console import check_outputs, short_errors, show_rounds
 from cropr_mm.profiling.baselines import BASELINES
 from cropr_mm.profiling.candidates import (
     make_entries,

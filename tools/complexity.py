@@ -4,11 +4,7 @@ import argparse
 import json
 from pathlib import Path
 
-from cropr_mm.engine.config import load_config
-from cropr_mm.engine.console import add_traceback_option, check_outputs, short_errors
-from cropr_mm.profiling.fusion_table import fusion_table
-from cropr_mm.profiling.method_table import method_table
-from cropr_mm.profiling.report import complexity_report, format_complexity
+from cropr_mm.engine.arguments import add_traceback_option
 
 
 def main() -> None:
@@ -39,6 +35,13 @@ def main() -> None:
     args = parser.parse_args()
     if not (args.config or args.methods) or (args.methods and args.fusions):
         parser.error("expected a config or --methods")
+    # Imports that take seconds come after the options are read.
+    from cropr_mm.engine.config import load_config
+    from cropr_mm.engine.console import check_outputs, short_errors
+    from cropr_mm.profiling.fusion_table import fusion_table
+    from cropr_mm.profiling.method_table import method_table
+    from cropr_mm.profiling.report import complexity_report, format_complexity
+
     if args.methods:
         with short_errors(ValueError, traceback=args.traceback):
             if args.config:

@@ -7,8 +7,9 @@ Sources: eva02_det (EVA-02 detectors on Objects365, COCO or LVIS), eva02_mim (EV
 import argparse
 
 from cropr_mm.checkpoints.published import SOURCES
+from cropr_mm.engine.arguments import add_traceback_option
 from cropr_mm.engine.config import load_config
-from cropr_mm.engine.console import add_traceback_option, short_errors
+from cropr_mm.engine.console import short_errors
 from cropr_mm.engine.convert import convert_checkpoint
 
 

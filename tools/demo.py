@@ -9,7 +9,8 @@ import sys
 from pathlib import Path
 
 from cropr_mm.demo import TASKS, run_demo
-from cropr_mm.engine.console import add_traceback_option, short_errors
+from cropr_mm.engine.arguments import add_traceback_option
+from cropr_mm.engine.console import short_errors
 
 
 def main() -> None:

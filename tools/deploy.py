@@ -2,9 +2,7 @@
 
 import argparse
 
-from cropr_mm.engine.config import load_config
-from cropr_mm.engine.console import add_traceback_option, short_errors
-from cropr_mm.export.deploy import deploy_checkpoint
+from cropr_mm.engine.arguments import add_traceback_option
 
 
 def main() -> None:
@@ -15,6 +13,11 @@ def main() -> None:
     parser.add_argument("out", help="file to write")
     add_traceback_option(parser)
     args = parser.parse_args()
+    # Imports that take seconds come after the options are read.
+    from cropr_mm.engine.config import load_config
+    from cropr_mm.engine.console import short_errors
+    from cropr_mm.export.deploy import deploy_checkpoint
+
     with short_errors(ValueError, traceback=args.traceback):
         print(deploy_checkpoint(load_config(args.config), args.checkpoint, args.out))
 

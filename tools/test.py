@@ -4,9 +4,7 @@ import argparse
 
 from mmengine.config import DictAction
 
-from cropr_mm.engine.config import load_config
-from cropr_mm.engine.console import add_traceback_option, short_errors
-from cropr_mm.engine.evaluate import evaluate
+from cropr_mm.engine.arguments import add_traceback_option
 
 
 def main() -> None:
@@ -48,6 +46,11 @@ def main() -> None:
         parser.error("--rounds expects --benchmark")
     if args.tta and (args.benchmark or args.audit):
         parser.error("--tta expects neither --benchmark nor --audit, which look at single passes")
+    # Imports that take seconds come after the options are read.
+    from cropr_mm.engine.config import load_config
+    from cropr_mm.engine.console import short_errors
+    from cropr_mm.engine.evaluate import evaluate
+
     with short_errors(traceback=args.traceback):
         cfg = load_config(args.config, args.work_dir, args.launcher, args.cfg_options)
         evaluate(

@@ -4,10 +4,7 @@ import argparse
 
 from mmengine.config import DictAction
 
-from cropr_mm.engine.config import load_config
-from cropr_mm.engine.console import add_traceback_option, short_errors
-from cropr_mm.engine.train import train
-from cropr_mm.hooks.finite_loss_hook import NonFiniteError
+from cropr_mm.engine.arguments import add_device_option, add_traceback_option, hide_gpus
 
 
 def main() -> None:
@@ -35,8 +32,17 @@ def main() -> None:
         metavar="KEY=VALUE",
         help="replace config entries, one key at a time, such as train_dataloader.batch_size=4",
     )
+    add_device_option(parser)
     add_traceback_option(parser)
     args = parser.parse_args()
+    if args.device == "cpu":
+        hide_gpus()
+    # Imports that take seconds come after the options are read.
+    from cropr_mm.engine.config import load_config
+    from cropr_mm.engine.console import short_errors
+    from cropr_mm.engine.train import train
+    from cropr_mm.hooks.finite_loss_hook import NonFiniteError
+
     hint = "a training goes on with --resume"
     with short_errors(NonFiniteError, hint=hint, traceback=args.traceback):
         cfg = load_config(args.config, args.work_dir, args.launcher, args.cfg_options)

@@ -12,8 +12,9 @@ import numpy as np
 import torch
 from mmengine.config import DictAction
 
+from cropr_mm.engine.arguments import add_traceback_option
 from cropr_mm.engine.config import load_config
-from cropr_mm.engine.console import add_traceback_option, short_errors
+from cropr_mm.engine.console import short_errors
 from cropr_mm.engine.options import names_of
 from cropr_mm.engine.outputs import check_writable
 from cropr_mm.engine.preflight import SetupError

@@ -5,7 +5,6 @@ import io
 import logging
 import sys
 import warnings
-from argparse import ArgumentParser
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
@@ -71,13 +70,6 @@ def short_errors(
         if traceback:
             raise
         raise SystemExit(f"error: {error}") from None
-
-
-def add_traceback_option(parser: ArgumentParser) -> None:
-    """Let a program take ``--traceback``, for :func:`short_errors`."""
-    parser.add_argument(
-        "--traceback", action="store_true", help="show the whole traceback of every error"
-    )
 
 
 def check_outputs(**files: Path | None) -> None:

@@ -12,7 +12,7 @@ from cropr_mm.engine.config import require_entries
 from cropr_mm.engine.errors import running_errors
 from cropr_mm.engine.options import check_precision, disable_amp, enable_amp
 from cropr_mm.engine.outputs import check_writable
-from cropr_mm.engine.preflight import check_masks, check_targets
+from cropr_mm.engine.preflight import check_device, check_masks, check_targets
 from cropr_mm.engine.resume import find_checkpoint, keep_seed
 from cropr_mm.engine.runner import ToolRunner, unwrapped_model
 from cropr_mm.engine.safeguards import add_safeguards
@@ -28,8 +28,10 @@ def train(cfg: Config, resume: str | None = None, amp: bool | None = None) -> No
         amp: Whether to train with automatic mixed precision; None leaves that to the config.
 
     Raises:
-        SetupError: If config or data do not fit, before the first iteration.
+        SetupError: If config or data do not fit, or there is a GPU that would not be used, before
+            the first iteration.
     """
+    check_device()
     require_entries(cfg, "train_dataloader", "train_cfg", "optim_wrapper")
     check_writable("--work-dir", cfg.work_dir, folder=True)
     if amp is not None:

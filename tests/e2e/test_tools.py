@@ -19,6 +19,7 @@ from tiny_tasks import write_config
 from torch import nn
 
 from cropr_mm.engine.options import enable_amp
+from cropr_mm.engine.preflight import device
 
 ROOT = Path(__file__).parents[2]
 
@@ -460,3 +461,23 @@ def test_names_of_models_stay_in_the_folder(
     with pytest.raises(SystemExit, match=r"names that can be folders|names of different folders"):
         tool("analyze_tokens.py", *models, "--names", *names, "--out", tmp_path / "out")
     assert sorted(file.name for file in tmp_path.iterdir()) == ["x.pth"]
+
+
+@pytest.mark.parametrize(
+    ("options", "says"), [((), "a GPU is there, but"), (("--device", "cpu"), "data/coco")]
+)
+def test_training_looks_for_the_gpu_before_data(
+    tool: Callable[..., str],
+    options: tuple[str, ...],
+    says: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The data of this config do not exist, and torch cannot use the GPU that the machine shows."""
+    (tmp_path / "nvidia0").touch()
+    monkeypatch.setattr(device, "_DEVICES", (tmp_path / "nvidia0",))
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
+    config = ROOT / "configs/cropr_eva02_cascade_coco.py"
+    with pytest.raises(SystemExit, match=says):
+        tool("train.py", config, "--work-dir", tmp_path / "run", *options)

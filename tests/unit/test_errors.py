@@ -10,7 +10,8 @@ from mmengine.hooks import Hook
 from torch import nn
 
 from cropr_mm.checkpoints import CheckpointError
-from cropr_mm.engine.console import add_traceback_option, short_errors
+from cropr_mm.engine.arguments import add_traceback_option
+from cropr_mm.engine.console import short_errors
 from cropr_mm.engine.errors import building_errors, running_errors
 from cropr_mm.engine.preflight import SetupError
 from cropr_mm.registry import HOOKS, MODELS

@@ -1,6 +1,7 @@
 """Checks of data, model and checkpoint before anything expensive starts."""
 
 from cropr_mm.engine.preflight.data import check_data, check_length, loading
+from cropr_mm.engine.preflight.device import check_device
 from cropr_mm.engine.preflight.errors import SetupError
 from cropr_mm.engine.preflight.heads import check_channels, check_labels, check_model_config
 from cropr_mm.engine.preflight.hooks import check_hooks, check_targets
@@ -18,6 +19,7 @@ __all__ = [
     "check_channels",
     "check_classes",
     "check_data",
+    "check_device",
     "check_encoder",
     "check_evaluator",
     "check_hooks",
