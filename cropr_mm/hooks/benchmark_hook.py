@@ -11,7 +11,8 @@ from mmengine.runner import Runner
 from torch import nn
 
 from cropr_mm.backbones.find import only_backbone
-from cropr_mm.profiling.dense_vs_pruned import benchmark_model, format_benchmark
+from cropr_mm.profiling.benchmark_record import format_benchmark
+from cropr_mm.profiling.dense_vs_pruned import benchmark_model
 from cropr_mm.registry import HOOKS
 
 

@@ -6,7 +6,7 @@ from mmengine.config import Config
 
 from cropr_mm.backbones.find import backbone_entry
 from cropr_mm.build import build_model
-from cropr_mm.profiling.macs import model_cost
+from cropr_mm.profiling.model_cost import model_cost
 
 FUSIONS: dict[str, dict[str, Any]] = {
     "`LastLayerFusion`": dict(type="cropr_mm.LastLayerFusion"),

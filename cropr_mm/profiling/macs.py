@@ -1,26 +1,21 @@
-"""Multiply-adds and parameters of an encoder and its model, counted on the meta device.
+"""Multiply-adds of what runs on the meta device, by kind.
 
-No weights and no data exist there, so any image size works in seconds. One multiply-add (MAC) is
-one operation, batch size 1, evaluation mode. Published GFLOPs of token pruning leave attention's
-own products out: ``linear`` below.
+One multiply-add (MAC) is one operation. Published GFLOPs of token pruning leave the matrix products
+of attention out: ``linear`` below.
 """
 
-import copy
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 aten = torch.ops.aten
 _ATTENTION_OPS = frozenset({"bmm", "baddbmm"})
-_DENSE_HEADS = ("rpn_head", "bbox_head", "mask_head", "decode_head", "head")
-_TRAINING_ONLY = ("auxiliary_head",)
 
 
 @dataclass(frozen=True)
@@ -67,253 +62,8 @@ class Macs:
         }
 
 
-@dataclass(frozen=True)
-class BlockCost:
-    """Tokens that enter one block, prefix included, and what the block and its reducer cost."""
-
-    tokens: int
-    macs: Macs
-
-
-@dataclass(frozen=True)
-class EncoderCost:
-    """Cost of one encoder at one image size.
-
-    Attributes:
-        macs: Of the whole encoder, patch embedding included.
-        macs_deployed: The same after ``switch_to_deploy``, which may fold products.
-        blocks: Of each block in order.
-        params_trained: Parameters with the auxiliary parts that only training has.
-        params_deployed: Parameters after ``switch_to_deploy``.
-    """
-
-    macs: Macs
-    macs_deployed: Macs
-    blocks: tuple[BlockCost, ...]
-    params_trained: int
-    params_deployed: int
-
-    def as_dict(self) -> dict[str, Any]:
-        """Values for JSON."""
-        blocks = [
-            {"index": i, "tokens": block.tokens, **block.macs.as_dict()}
-            for i, block in enumerate(self.blocks)
-        ]
-        return {
-            **self.macs.as_dict(),
-            "deployed": self.macs_deployed.as_dict(),
-            "params_trained": self.params_trained,
-            "params_deployed": self.params_deployed,
-            "blocks": blocks,
-        }
-
-
-@dataclass(frozen=True)
-class ModelCost:
-    """Cost of a whole model at one image size.
-
-    Attributes:
-        parts: MACs by part, with what the figure stands for.
-        not_counted: Parts without a figure, and why.
-        params_trained: Parameters with the auxiliary parts that only training has.
-        params_deployed: Parameters after ``switch_to_deploy`` of the encoder.
-    """
-
-    parts: dict[str, tuple[Macs, str]]
-    not_counted: dict[str, str]
-    params_trained: int
-    params_deployed: int
-
-    @property
-    def macs(self) -> Macs:
-        """Sum over ``parts``."""
-        return sum((macs for macs, _ in self.parts.values()), Macs())
-
-    def as_dict(self) -> dict[str, Any]:
-        """Values for JSON."""
-        parts = {
-            name: {**macs.as_dict(), "counted": text} for name, (macs, text) in self.parts.items()
-        }
-        return {
-            **self.macs.as_dict(),
-            "params_trained": self.params_trained,
-            "params_deployed": self.params_deployed,
-            "parts": parts,
-            "not_counted": self.not_counted,
-        }
-
-
-def encoder_cost(backbone: nn.Module, img_size: tuple[int, int] | None = None) -> EncoderCost:
-    """Count a backbone that reduces tokens on one grid, such as :class:`cropr_mm.CroprViT`.
-
-    Args:
-        backbone: Encoder, built on the meta device, in evaluation mode.
-        img_size: Height and width in pixels. Default: the encoder's own.
-
-    Raises:
-        ValueError: If the encoder is not on the meta device, is in training mode, or the image size
-            does not fit.
-    """
-    _check(backbone)
-    size = backbone.native_size if img_size is None else img_size
-    counter = _Counter()
-    entries: dict[int, Macs] = {}
-
-    def enter(block: int) -> None:
-        entries.setdefault(block, counter.macs)
-
-    with counter.running(backbone):
-        for i, block in enumerate(backbone.blocks):
-            # A reducer between attention and MLP makes the backbone call parts of the block.
-            for module in block.modules():
-                counter.before(module, partial(enter, i))
-        backbone(_image(backbone, size))
-    ends = [*(entries[i] for i in range(1, len(entries))), counter.macs]
-    grid = backbone.patch_grid((size[0], size[1]))
-    blocks = tuple(
-        BlockCost(tokens, ends[i] - entries[i])
-        for i, tokens in enumerate(backbone.tokens_per_block(grid))
-    )
-    stripped, deployed = _Counter(), _deployed(backbone)
-    with stripped.running(deployed):
-        deployed(_image(deployed, size))
-    return EncoderCost(counter.macs, stripped.macs, blocks, *_parameters(backbone))
-
-
-def model_cost(model: nn.Module, img_size: tuple[int, int] | None = None) -> ModelCost:
-    """Count a detector, segmenter or classifier as far as it runs on the meta device.
-
-    Backbone, neck and dense heads are run. Heads on regions of interest get ``max_per_img``
-    regions, the most that the test settings allow, as pooled features; RoIAlign, non-maximum
-    suppression and other steps without layers count nothing. What cannot be run is named in the
-    result.
-
-    Args:
-        model: Model with a ``backbone``, built on the meta device, in evaluation mode.
-        img_size: Height and width in pixels. Default: the encoder's own.
-
-    Raises:
-        ValueError: If the model is not on the meta device or is in training mode.
-    """
-    _check(model)
-    size = model.backbone.native_size if img_size is None else img_size
-    counter = _Counter()
-    parts: dict[str, tuple[Macs, str]] = {}
-    not_counted: dict[str, str] = {}
-
-    def count(name: str, text: str, function: Callable[[], Any]) -> Any:
-        before = counter.macs
-        try:
-            return function()
-        except (
-            Exception
-        ) as error:  # a part that needs real numbers; its share is reported as missing
-            first = str(error).splitlines()[0] if str(error) else ""
-            not_counted[name] = f"does not run on the meta device: {type(error).__name__}: {first}"
-            return None
-        finally:
-            if name not in not_counted:
-                parts[name] = counter.macs - before, text
-
-    with counter.running(model):
-        features = count("backbone", "whole", lambda: model.backbone(_image(model, size)))
-        if features is not None and getattr(model, "neck", None) is not None:
-            features = count("neck", "whole", lambda: model.neck(features))
-        unknown = _unknown_parts(model)
-        for name in unknown:
-            not_counted[name] = "a kind of part that this counter does not know"
-        if features is None or unknown:
-            not_counted["heads"] = "they need the output of a part that was not counted"
-        else:
-            for name, text, function in _heads(model, features):
-                count(name, text, function)
-    return ModelCost(parts, not_counted, *_parameters(model))
-
-
-def _heads(model: nn.Module, features: Any) -> Iterator[tuple[str, str, Callable[[], Any]]]:
-    """Name, description and call of each head that inference runs."""
-    for name in _DENSE_HEADS:
-        head = getattr(model, name, None)
-        if head is not None:
-            yield name, "whole", partial(head.forward, features)
-    roi_head = getattr(model, "roi_head", None)
-    if roi_head is None:
-        return
-    limits = {"bbox": model.test_cfg.rpn.max_per_img, "mask": model.test_cfg.rcnn.max_per_img}
-    for kind, regions in limits.items():
-        heads = _as_list(getattr(roi_head, f"{kind}_head", None))
-        extractors = _as_list(getattr(roi_head, f"{kind}_roi_extractor", None))
-        extractors = extractors or _as_list(roi_head.bbox_roi_extractor)
-        for stage, head in enumerate(heads):
-            extractor = extractors[min(stage, len(extractors) - 1)]
-            side = extractor.roi_layers[0].output_size
-            pooled = torch.empty(regions, extractor.out_channels, *side, device="meta")
-            yield (
-                f"roi_head.{kind}_head.{stage}",
-                f"{regions} regions (the most that test_cfg allows) of {side[0]}x{side[1]} cells",
-                partial(head, pooled),
-            )
-
-
-def _unknown_parts(model: nn.Module) -> list[str]:
-    """Parts with parameters that no rule here covers, such as the encoder and decoder of DETR."""
-    known = {"backbone", "neck", "roi_head", *_DENSE_HEADS, *_TRAINING_ONLY}
-    return [
-        name
-        for name, child in model.named_children()
-        if name not in known and next(child.parameters(), None) is not None
-    ]
-
-
-def _as_list(modules: nn.Module | None) -> list[nn.Module]:
-    if modules is None:
-        return []
-    return list(modules) if isinstance(modules, nn.ModuleList) else [modules]
-
-
-def _check(module: nn.Module) -> None:
-    device = next(module.parameters()).device.type
-    if device != "meta" or module.training:
-        mode = "training" if module.training else "evaluation"
-        raise ValueError(
-            f"expected a model on the meta device in evaluation mode, got {device} in {mode} mode"
-        )
-
-
-def _image(module: nn.Module, size: tuple[int, int]) -> Tensor:
-    convolution = next(m for m in module.modules() if isinstance(m, nn.Conv2d))
-    return torch.empty(1, convolution.in_channels, *size, device="meta")
-
-
-def meta_twin(module: nn.Module) -> nn.Module:
-    """Copy of a module on the meta device, in evaluation mode; it takes no memory."""
-    memo: dict[int, Any] = {}
-    for tensor in (*module.parameters(), *module.buffers()):
-        empty = torch.empty_like(tensor, device="meta")
-        is_parameter = isinstance(tensor, nn.Parameter)
-        memo[id(tensor)] = nn.Parameter(empty, tensor.requires_grad) if is_parameter else empty
-    return copy.deepcopy(module, memo).eval()
-
-
-def _parameters(module: nn.Module) -> tuple[int, int]:
-    """Number of parameters as trained and as deployed."""
-    trained, stripped = (
-        sum(p.numel() for p in m.parameters()) for m in (module, _deployed(module))
-    )
-    return trained, stripped
-
-
-def _deployed(module: nn.Module) -> nn.Module:
-    """Copy of an encoder, or of a model, whose encoder is stripped for inference."""
-    deployed = copy.deepcopy(module)
-    backbone = getattr(deployed, "backbone", deployed)
-    if hasattr(backbone, "switch_to_deploy"):
-        backbone.switch_to_deploy()
-    return deployed
-
-
 @dataclass
-class _Counter:
+class MacCounter:
     """Runs torch's operation counter and splits its count by kind."""
 
     macs_in_reducers: Macs = field(default_factory=Macs)

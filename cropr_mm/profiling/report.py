@@ -6,7 +6,8 @@ from mmengine.config import Config
 
 from cropr_mm.backbones.find import backbone_entry
 from cropr_mm.build import build_model
-from cropr_mm.profiling.macs import encoder_cost, model_cost
+from cropr_mm.profiling.encoder_cost import encoder_cost
+from cropr_mm.profiling.model_cost import model_cost
 from cropr_mm.text_table import format_table
 
 _BAR = 30

@@ -9,7 +9,8 @@ from typing import Any
 import cv2
 
 from cropr_mm.inspection.maps import Image, padded
-from cropr_mm.profiling.macs import EncoderCost, encoder_cost, meta_twin
+from cropr_mm.profiling.encoder_cost import EncoderCost, encoder_cost
+from cropr_mm.profiling.meta import meta_twin
 from cropr_mm.visualization.predictions import predicted, zoom_of
 from cropr_mm.visualization.tokens import token_data
 from cropr_mm.visualization.trained import TrainedModel

@@ -9,7 +9,7 @@ import torch
 import yaml
 from mmengine.config import Config
 
-from cropr_mm.profiling.macs import encoder_cost
+from cropr_mm.profiling.encoder_cost import encoder_cost
 from cropr_mm.registry import MODELS
 from tables.blocks import ROOT
 from tables.published import RESULTS

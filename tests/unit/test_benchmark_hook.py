@@ -15,8 +15,10 @@ from torch.utils.data import DataLoader
 
 from cropr_mm import CroprViT
 from cropr_mm.hooks import CroprBenchmarkHook
-from cropr_mm.profiling.dense_vs_pruned import benchmark_model, format_benchmark
-from cropr_mm.profiling.macs import encoder_cost, meta_twin
+from cropr_mm.profiling.benchmark_record import format_benchmark
+from cropr_mm.profiling.dense_vs_pruned import benchmark_model
+from cropr_mm.profiling.encoder_cost import encoder_cost
+from cropr_mm.profiling.meta import meta_twin
 
 
 class Model(BaseModel):

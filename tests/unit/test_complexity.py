@@ -11,7 +11,8 @@ from torch import nn
 
 from cropr_mm import CroprViT
 from cropr_mm.profiling import complexity_report
-from cropr_mm.profiling.macs import encoder_cost, model_cost
+from cropr_mm.profiling.encoder_cost import encoder_cost
+from cropr_mm.profiling.model_cost import model_cost
 
 COCO = dict(
     arch="eva02_large_patch14_448",

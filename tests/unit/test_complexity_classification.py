@@ -9,7 +9,7 @@ from shipped_configs import config_file
 
 from cropr_mm import CroprViT
 from cropr_mm.profiling import complexity_report
-from cropr_mm.profiling.macs import encoder_cost
+from cropr_mm.profiling.encoder_cost import encoder_cost
 
 pytest.importorskip("mmpretrain")
 # GMAC of the whole model: linear layers only, and with attention.

@@ -45,4 +45,3 @@ def test_hidden_gpu_is_none(
     if visible is not None:
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
     assert this_machine().gpu is seen
-

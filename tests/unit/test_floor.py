@@ -11,9 +11,10 @@ from torch import nn
 
 from cropr_mm import CroprViT
 from cropr_mm.profiling import floor, packed_weights
+from cropr_mm.profiling.encoder_cost import encoder_cost
 from cropr_mm.profiling.floor import Floor, measure_with_floors
-from cropr_mm.profiling.macs import encoder_cost, meta_twin
 from cropr_mm.profiling.matmuls import Gemm, Sdpa, macs, record_matmuls
+from cropr_mm.profiling.meta import meta_twin
 from cropr_mm.profiling.packed_weights import packed_matmuls
 
 F32 = torch.float32

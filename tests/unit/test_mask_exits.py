@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from cropr_mm import CroprViT
 from cropr_mm.hooks.auxiliary_listener import AuxiliaryListener
-from cropr_mm.profiling.macs import encoder_cost
+from cropr_mm.profiling.encoder_cost import encoder_cost
 from cropr_mm.reducers import DToP
 from cropr_mm.reducers.mask_classifier import MaskClassifier, MaskDecoderLayer
 from cropr_mm.registry import TASK_UTILS
