@@ -7,7 +7,7 @@ _base_ = [
     "./_base_/runtime/default.py",
 ]
 model = dict(
-    data_preprocessor=dict(pad_size_divisor=1536),  # to the square, after normalisation
+    data_preprocessor=dict(pad_size_divisor=1536),  # to the square, after normalization
     backbone=dict(
         type="cropr_mm.CroprViT",
         arch="eva02_large_patch14_448",

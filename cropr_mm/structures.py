@@ -24,8 +24,8 @@ class Tokens(NamedTuple):
             each.
         policy: How much of each token is live, shape (B, N); None means all of it. Bool: a token
             with False is a filled place of a method that leaves different numbers in different
-            images; nobody attends to it and it stays as it is. Float32, 0 or 1, with gradient: the
-            decisions of a method that masks in training what it drops in evaluation; see
+            images; no token attends to it and it stays as it is. Float32, 0 or 1, with gradient:
+            the decisions of a method that masks in training what it drops in evaluation; see
             :func:`cropr_mm.ops.attention.masked_attention`.
         source: Place among the patch tokens of what each cell of the grid was merged into, shape
             (B, h * w), int64, -1 for a cell that left before; None where nothing was merged.
@@ -33,7 +33,7 @@ class Tokens(NamedTuple):
             tokens that did not, shape (B, N, classes + 1); None means none did.
         position: Row and column of each patch token, in patches, shape (B, N, 2), float32, where
             tokens of no cell lie somewhere all the same: in the mean of what they were made of;
-            None where nobody asks for it.
+            None where no reducer needs it.
     """
 
     x: Tensor

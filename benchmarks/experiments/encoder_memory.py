@@ -38,7 +38,7 @@ class EncoderMemory:
         saved: Kept for backward at the end of a forward pass in training, without weights and
             images; with activation checkpointing what is computed again is not among it.
         training: Most that forward and backward add to weights and images, gradients of all
-            parameters included; an optimiser's states come on top.
+            parameters included; an optimizer's states come on top.
     """
 
     weights: int

@@ -181,7 +181,7 @@ def analytic(settings: Mapping[str, Any], batch_size: int, mode: Mode) -> dict[s
     """Bytes in training and test by multiplication: tokens times what a block keeps of each.
 
     A block keeps eight vectors of C channels for each token (its input, queries, keys, values,
-    what attention gives, the sum, both normalised) and two of the hidden width, and a float32 for
+    what attention gives, the sum, both normalized) and two of the hidden width, and a float32 for
     each head. To these the gradients of Cropr's modules are added, which are there when the
     backward pass starts; at its end all gradients are there and no token is. In test the MLP of
     the first block holds the hidden width twice beside three vectors.

@@ -76,7 +76,7 @@ def _model_loss(run: Run) -> dict[int, float]:
 
 
 def _look(place: int) -> dict[str, Any]:
-    """Colour and marker of the line at a place; both, for colours alone repeat after ten."""
+    """Color and marker of the line at a place; both, for colors alone repeat after ten."""
     return dict(color=f"C{place % 10}", marker="osD"[place // 10 % 3], linestyle="-")
 
 

@@ -263,8 +263,8 @@ def cost_columns(result: SideBySide, rows: list[Row]) -> dict[str, dict[str, str
         patches = row.encoder.grid[0] * row.encoder.grid[1]
         left = min(row.encoder.num_keep().values(), default=patches)
         removed[row.name] = f"{100 * (1 - left / patches):.0f}"
-        products = result.floors[row.name].products
-        total = macs(products, linear=True) + macs(products, linear=False)
+        matmuls = result.floors[row.name].matmuls
+        total = macs(matmuls, linear=True) + macs(matmuls, linear=False)
         gmacs[row.name] = f"{total / result.latencies.items / 1e9:.2f}"
     floors = {name: f"{floor.ms:.1f}" for name, floor in result.floors.items()}
     return {"removed %": removed, "GMAC/image": gmacs, "floor ms": floors}
@@ -273,7 +273,7 @@ def cost_columns(result: SideBySide, rows: list[Row]) -> dict[str, dict[str, str
 def memory_columns(
     memory: Mapping[str, EncoderMemory | None], how: str
 ) -> dict[str, dict[str, str]]:
-    """Peak with weights of a step in test and of one in training without its optimiser."""
+    """Peak with weights of a step in test and of one in training without its optimizer."""
     test, training = {}, {}
     for name, need in memory.items():
         test[name] = gib(need.weights_deployed + need.test) if need else "-"

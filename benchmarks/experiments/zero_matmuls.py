@@ -1,4 +1,4 @@
-"""Running a model for the sizes of its tensors, where fake tensors cannot: without its products.
+"""Running a model for the sizes of its tensors, where fake tensors cannot: without its matmuls.
 
 Heads of detectors ask for numbers (which boxes overlap, how many are left), which fake tensors do
 not have. Here every tensor is real, but matrix products, convolutions, attention and RoIAlign give
@@ -30,7 +30,7 @@ _NAMES = (
     "_scaled_dot_product_flash_attention_for_cpu_backward",
 )
 # Torch 2.1 has no kernels of their own for the CPU.
-PRODUCTS = frozenset(
+MATMULS = frozenset(
     getattr(torch.ops.aten, name).default for name in _NAMES if hasattr(torch.ops.aten, name)
 )
 """Operators that are not computed."""
@@ -38,7 +38,7 @@ PRODUCTS = frozenset(
 
 @contextmanager
 def zero_matmuls() -> Iterator[None]:
-    """Inside, products are zeros with the shapes, strides and dtypes that they would have.
+    """Inside, matmuls are zeros with the shapes, strides and dtypes that they would have.
 
     Forward and backward passes work, on the CPU. What a kernel allocates inside is not there. Of
     mmcv's extension, where there is one, RoIAlign leaves its outputs as they are, and suppression
@@ -64,7 +64,7 @@ def zero_matmuls() -> Iterator[None]:
 
 
 class _ZeroMatmuls(TorchDispatchMode):
-    """Replaces what the operators of PRODUCTS would compute."""
+    """Replaces what the operators of MATMULS would compute."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -73,7 +73,7 @@ class _ZeroMatmuls(TorchDispatchMode):
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        if func not in PRODUCTS:
+        if func not in MATMULS:
             return func(*args, **(kwargs or {}))
         args, kwargs = tree_map(self._without_numbers, (args, kwargs or {}))
         with self._fake:

@@ -1,5 +1,5 @@
 # EVA-02-B with windows, of random weights until backbone.init_cfg names a checkpoint: the published
-# results start from masked image modelling (eva02_B_pt_in21k_p14to16). They are measured with hard
+# results start from masked image modeling (eva02_B_pt_in21k_p14to16). They are measured with hard
 # suppression and one score for boxes and masks (EVA, EVA-02/det/README.md).
 _base_ = [
     "../_base_/models/cascade_mask_rcnn.py",
@@ -8,7 +8,7 @@ _base_ = [
     "../_base_/runtime/default.py",
 ]
 model = dict(
-    data_preprocessor=dict(pad_size_divisor=1024),  # to the square, after normalisation
+    data_preprocessor=dict(pad_size_divisor=1024),  # to the square, after normalization
     backbone=dict(
         type="cropr_mm.CroprViT",
         arch="eva02_base_patch14_448",

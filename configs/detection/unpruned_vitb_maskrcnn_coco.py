@@ -10,7 +10,7 @@ _base_ = [
 cascade = _base_.model.roi_head
 model = dict(
     type="MaskRCNN",
-    data_preprocessor=dict(pad_size_divisor=1024),  # to the square, after normalisation
+    data_preprocessor=dict(pad_size_divisor=1024),  # to the square, after normalization
     backbone=dict(
         type="cropr_mm.CroprViT",
         arch="vit_base_patch16_224",

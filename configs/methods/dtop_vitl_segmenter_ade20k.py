@@ -1,7 +1,8 @@
 # DToP as published: after the 8th and the 16th block all tokens exit whose class an
-# attention-to-mask head is sure of, but for the five surest of each class. They are masked, not
-# dropped, so this encoder is not faster than the dense one. It fine-tunes a trained dense model, to
-# be named in load_from, for 40 000 iterations of 8 images, heads at ten times the encoder's rate.
+# attention-to-mask head is confident about, but for the five most confident of each class. They are
+# masked, not dropped, so this encoder is not faster than the dense one. It fine-tunes a trained
+# dense model, to be named in load_from, for 40 000 iterations of 8 images, heads at ten times the
+# encoder's rate.
 # The last head is linear here, where the published one is another attention-to-mask head.
 _base_ = "../segmentation/unpruned_vitl_segmenter_ade20k.py"
 max_epochs = 16

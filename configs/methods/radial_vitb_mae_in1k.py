@@ -1,4 +1,4 @@
-# Fixed pattern: discs around the centre, of about 70 % of the patches that were there before; 140,
+# Fixed pattern: discs around the center, of about 70 % of the patches that were there before; 140,
 # 96 and 68 of 196.
 _base_ = "./k_medoids_vitb_mae_in1k.py"
 model = dict(

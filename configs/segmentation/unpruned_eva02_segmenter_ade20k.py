@@ -1,5 +1,5 @@
 # EVA-02-L of random weights until backbone.init_cfg names a checkpoint; the published results start
-# from masked image modelling (timm's eva02_large_patch14_224.mim_m38m).
+# from masked image modeling (timm's eva02_large_patch14_224.mim_m38m).
 _base_ = [
     "../_base_/models/segmenter_linear.py",
     "../_base_/datasets/ade20k.py",

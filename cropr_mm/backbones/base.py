@@ -75,7 +75,7 @@ class ReducingBackbone(BaseModule):
         num_exit_classes: Logits that a dropped token leaves with; 0 for none.
 
     Args:
-        init_cfg: Initialisation, as in mmengine.
+        init_cfg: Initialization, as in mmengine.
     """
 
     depth: int

@@ -148,7 +148,7 @@ class CroprPVT(ReducingBackbone):
         )
 
     def init_weights(self) -> None:
-        """Load the checkpoint of ``init_cfg``; parameters were initialised on construction."""
+        """Load the checkpoint of ``init_cfg``; parameters were initialized on construction."""
         if self.init_cfg is not None:
             load_pvt(self, self.init_cfg["checkpoint"], self.init_cfg.get("prefix", ""))
 

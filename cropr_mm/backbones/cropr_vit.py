@@ -80,12 +80,12 @@ class CroprViT(ReducingBackbone):
         schedule: Config of the schedule, block -> patch tokens kept.
         fusion: Config of the fusion before or after the last block, or None for none.
         pad_first: Whether pruners drop patches that are padding first, that is, patches of images
-            padded after normalisation that are exactly 0 (see :func:`is_padding`).
+            padded after normalization that are exactly 0 (see :func:`is_padding`).
         out_indices: Block or blocks (0-based, negative from the end) whose output is returned.
         out_type: 'featmap' (B, C, h, w) and 'raw' (B, P + N, C) hold every token, dropped ones
             with the features they had; 'avg_featmap' and 'avg_all' (B, C) average the live patch
             tokens, without and with prefix; 'cls_token' (B, C).
-        final_norm: Whether the last block's output is normalised (off for EVA-02-det and ViTDet).
+        final_norm: Whether the last block's output is normalized (off for EVA-02-det and ViTDet).
         frozen_stages: -1 nothing, 0 the embedding, n >= 1 also the first n blocks.
         with_cp: Activation checkpointing of blocks; reducers run outside of it.
         deploy: Build reducers in their stripped inference form.
@@ -235,7 +235,7 @@ class CroprViT(ReducingBackbone):
         return any(merger.proportional for merger in mergers)
 
     def init_weights(self) -> None:
-        """Load the checkpoint of ``init_cfg``; parameters were initialised on construction."""
+        """Load the checkpoint of ``init_cfg``; parameters were initialized on construction."""
         if self.init_cfg is not None:
             load_backbone(self, self.init_cfg["checkpoint"], self.init_cfg.get("prefix", ""))
 

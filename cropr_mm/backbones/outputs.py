@@ -22,7 +22,7 @@ def make_output(
         tokens: Live tokens.
         dropped: Dropped tokens; maps have every patch, pooled outputs the live ones.
         out_type: What to make, see :class:`CroprViT`. Means weight a token by its size.
-        norm: Last normalisation over channels.
+        norm: Last normalization over channels.
         norm_after_pool: Whether it acts on the mean instead of on each token.
 
     Returns:

@@ -23,7 +23,7 @@ from cropr_mm.checkpoints.rename import Rule
 ENCODER = r"backbone\.net\."
 _WEIGHT = r"(weight|bias)"
 
-# Level -> (detectron2's layer, ours), with None for our normalisation of a convolution.
+# Level -> (detectron2's layer, ours), with None for our normalization of a convolution.
 _PYRAMID = {
     2: ((0, 0, None), (1, 1, None), (3, 3, None), (4, 4, 5), (5, 6, 7)),
     3: ((0, 0, None), (1, 1, 2), (2, 3, 4)),
@@ -85,7 +85,7 @@ DETECTOR: tuple[Rule, ...] = (
     *_box_rules(r"(\d)\.", r"\1."),
     *_box_rules("", ""),
     *_mask_rules(),
-    # Constants that some files hold: normalisation of images, anchors, class frequencies of LVIS.
+    # Constants that some files hold: normalization of images, anchors, class frequencies of LVIS.
     (r"pixel_mean|pixel_std", None),
     (r"proposal_generator\.anchor_generator\.cell_anchors\.\d+", None),
     (r"roi_heads\.box_predictor\.(\d\.)?fed_loss_cls_weights", None),

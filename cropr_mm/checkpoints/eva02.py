@@ -1,4 +1,4 @@
-"""Files of EVA-02: detectors, and encoders from masked image modelling."""
+"""Files of EVA-02: detectors, and encoders from masked image modeling."""
 
 from cropr_mm.checkpoints.detectron2 import DETECTOR, ENCODER
 from cropr_mm.checkpoints.rename import Rule, Source, moved
@@ -31,7 +31,7 @@ EVA02_DET = Source(
 # Source: EVA, EVA-02/asuka/modeling_pretrain.py and modeling_finetune.py. Tiny and small have
 # packed products (``xops.SwiGLU`` and ``qkv``), base and large split ones with a norm between.
 EVA02_MIM = Source(
-    files="an EVA-02 encoder (EVA-02/asuka; masked image modelling or fine-tuned)",
+    files="an EVA-02 encoder (EVA-02/asuka; masked image modeling or fine-tuned)",
     mark=r"blocks\.0\.mlp\.w(1|12)\.weight",
     rules=moved(
         (

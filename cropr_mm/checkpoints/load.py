@@ -144,9 +144,9 @@ def _unwrap(checkpoint: Mapping[str, Any]) -> Mapping[str, Any]:
 
 def _select(weights: Mapping[str, Any], prefix: str, label: str) -> dict[str, Tensor]:
     """Tensors under ``prefix``, without it and without the marks of data parallel training."""
-    strange = [name for name in weights if not isinstance(name, str)]
-    if strange:
-        raise CheckpointError(f"{label}: expected tensors by name, got names like {strange[0]!r}")
+    invalid = [name for name in weights if not isinstance(name, str)]
+    if invalid:
+        raise CheckpointError(f"{label}: expected tensors by name, got names like {invalid[0]!r}")
     if weights and all(name.startswith("module.") for name in weights):
         weights = {name[len("module.") :]: value for name, value in weights.items()}
     if prefix and not prefix.endswith("."):

@@ -40,7 +40,7 @@ class DemoSettings:
         max_digits: Most digits in an image; one image in ten has none.
         max_rotation: Largest rotation either way, degrees.
         stroke_contrast: Largest difference of a stroke of clutter from what is around it, in
-            8-bit grey levels. Digits differ by about 140.
+            8-bit gray levels. Digits differ by about 140.
         seed: Where all random numbers start.
         version: Grows whenever the generator changes, so that old data is made anew.
     """

@@ -37,7 +37,7 @@ def format_report(task: DemoTask, record: Mapping[str, Any], files: Mapping[str,
         files: Where things are.
     """
     benchmark, stages = record["benchmark"], record["stages_s"]
-    quality = [["", "result", "promised"]]
+    quality = [["", "result", "threshold"]]
     for name, title in {**task.metrics, "pruned": PRUNED}.items():
         threshold = f"{task.thresholds[name]:.2f}" if name in task.thresholds else ""
         broken = " BROKEN" if name in record["broken"] else ""

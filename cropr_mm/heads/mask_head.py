@@ -1,4 +1,4 @@
-"""Mask head with the initialisation of detectron2 and scores of its own for masks.
+"""Mask head with the initialization of detectron2 and scores of its own for masks.
 
 R regions, K classes, h x w cells of a predicted mask.
 """
@@ -22,7 +22,7 @@ class ConvUpsampleMaskHead(FCNMaskHead):
     the maskness of the predicted grid. mmdet's CocoMetric ranks masks by it and boxes by the plain
     score.
 
-    Source: initialisation as in detectron2, modeling/roi_heads/mask_head.py; maskness as in EVA,
+    Source: initialization as in detectron2, modeling/roi_heads/mask_head.py; maskness as in EVA,
     EVA-02/det/detectron2/modeling/roi_heads/cascade_rcnn.py, which changes the one score that
     boxes are ranked by too, and is therefore switched off there for box AP.
     """

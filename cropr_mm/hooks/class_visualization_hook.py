@@ -1,4 +1,4 @@
-"""Pictures of classified test images in their own colours."""
+"""Pictures of classified test images in their own colors."""
 
 from collections.abc import Sequence
 from typing import Any

@@ -94,10 +94,10 @@ class _Captured:
 
 
 class _Taps:
-    """Notes what a model says into what ``heard`` gives, unless that is None."""
+    """Notes what a model says into what ``captured`` gives, unless that is None."""
 
     def __init__(
-        self, model: nn.Module, logits: str | None, heard: Callable[[], _Captured | None]
+        self, model: nn.Module, logits: str | None, captured: Callable[[], _Captured | None]
     ) -> None:
         backbones = list(find_vits(model).values())
         if len(backbones) != 1:
@@ -112,7 +112,7 @@ class _Taps:
                     f"expected a module {logits} in {type(model).__name__} (teacher.logits), "
                     "found none"
                 ) from error
-        self.heard = heard
+        self.captured = captured
 
     def hooks(self) -> list[tuple[nn.Module, Callable]]:
         """Modules, and the forward hooks to register there."""
@@ -123,25 +123,25 @@ class _Taps:
             found.append((self.head, self._note_logits))
         return found
 
-    def features(self, heard: _Captured) -> Tensor:
+    def features(self, captured: _Captured) -> Tensor:
         """Patch features behind the final norm, shape (B, N, C), float32."""
-        assert heard.x is not None, "every pass ends with the last block"
-        return self.backbone.norm(heard.x)[:, self.backbone.num_prefix :].float()
+        assert captured.x is not None, "every pass ends with the last block"
+        return self.backbone.norm(captured.x)[:, self.backbone.num_prefix :].float()
 
     def _note_tokens(self, block: nn.Module, args: tuple, output: tuple) -> None:
-        heard = self.heard()
-        if heard is not None:
-            heard.x = output[0]
+        captured = self.captured()
+        if captured is not None:
+            captured.x = output[0]
 
     def _note_decisions(self, reducer: nn.Module, args: tuple, result: Reduction) -> None:
-        heard = self.heard()
-        if heard is not None and is_soft(result.kept):
-            heard.kept = result.kept.policy
+        captured = self.captured()
+        if captured is not None and is_soft(result.kept):
+            captured.kept = result.kept.policy
 
     def _note_logits(self, head: nn.Module, args: tuple, output: Tensor) -> None:
-        heard = self.heard()
-        if heard is not None:
-            heard.logits = output
+        captured = self.captured()
+        if captured is not None:
+            captured.logits = output
 
 
 class DistillationListener(LossListener[_Captured]):
@@ -205,13 +205,13 @@ class DistillationListener(LossListener[_Captured]):
     @torch.no_grad()
     def _ask(self, inputs: Tensor) -> _Captured:
         """What the teacher says of the same inputs."""
-        self._answer = heard = _Captured(inputs)
+        self._answer = captured = _Captured(inputs)
         if self._teacher.head is None:
             self._teacher.backbone(inputs)
         else:
             self._teacher_model(inputs, mode="tensor")
         self._answer = None
-        return heard
+        return captured
 
 
 def _divergence(student: Tensor, teacher: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Losses added to those of an unmodified model, from what is heard of its forward pass."""
+"""Losses added to those of an unmodified model, from what hooks capture of its forward pass."""
 
 import inspect
 from abc import ABC, abstractmethod

@@ -30,10 +30,10 @@ _MIN_SIDE = 384  # pixels; smaller images are enlarged, or boxes and letters wou
 
 @HOOKS.register_module()
 class PruningMapHook(Hook):
-    """Draws predictions beside the pruning map: patches that left have the colour of their block.
+    """Draws predictions beside the pruning map: patches that left have the color of their block.
 
     Patches that stayed to the end show the image; a legend names the blocks. Where tokens are
-    merged, the patches of each token after the last step have one colour. The picture goes to
+    merged, the patches of each token after the last step have one color. The picture goes to
     the runner's visualizer, that is to every backend that it has, and as a PNG file to ``out_dir``.
 
     Args:

@@ -1,4 +1,4 @@
-"""Patches that stand for others: of which medoid each one is, and which are a cluster's centre.
+"""Patches that stand for others: of which medoid each one is, and which are a cluster's center.
 
 B batch, N live patch tokens, K tokens left, P patches of the whole image.
 """
@@ -34,12 +34,12 @@ def medoid_of_patches(
 def centers_of_clusters(
     reducer: DPCKNN, before: Tensor | None, tokens: Tokens, num_keep: int, signals: Signals
 ) -> Tensor:
-    """Patches at the centres of the clusters after a step, in the order of its slots.
+    """Patches at the centers of the clusters after a step, in the order of its slots.
 
     Args:
         reducer: The step.
         before: The same after the step before, None at the first one; a merged token stands where
-            the centre of its cluster does.
+            the center of its cluster does.
         tokens: Tokens that entered the step.
         num_keep: K.
         signals: As the step got them.

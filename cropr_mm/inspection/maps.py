@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 Image = NDArray[np.uint8]
-Colour = tuple[int, int, int]
-GREY = 127
+Color = tuple[int, int, int]
+GRAY = 127
 """Level of what is no image."""
 _FONT = cv2.FONT_HERSHEY_SIMPLEX, 0.5
-_LINE, _SWATCH = 28, 24  # pixels: height of a line of the legend, width of a colour and its gap
+_LINE, _SWATCH = 28, 24  # pixels: height of a line of the legend, width of a color and its gap
 _GOLDEN = 137.508  # degrees between the hues of successive clusters, so that few are alike
 _DARK = np.array([12.0, 14.0, 18.0])
 
@@ -29,20 +29,20 @@ def input_picture(inputs: Tensor) -> Image:
 
 
 def padded(image: Image, size: tuple[int, int]) -> Image:
-    """Picture of a size (H, W) from one at its upper left, shape (h, w, 3); the rest is grey."""
-    picture = np.full((*size, 3), GREY, np.uint8)
+    """Picture of a size (H, W) from one at its upper left, shape (h, w, 3); the rest is gray."""
+    picture = np.full((*size, 3), GRAY, np.uint8)
     picture[: image.shape[0], : image.shape[1]] = image
     return picture
 
 
 def block_colors(num_blocks: int) -> Image:
-    """Colours of the reducing blocks, early ones dark, shape (num_blocks, 3), RGB."""
+    """Colors of the reducing blocks, early ones dark, shape (num_blocks, 3), RGB."""
     shades = np.linspace(0.1, 0.85, num_blocks) if num_blocks > 1 else np.array([0.35])
     return (colormaps["plasma"](shades)[:, :3] * 255).astype(np.uint8)
 
 
 def draw_pruning_map(image: Image, left_after: NDArray[np.int64], blocks: Sequence[int]) -> Image:
-    """Cover the patches that left with the colour of their block.
+    """Cover the patches that left with the color of their block.
 
     Args:
         image: Shape (H, W, 3), RGB.
@@ -56,10 +56,10 @@ def draw_pruning_map(image: Image, left_after: NDArray[np.int64], blocks: Sequen
     size = image.shape[1], image.shape[0]
     left = cv2.resize(left_after.astype(np.int16), size, interpolation=cv2.INTER_NEAREST)
     picture = image.astype(np.float32)
-    grey = picture.mean(axis=2, keepdims=True)
-    for block, colour in zip(blocks, block_colors(len(blocks)), strict=True):
+    gray = picture.mean(axis=2, keepdims=True)
+    for block, color in zip(blocks, block_colors(len(blocks)), strict=True):
         here = left == block
-        picture[here] = 0.72 * colour + 0.28 * grey[here]
+        picture[here] = 0.72 * color + 0.28 * gray[here]
     picture[_borders(left)] = 255
     return picture.round().astype(np.uint8)
 
@@ -67,9 +67,9 @@ def draw_pruning_map(image: Image, left_after: NDArray[np.int64], blocks: Sequen
 def draw_clusters(
     image: Image, clusters: NDArray[np.int64], filled: tuple[float, float] = (1.0, 1.0)
 ) -> Image:
-    """Give the patches of each merged token one colour; a patch of its own shows the image.
+    """Give the patches of each merged token one color; a patch of its own shows the image.
 
-    A colour is that of the token's first patch, so it lasts over blocks.
+    A color is that of the token's first patch, so it lasts over blocks.
 
     Args:
         image: Shape (H, W, 3), RGB.
@@ -99,7 +99,7 @@ def draw_clusters(
 
 
 def _borders(groups: NDArray) -> NDArray[np.bool_]:
-    """Pixels whose left or upper neighbour is of another group, shape (H, W)."""
+    """Pixels whose left or upper neighbor is of another group, shape (H, W)."""
     border = np.zeros(groups.shape, bool)
     border[1:] |= groups[1:] != groups[:-1]
     border[:, 1:] |= groups[:, 1:] != groups[:, :-1]
@@ -107,7 +107,7 @@ def _borders(groups: NDArray) -> NDArray[np.bool_]:
 
 
 def draw_legend(width: int, blocks: Sequence[int]) -> Image:
-    """Say at which block, counted from 1, the patches of a colour left; black on white.
+    """Say at which block, counted from 1, the patches of a color left; black on white.
 
     Args:
         width: Width of the legend, in pixels.
@@ -116,35 +116,35 @@ def draw_legend(width: int, blocks: Sequence[int]) -> Image:
     Returns:
         As many lines as the width asks for, shape (H, width, 3), RGB.
     """
-    entries: list[tuple[Colour | None, str]] = [(None, "patch left at block:")]
+    entries: list[tuple[Color | None, str]] = [(None, "patch left at block:")]
     for block, (red, green, blue) in zip(blocks, block_colors(len(blocks)).tolist(), strict=True):
         entries.append(((red, green, blue), str(block + 1)))
     return _legend(width, [*entries, ((255, 255, 255), "stayed to the end (image shows)")])
 
 
 def draw_cluster_legend(width: int) -> Image:
-    """Say what colours of :func:`draw_clusters` are; shape (H, width, 3), RGB."""
+    """Say what colors of :func:`draw_clusters` are; shape (H, width, 3), RGB."""
     return _legend(
         width,
         [
-            (None, "patches of one colour: merged into one token"),
+            (None, "patches of one color: merged into one token"),
             ((255, 255, 255), "a token of its own (image shows)"),
         ],
     )
 
 
-def _legend(width: int, entries: Sequence[tuple[Colour | None, str]]) -> Image:
+def _legend(width: int, entries: Sequence[tuple[Color | None, str]]) -> Image:
     lines: list[Image] = []
     x = width
-    for colour, text in entries:
+    for color, text in entries:
         length = cv2.getTextSize(text, *_FONT, 1)[0][0]
-        swatch = 0 if colour is None else _SWATCH
+        swatch = 0 if color is None else _SWATCH
         if x + swatch + length > width:
             lines.append(np.full((_LINE, width, 3), 255, np.uint8))
             x = 8
-        if colour is not None:
+        if color is not None:
             corners = (x, 6), (x + _SWATCH - 7, 22)
-            cv2.rectangle(lines[-1], *corners, colour, cv2.FILLED)
+            cv2.rectangle(lines[-1], *corners, color, cv2.FILLED)
             cv2.rectangle(lines[-1], *corners, (128, 128, 128))
         cv2.putText(lines[-1], text, (x + swatch, 19), *_FONT, (0, 0, 0), 1, cv2.LINE_AA)
         x += swatch + length + 16

@@ -26,7 +26,7 @@ def draw_depth_maps(records: Mapping[str, TokenRecord], file: Path) -> list[str]
     """Draw the mean depth at which each patch leaves, one panel per encoder that drops patches.
 
     Args:
-        records: By name; those that merge without centres, or keep all, are left out.
+        records: By name; those that merge without centers, or keep all, are left out.
         file: Picture to write.
 
     Returns:
@@ -52,7 +52,7 @@ def draw_depth_maps(records: Mapping[str, TokenRecord], file: Path) -> list[str]
 
 
 def draw_features(records: Mapping[str, TokenRecord], file: Path) -> list[str]:
-    """Draw features of patches in the last map by t-SNE, coloured by the block where each left.
+    """Draw features of patches in the last map by t-SNE, colored by the block where each left.
 
     Where pruned patches lie apart from the others, the map that heads read has two kinds of
     features, as with Token Concat; where fusion has updated them, they mix.
@@ -72,11 +72,11 @@ def draw_features(records: Mapping[str, TokenRecord], file: Path) -> list[str]:
         return []
     figure, axes = _panels(len(shown), (4, 4))
     depth = max(records[name].num_blocks for name in shown)
-    colours = colormaps["viridis"].resampled(depth)
+    colors = colormaps["viridis"].resampled(depth)
     for axis, (name, (x, block)) in zip(axes.flat, shown.items(), strict=False):
         perplexity = min(30.0, (len(x) - 1) / 3)
         places = TSNE(perplexity=perplexity, random_state=0).fit_transform(x)
-        points = axis.scatter(*places.T, c=block + 1, s=6, cmap=colours, vmin=0.5, vmax=depth + 0.5)
+        points = axis.scatter(*places.T, c=block + 1, s=6, cmap=colors, vmin=0.5, vmax=depth + 0.5)
         _bare(axis, name)
         axis.set_axis_on()
     bar = figure.colorbar(points, ax=axes, pad=0.01, ticks=range(1, depth + 1))
@@ -125,7 +125,7 @@ def draw_tokens(records: Mapping[str, TokenRecord], file: Path) -> list[str]:
 
 
 def _panels(count: int, size: tuple[float, float]) -> tuple[Figure, NDArray]:
-    """Figure of that many panels, each of a size in inches, and room for a bar of colours."""
+    """Figure of that many panels, each of a size in inches, and room for a bar of colors."""
     columns = min(count, _MOST_PANELS)
     rows = -(-count // columns)
     figure = Figure(figsize=(size[0] * columns + 1, size[1] * rows), layout="constrained")
@@ -148,15 +148,15 @@ def _after(record: TokenRecord, image: int, number: int, large: Image) -> tuple[
 
 
 def _legend(figure: Figure, records: Mapping[str, TokenRecord]) -> None:
-    """Colours of the blocks, where a method drops patches; what colours are, where one merges."""
+    """Colors of the blocks, where a method drops patches; what colors are, where one merges."""
     dropping = [record for record in records.values() if not record.merges]
     entries = []
     if dropping:
         steps = max((record.steps for record in dropping), key=len)
-        for block, colour in zip(steps, block_colors(len(steps)) / 255, strict=True):
-            entries.append(Patch(color=colour, label=f"left at block {block + 1}"))
+        for block, color in zip(steps, block_colors(len(steps)) / 255, strict=True):
+            entries.append(Patch(color=color, label=f"left at block {block + 1}"))
     if len(dropping) < len(records):
-        text = "clusters: patches of one colour are one token"
+        text = "clusters: patches of one color are one token"
         entries.append(Patch(facecolor="none", edgecolor="black", label=text))
     columns = min(len(entries), 5)
     figure.legend(handles=entries, loc="outside lower left", ncols=columns, fontsize=_SMALL)

@@ -46,7 +46,7 @@ def compare_records(one: TokenRecord, other: TokenRecord) -> dict[str, Any]:
         methods that keep patches), 'clusters' of each step (two that have clusters), 'depth_maps'
         (two that keep patches), 'features' of each block, where 'pwcca' is None unless there are
         more images than features: else it is always zero.
-        K-Medoids and DPC-KNN have both: medoids or centres, and clusters.
+        K-Medoids and DPC-KNN have both: medoids or centers, and clusters.
 
     Raises:
         ValueError: If grids or numbers of images differ.

@@ -11,7 +11,7 @@ from cropr_mm.inspection.similarity import mean_depth
 from cropr_mm.inspection.token_record import TokenRecord
 from cropr_mm.text_table import format_table
 
-_NEIGHBOURS = 10
+_NEIGHBORS = 10
 _MOST = 2000  # patches, of the first images
 
 
@@ -29,7 +29,7 @@ def map_features(record: TokenRecord) -> tuple[NDArray[np.float32], NDArray[np.i
     return x, np.where(left < 0, record.num_blocks - 1, left)
 
 
-def neighbours_of_one_block(x: NDArray, block: NDArray[np.int64]) -> dict[str, float]:
+def neighbors_of_one_block(x: NDArray, block: NDArray[np.int64]) -> dict[str, float]:
     """Whether features of patches that left together lie together.
 
     Args:
@@ -37,10 +37,10 @@ def neighbours_of_one_block(x: NDArray, block: NDArray[np.int64]) -> dict[str, f
         block: Block where each patch left, shape (n,).
 
     Returns:
-        'share' of the ten nearest neighbours, by Euclidean distance, that left at the same block,
+        'share' of the ten nearest neighbors, by Euclidean distance, that left at the same block,
         mean over patches; and 'chance', what it would be if features told nothing of the block.
     """
-    count = min(_NEIGHBOURS, len(x) - 1)
+    count = min(_NEIGHBORS, len(x) - 1)
     nearest = NearestNeighbors(n_neighbors=count).fit(x).kneighbors(return_distance=False)
     sizes = np.unique(block, return_counts=True)[1].astype(float)
     chance = (sizes * (sizes - 1)).sum() / (len(x) * (len(x) - 1))
@@ -55,7 +55,7 @@ def summarize_record(record: TokenRecord) -> dict[str, Any]:
         'block', of methods that keep patches 'kept' (mean, least and most over images), of those
         that have clusters 'clusters' (mean over images of their number) and 'largest' (of the
         patches of the largest one); 'depth_map' (h, w), blocks, None where no patch can leave;
-        'neighbours' of :func:`neighbours_of_one_block`, None without maps or patches that leave.
+        'neighbors' of :func:`neighbors_of_one_block`, None without maps or patches that leave.
     """
     kept = None
     if record.left_after is not None:
@@ -79,7 +79,7 @@ def summarize_record(record: TokenRecord) -> dict[str, Any]:
         "blocks": record.num_blocks,
         "steps": steps,
         "depth_map": mean_depth(record).tolist() if has_depth else None,
-        "neighbours": neighbours_of_one_block(*features) if features else None,
+        "neighbors": neighbors_of_one_block(*features) if features else None,
     }
 
 
@@ -97,10 +97,10 @@ def format_summary(name: str, summary: Mapping[str, Any]) -> str:
         rows.append([str(step["block"] + 1), *texts])
     used = [i for i in range(len(rows[0])) if any(row[i] != "-" for row in rows[1:])]
     text = f"{title}\n{format_table([[row[i] for i in used] for row in rows])}"
-    if summary["neighbours"]:
-        share, chance = (summary["neighbours"][key] for key in ("share", "chance"))
+    if summary["neighbors"]:
+        share, chance = (summary["neighbors"][key] for key in ("share", "chance"))
         text += (
-            f"\nlast map: {100 * share:.0f} % of a patch's nearest neighbours left at its block, "
+            f"\nlast map: {100 * share:.0f} % of a patch's nearest neighbors left at its block, "
             f"{100 * chance:.0f} % by chance"
         )
     return text

@@ -37,7 +37,7 @@ class TokenRecord:
         num_keep: Of each step the patch tokens that it leaves.
         merges: Whether the method merges tokens.
         left_after: 0-based block whose reducer dropped each patch, -1 where it stayed, shape
-            (n, P); None for a method that merges. Of DPC-KNN the patches that stay are the centres
+            (n, P); None for a method that merges. Of DPC-KNN the patches that stay are the centers
             of its clusters.
         clusters: Cluster of every patch after each merging block, (n, P) by 0-based block; empty
             for a method that prunes. Of K-Medoids the raster id of its medoid.
@@ -47,7 +47,7 @@ class TokenRecord:
         outputs: Features of these patches in the encoder's last map, shape (n, k, D); None where it
             returns no map.
         shown: Numbers of the images that pictures can show, ascending.
-        pictures: These images as the encoder saw them, before normalisation, padded to whole
+        pictures: These images as the encoder saw them, before normalization, padded to whole
             patches, shape (len(shown), H, W, 3), RGB.
     """
 
@@ -141,8 +141,8 @@ class TokenRecorder:
         self._features: dict[int, list[Tensor]] = defaultdict(list)
         self._outputs: list[Tensor] = []
         self._medoids: Tensor | None = None  # of each patch of the running images
-        self._centres: Tensor | None = None  # of the clusters of the running images
-        self._left_after: Tensor | None = None  # in which patches are no centres any more
+        self._centers: Tensor | None = None  # of the clusters of the running images
+        self._left_after: Tensor | None = None  # in which patches are no centers any more
         self._handles: list = []
 
     def __enter__(self) -> "TokenRecorder":
@@ -214,20 +214,20 @@ class TokenRecorder:
             self._medoids = medoid_of_patches(reducer, self._medoids, args[0], output.kept)
             self._clusters[block].append(self._medoids.cpu())
         if isinstance(reducer, DPCKNN):
-            self._note_centres(block, reducer, args)
+            self._note_centers(block, reducer, args)
 
-    def _note_centres(self, block: int, reducer: DPCKNN, args: tuple) -> None:
-        self._centres = centers_of_clusters(reducer, self._centres, *args)
+    def _note_centers(self, block: int, reducer: DPCKNN, args: tuple) -> None:
+        self._centers = centers_of_clusters(reducer, self._centers, *args)
         height, width = args[0].grid
-        stayed = torch.zeros(len(self._centres), height * width, dtype=torch.bool)
-        stayed = stayed.scatter(1, self._centres.cpu(), True).view(-1, height, width)
+        stayed = torch.zeros(len(self._centers), height * width, dtype=torch.bool)
+        stayed = stayed.scatter(1, self._centers.cpu(), True).view(-1, height, width)
         if self._left_after is None:
             self._left_after = torch.full(stayed.shape, -1)
         leaving = ~stayed & (self._left_after < 0)
         self._left_after = torch.where(leaving, block, self._left_after)
 
     def _forget(self, *_: object) -> None:
-        self._medoids = self._centres = self._left_after = None
+        self._medoids = self._centers = self._left_after = None
 
     def _note_maps(self, _: nn.Module, args: tuple, output: tuple[Tensor, ...]) -> None:
         features = output[-2] if self.backbone.num_exit_classes else output[-1]

@@ -99,7 +99,7 @@ class Attention(nn.Module):
         """Attend.
 
         Args:
-            x: Normalised tokens, shape (B, N, C).
+            x: Normalized tokens, shape (B, N, C).
             geometry: Positions and windows of these tokens.
             needs: Names of attention signals to compute (fields of ``Signals``).
 
@@ -136,7 +136,7 @@ class Attention(nn.Module):
         if "column_mean" in needs or "column_heads" in needs:
             with torch.no_grad():  # a graph would hold the N x N matrix
                 whole = None if bias is None else bias.expand(-1, -1, length, -1)
-                # Nobody attends to dead tokens, and whom they attend to says nothing.
+                # No token attends to dead tokens, and what they attend to has no meaning.
                 live = None if geometry.key_bias is None else geometry.key_bias.isfinite()
                 heads = column_mean(q, k, whole, live)  # (B * windows, H, length)
             if "column_mean" in needs:

@@ -1,4 +1,4 @@
-"""Layer normalisation of maps. B batch, C channels, H x W map."""
+"""Layer normalization of maps. B batch, C channels, H x W map."""
 
 from torch import Tensor, nn
 
@@ -7,7 +7,7 @@ from cropr_mm.registry import MODELS
 
 @MODELS.register_module()
 class ChannelNorm(nn.LayerNorm):
-    """Layer normalisation over the channels of a map of shape (B, C, H, W).
+    """Layer normalization over the channels of a map of shape (B, C, H, W).
 
     As ``norm_cfg=dict(type='cropr_mm.ChannelNorm', eps=1e-6)`` it serves the convolutions of the
     host libraries, where its parameters are called ``ln``.

@@ -22,7 +22,7 @@ class SimpleFPN(BaseModule):
 
     A level is enlarged by transposed convolutions, each halving the channels, or shrunk by max
     pooling, then brought to ``out_channels`` by a 1 x 1 and a 3 x 3 convolution, both with channel
-    normalisation. Further levels are taken from the last one by subsampling with stride 2.
+    normalization. Further levels are taken from the last one by subsampling with stride 2.
 
     Args:
         in_channels: Channels of the feature map.
@@ -30,8 +30,8 @@ class SimpleFPN(BaseModule):
         scale_factors: Size of each level relative to the map: powers of two from 1/32 to 4,
             descending. A map of stride 16 and the default give strides 4, 8, 16 and 32.
         num_outs: Levels in all; those beyond ``scale_factors`` are subsampled.
-        norm_eps: Epsilon of the normalisation.
-        init_cfg: Initialisation, as in mmengine.
+        norm_eps: Epsilon of the normalization.
+        init_cfg: Initialization, as in mmengine.
 
     Raises:
         ValueError: If the scale factors or the number of levels do not fit.
@@ -114,7 +114,7 @@ def _make_level(in_channels: int, out_channels: int, scale: float, eps: float) -
 
 
 def _enlargement(in_channels: int, out_channels: int) -> nn.ConvTranspose2d:
-    """Transposed convolution that starts as nearest-neighbour enlargement of a linear map.
+    """Transposed convolution that starts as nearest-neighbor enlargement of a linear map.
 
     With unequal weights the four new cells of an old one would encode the same thing differently,
     and heads that sample between cells learn nothing until that is undone.

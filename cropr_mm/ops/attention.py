@@ -117,9 +117,9 @@ def relative_position_bias(
     for axis in (0, 1):
         table, position = tables[axis], coordinates[axis]
         offset = position[:, :, None] - position[:, None, :] + table.shape[0] // 2  # (1 or B, N, N)
-        products = q_BHNd @ table.to(q_BHNd.dtype).t()  # (B, H, N, 2 * extent - 1)
+        scores = q_BHNd @ table.to(q_BHNd.dtype).t()  # (B, H, N, 2 * extent - 1)
         index = offset[:, None].expand(*q_BHNd.shape[:2], -1, -1)
-        bias = bias + products.gather(-1, index)
+        bias = bias + scores.gather(-1, index)
     return bias
 
 

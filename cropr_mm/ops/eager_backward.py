@@ -41,19 +41,21 @@ def eager_backward(
     leaf = outputs.detach().float().requires_grad_()
     value = loss(leaf)
     with _unobserved(), without_autocast(outputs.device.type):
-        (slope,) = torch.autograd.grad(value, leaf)
+        (grad,) = torch.autograd.grad(value, leaf)
         if outputs.dtype == torch.float16:
-            rows = slope.reshape(-1, slope.shape[-1])
+            rows = grad.reshape(-1, grad.shape[-1])
             scale = _HALF_RANGE / rows.abs().sum(dim=0).amax().clamp(min=1e-20)
-            slope = slope * scale
+            grad = grad * scale
         else:
             scale = None
-        found = torch.autograd.grad(outputs, parameters, slope.to(outputs.dtype), allow_unused=True)
+        found = torch.autograd.grad(outputs, parameters, grad.to(outputs.dtype), allow_unused=True)
         pairs = [(p, g) for p, g in zip(parameters, found) if g is not None]  # noqa: B905
         gradients = [gradient for _, gradient in pairs]
         if scale is not None:
             gradients = [gradient / scale for gradient in gradients]
-        return _Settled.apply(value.detach(), gradients, *(parameter for parameter, _ in pairs))
+        return _EagerBackward.apply(
+            value.detach(), gradients, *(parameter for parameter, _ in pairs)
+        )
 
 
 def used_at_once() -> AbstractContextManager:
@@ -86,7 +88,7 @@ def _same(tensor: Tensor) -> Tensor:
     return tensor
 
 
-class _Settled(torch.autograd.Function):
+class _EagerBackward(torch.autograd.Function):
     """A number whose derivatives by the parameters are known."""
 
     @staticmethod

@@ -6,12 +6,12 @@ from torch import Tensor
 def is_padding(img: Tensor, patch_size: int) -> Tensor:
     """Which patches are exactly 0 in every pixel and channel.
 
-    Host libraries pad after normalisation, with 0 unless told otherwise; padding of another value
-    is not recognised. A patch of the image itself is 0 only if each of its pixels has the very
-    colour of the mean, which no whole number is where the means are fractions, as the usual ones.
+    Host libraries pad after normalization, with 0 unless told otherwise; padding of another value
+    is not recognized. A patch of the image itself is 0 only if each of its pixels has the very
+    color of the mean, which no whole number is where the means are fractions, as the usual ones.
 
     Args:
-        img: Images as the backbone sees them (normalised, then padded), shape (B, C, H, W).
+        img: Images as the backbone sees them (normalized, then padded), shape (B, C, H, W).
         patch_size: Side of a patch, in pixels; divides H and W.
 
     Returns:

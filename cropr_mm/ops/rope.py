@@ -5,7 +5,7 @@ the row (y), the second with the column (x) of a token. Tables are as wide as a 
 rotation is two products of whole rows and a swap, and no product of every other channel.
 
 Source: EVA-02 (arXiv 2303.11331) rescales positions to a reference grid; DINOv3 (arXiv 2508.10104)
-takes cell centres in [-1, 1]. Tables are looked up by token index, so pruned tokens keep their
+takes cell centers in [-1, 1]. Tables are looked up by token index, so pruned tokens keep their
 coordinates.
 """
 
@@ -32,8 +32,8 @@ class RopeSpec(NamedTuple):
     """How coordinates become angles.
 
     Attributes:
-        kind: 'eva' (position * ref_grid / span, frequencies 1 / t**k, pairs of neighbours) or
-            'dinov3' (centres in [-1, 1], 2 pi / t**k, channel i is paired with i + d / 2).
+        kind: 'eva' (position * ref_grid / span, frequencies 1 / t**k, pairs of neighbors) or
+            'dinov3' (centers in [-1, 1], 2 pi / t**k, channel i is paired with i + d / 2).
         temperature: t.
         ref_grid: Side of the reference grid of 'eva', in patches.
     """
@@ -96,7 +96,7 @@ def apply_rope(x: Tensor, rope: Rope, half: bool) -> Tensor:
 
 
 def _beside(first: Tensor, second: Tensor) -> Tensor:
-    """Pairs of neighbours."""
+    """Pairs of neighbors."""
     return torch.stack([first, second], dim=-1).flatten(-2)
 
 

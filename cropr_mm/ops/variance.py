@@ -7,7 +7,7 @@ def patch_variance(img: Tensor, patch_size: int) -> Tensor:
     """Variance of the pixels inside each patch.
 
     Args:
-        img: Images as the backbone sees them (normalised), shape (B, C, H, W).
+        img: Images as the backbone sees them (normalized), shape (B, C, H, W).
         patch_size: Side of a patch, in pixels; divides H and W.
 
     Returns:

@@ -47,7 +47,7 @@ class LayerDecayConstructor(DefaultOptimWrapperConstructor):
         optim_wrapper_cfg: Config of the optimizer wrapper; ``optimizer`` in it must give ``lr``.
         paramwise_cfg: ``decay_rate`` in (0, 1], and optionally ``no_decay``, what weight decay
             spares: any of 'vector' (parameters with at most one dimension: biases, norms, layer
-            scales), 'norm' (parameters of normalisation layers but ``ChannelNorm``) and 'embedding'
+            scales), 'norm' (parameters of normalization layers but ``ChannelNorm``) and 'embedding'
             (position embedding and prefix tokens). Default: ('vector', 'embedding').
 
     Raises:

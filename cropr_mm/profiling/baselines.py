@@ -44,7 +44,7 @@ class TimmTwin(nn.Module):
         self.model.load_state_dict(weights)
 
     def forward(self, img: Tensor) -> Tensor:
-        """Normalised tokens, prefix first, shape (B, P + N, C), of images (B, 3, H, W)."""
+        """Normalized tokens, prefix first, shape (B, P + N, C), of images (B, 3, H, W)."""
         model = self.model
         return model.fc_norm(model.forward_features(img))
 
@@ -72,7 +72,7 @@ class PublishedStep(TimmTwin):
         super().__init__(backbone, arch)
         reducers = backbone.reducers.items()
         plain = all(
-            type(r) is Cropr and not (r.deploy or r.normalised or r.sampling) for _, r in reducers
+            type(r) is Cropr and not (r.deploy or r.normalized or r.sampling) for _, r in reducers
         )
         fusions = (LastLayerFusion, type(None))
         if not reducers or not plain or backbone.pad_first or type(backbone.fusion) not in fusions:
@@ -86,7 +86,7 @@ class PublishedStep(TimmTwin):
         self.num_prefix = backbone.num_prefix
 
     def forward(self, img: Tensor) -> Tensor:
-        """Normalised tokens, prefix first: all with fusion, (B, P + N, C), else the kept ones."""
+        """Normalized tokens, prefix first: all with fusion, (B, P + N, C), else the kept ones."""
         model, prefix = self.model, self.num_prefix
         x = model.patch_embed(img)
         embedded = model._pos_embed(x)
@@ -95,11 +95,11 @@ class PublishedStep(TimmTwin):
         whole = rope
         batch, index = x.shape[0], torch.arange(x.shape[1] - prefix, device=x.device)
         index = index.expand(batch, -1)
-        parked: list[tuple[Tensor, Tensor]] = []
+        dropped: list[tuple[Tensor, Tensor]] = []
         for i, block in enumerate(model.blocks):
             if i == len(model.blocks) - 1 and self.fuses:
-                patches = torch.cat([x[:, prefix:], *(part for part, _ in parked)], dim=1)
-                order = torch.cat([index, *(ids for _, ids in parked)], dim=1).argsort(dim=1)
+                patches = torch.cat([x[:, prefix:], *(part for part, _ in dropped)], dim=1)
+                order = torch.cat([index, *(ids for _, ids in dropped)], dim=1).argsort(dim=1)
                 x, rope = torch.cat([x[:, :prefix], _rows(patches, order)], dim=1), whole
             x = block(x) if rope is None else block(x, rope=rope)
             if i not in self.num_keep:
@@ -111,7 +111,7 @@ class PublishedStep(TimmTwin):
             if rope is not None:
                 turns = rope.expand(batch, *rope.shape[-2:]) if rope.dim() == 2 else rope[:, 0]
                 rope = _rows(turns, order)[:, None, :keep]
-            parked.append((patches[:, keep:], index[:, keep:]))
+            dropped.append((patches[:, keep:], index[:, keep:]))
             x, index = torch.cat([x[:, :prefix], patches[:, :keep]], dim=1), index[:, :keep]
         return model.fc_norm(model.norm(x))
 

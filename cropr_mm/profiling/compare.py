@@ -45,7 +45,7 @@ class Entry:
         with self.mode.running():
             return self.call(batch)
 
-    def products(self, batch: Any) -> Matmuls:
+    def matmuls(self, batch: Any) -> Matmuls:
         """Matmuls of its encoder."""
         with self.mode.running():
             images = self.images(batch)
@@ -177,7 +177,7 @@ def time_side_by_side(
     warmup: int = 3,
     on_round: Callable[[int], object] | None = None,
 ) -> SideBySide:
-    """Time all entries on one batch, in turn with the products of their encoders.
+    """Time all entries on one batch, in turn with the matmuls of their encoders.
 
     Each entry is called once before; what the machine is too small for, or has no kernel for, is
     left out.
@@ -205,15 +205,15 @@ def time_side_by_side(
     (device,) = devices
     keys = {name: f"{id(entry.encoder)}, {entry.mode}" for name, entry in entries.items()}
     one_of = {key: entries[name] for name, key in keys.items()}
-    products = {key: entry.products(batch) for key, entry in one_of.items()}
+    matmuls = {key: entry.matmuls(batch) for key, entry in one_of.items()}
     packed_keys = {n: f"{key}, packed" for n, key in keys.items() if entries[n].frozen}
     if torch.device(device).type == "cpu":
-        packed = {packed_keys[name]: packed_matmuls(products[keys[name]]) for name in packed_keys}
-        products |= {key: found for key, found in packed.items() if found}
+        packed = {packed_keys[name]: packed_matmuls(matmuls[keys[name]]) for name in packed_keys}
+        matmuls |= {key: found for key, found in packed.items() if found}
     calls = {name: partial(entry.run, batch) for name, entry in entries.items()}
     latencies, floors = measure_with_floors(
         calls,
-        products,
+        matmuls,
         items=len(next(iter(entries.values())).images(batch)),
         rounds=rounds,
         warmup=warmup,

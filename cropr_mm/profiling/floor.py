@@ -1,11 +1,11 @@
 """The time that an encoder's matrix products alone take on this machine, run one after another.
 
-No arrangement of the same products in this library can be faster than torch runs them: what an
-encoder needs beyond the floor goes into everything else, such as normalisation, activations, RoPE,
+No arrangement of the same matmuls in this library can be faster than torch runs them: what an
+encoder needs beyond the floor goes into everything else, such as normalization, activations, RoPE,
 selection, copies and launches.
 
-A floor is the sum of the medians of its products, not the median of the sums of rounds: an
-interruption that hits one sample would count there as often as that product occurs, and with a
+A floor is the sum of the medians of its matmuls, not the median of the sums of rounds: an
+interruption that hits one sample would count there as often as that matmul occurs, and with a
 hundred shapes hardly any round is free of one. The sum of medians is the lower of the two, so
 multiples of it are rather too large than too small.
 """
@@ -27,7 +27,7 @@ from cropr_mm.profiling.matmuls import Gemm, Matmul, Matmuls, Sdpa, is_linear, m
 from cropr_mm.profiling.packed_weights import pack, packed_linear
 from cropr_mm.profiling.run_mode import attention_kernel
 
-# Shortest sample: quicker products are repeated, or the clock and launches would show.
+# Shortest sample: quicker matmuls are repeated, or the clock and launches would show.
 _MIN_MS = 2.0
 PROTOCOL = 2
 """Counts up when times come to mean something else; 2: an untimed call before each timed one."""
@@ -35,15 +35,15 @@ PROTOCOL = 2
 
 @dataclass(frozen=True)
 class Floor:
-    """Measured floor of one encoder, or of any other list of products.
+    """Measured floor of one encoder, or of any other list of matmuls.
 
     Attributes:
-        products: How often each product occurs.
+        matmuls: How often each matmul occurs.
         times: Milliseconds of one call of each, in order of rounds; equal lengths.
         load: Mean number of cores that other processes kept busy while it was measured.
     """
 
-    products: Matmuls
+    matmuls: Matmuls
     times: Mapping[Matmul, tuple[float, ...]]
     load: float
 
@@ -65,7 +65,7 @@ class Floor:
     @cached_property
     def resampled(self) -> NDArray[np.float64]:
         """The same of bootstrap samples of rounds, see :func:`resampled_medians`."""
-        return np.sum([n * resampled_medians(self.times[p]) for p, n in self.products.items()], 0)
+        return np.sum([n * resampled_medians(self.times[p]) for p, n in self.matmuls.items()], 0)
 
     def multiple(self, times: Sequence[float]) -> Ratio:
         """Median of times in milliseconds, in multiples of the floor.
@@ -78,7 +78,7 @@ class Floor:
 
     def as_dict(self) -> dict[str, Any]:
         """Plain types for JSON; MACs of the whole batch, rates in GMAC/s."""
-        counts = {"linear": macs(self.products, True), "attention": macs(self.products, False)}
+        counts = {"linear": macs(self.matmuls, True), "attention": macs(self.matmuls, False)}
         times = {"linear": self.linear_ms, "attention": self.attention_ms}
         return {
             "ms": self.ms,
@@ -91,18 +91,18 @@ class Floor:
             "load": self.load,
             "products": [
                 {
-                    "kind": type(product).__name__.lower(),
-                    **{k: str(v) if k == "dtype" else v for k, v in product._asdict().items()},
+                    "kind": type(matmul).__name__.lower(),
+                    **{k: str(v) if k == "dtype" else v for k, v in matmul._asdict().items()},
                     "calls": count,
-                    "ms": float(np.median(self.times[product])),
+                    "ms": float(np.median(self.times[matmul])),
                 }
-                for product, count in self.products.items()
+                for matmul, count in self.matmuls.items()
             ],
         }
 
     def _ms(self, linear: bool) -> float:
         medians = {p: float(np.median(t)) for p, t in self.times.items() if is_linear(p) == linear}
-        return sum(self.products[p] * ms for p, ms in medians.items())
+        return sum(self.matmuls[p] * ms for p, ms in medians.items())
 
 
 def measure_with_floors(
@@ -115,7 +115,7 @@ def measure_with_floors(
     items: int = 1,
     on_round: Callable[[int], object] | None = None,
 ) -> tuple[Latencies, dict[str, Floor]]:
-    """Time functions, and in turn with them the products of encoders.
+    """Time functions, and in turn with them the matmuls of encoders.
 
     All are called once untimed right before each timed call, so times are those of a loop over one
     of them: between two turns of an encoder its weights would leave the caches. Each distinct shape
@@ -138,11 +138,9 @@ def measure_with_floors(
         Times of the functions, and floors by name of the encoder.
 
     Raises:
-        ValueError: If there is no product, or a count is too small.
+        ValueError: If there is no matmul, or a count is too small.
     """
-    distinct = list(
-        dict.fromkeys(product for products in encoders.values() for product in products)
-    )
+    distinct = list(dict.fromkeys(matmul for matmuls in encoders.values() for matmul in matmuls))
     if not distinct:
         raise ValueError("expected encoders with matrix products, got none")
     device = torch.device(device)
@@ -163,12 +161,12 @@ def measure_with_floors(
             on_round=on_round,
         )
     times = {
-        product: tuple(ms / repeats[name] for ms in latencies.times[name])
-        for name, product in zip(calls, distinct, strict=True)
+        matmul: tuple(ms / repeats[name] for ms in latencies.times[name])
+        for name, matmul in zip(calls, distinct, strict=True)
     }
     floors = {
-        name: Floor(products, {product: times[product] for product in products}, latencies.load)
-        for name, products in encoders.items()
+        name: Floor(matmuls, {matmul: times[matmul] for matmul in matmuls}, latencies.load)
+        for name, matmuls in encoders.items()
     }
     return replace(latencies, times={n: latencies.times[n] for n in functions}), floors
 
@@ -179,13 +177,13 @@ class _Operands:
     def __init__(self, device: torch.device) -> None:
         self.device = device
         self._pools: dict[tuple[int, torch.dtype], Tensor] = {}
-        self._packed: tuple[Gemm, Tensor] | None = None  # of the last product alone: they are large
+        self._packed: tuple[Gemm, Tensor] | None = None  # of the last matmul alone: they are large
 
-    def call(self, product: Matmul) -> Callable[[], Tensor]:
-        """The product as a function without arguments."""
-        if isinstance(product, Sdpa):
-            return partial(self._sdpa, product)
-        return partial(self._gemm, product)
+    def call(self, matmul: Matmul) -> Callable[[], Tensor]:
+        """The matmul as a function without arguments."""
+        if isinstance(matmul, Sdpa):
+            return partial(self._sdpa, matmul)
+        return partial(self._gemm, matmul)
 
     def _gemm(self, gemm: Gemm) -> Tensor:
         a, b = (gemm.rows, gemm.inner), (gemm.columns, gemm.inner)
@@ -222,8 +220,8 @@ class _Operands:
         return pool[:size].view(shape)
 
 
-def _sample(product: Matmul, call: Callable[[], object], times: int) -> None:
-    kernel = product.kernel if isinstance(product, Sdpa) else "auto"
+def _sample(matmul: Matmul, call: Callable[[], object], times: int) -> None:
+    kernel = matmul.kernel if isinstance(matmul, Sdpa) else "auto"
     with attention_kernel(kernel):
         for _ in range(times):
             call()

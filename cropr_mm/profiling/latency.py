@@ -76,7 +76,7 @@ class Latencies:
         load: Mean number of cores that other processes kept busy meanwhile; where the system does
             not tell, its load average of the last minute before the run.
         threads: Threads that torch used on the CPU.
-        device: Device that was synchronised before each clock reading.
+        device: Device that was synchronized before each clock reading.
     """
 
     times: Mapping[str, tuple[float, ...]]
@@ -106,7 +106,7 @@ class Latencies:
         """How many times faster ``name`` is than ``base``.
 
         Args:
-            name: Function that is judged.
+            name: Function that is compared.
             base: Function that it is compared with.
             samples: Bootstrap samples of rounds; both functions use the same rounds of a sample.
         """
@@ -174,7 +174,7 @@ def measure(
         warmup: Calls of each function before that, in the order given.
         items: Images that one call processes.
         before: What runs untimed right before each timed call of a function, by its name.
-        device: Device that the functions compute on; it is synchronised around each call.
+        device: Device that the functions compute on; it is synchronized around each call.
         on_round: Called after each round with the number of rounds that are done.
 
     Raises:

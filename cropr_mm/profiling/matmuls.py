@@ -1,6 +1,6 @@
 """The matrix products that a function runs, by shape and precision.
 
-A product with weights stands for a linear or convolution layer or the scorer of a reducer; products
+A matmul with weights stands for a linear or convolution layer or the scorer of a reducer; matmuls
 of activations with each other are those of attention.
 """
 
@@ -23,7 +23,7 @@ class Gemm(NamedTuple):
         rows: For a layer, the tokens of the whole batch.
         inner: Length of the sums.
         columns: 1 for a vector.
-        batch: None for a product with weights; for activations, how many products one call runs.
+        batch: None for a matmul with weights; for activations, how many matmuls one call runs.
         dtype: Of the result, so that autocast is seen.
         packed: Whether its weights are packed, see :mod:`cropr_mm.profiling.packed_weights`.
     """
@@ -42,7 +42,7 @@ class Gemm(NamedTuple):
 
 
 class Sdpa(NamedTuple):
-    """One call of scaled dot product attention.
+    """One call of scaled dot-product attention.
 
     Attributes:
         batch: Images times windows.
@@ -66,27 +66,27 @@ class Sdpa(NamedTuple):
 
     @property
     def macs(self) -> int:
-        """Multiply-adds of both products."""
+        """Multiply-adds of both matmuls."""
         return 2 * self.batch * self.heads * self.queries * self.keys * self.head_dim
 
 
 Matmul = Gemm | Sdpa
 Matmuls = Mapping[Matmul, int]
-"""How often each product occurs."""
+"""How often each matmul occurs."""
 
 
-def is_linear(product: Matmul) -> TypeGuard[Gemm]:
-    """Whether this is a product with weights."""
-    return isinstance(product, Gemm) and product.batch is None
+def is_linear(matmul: Matmul) -> TypeGuard[Gemm]:
+    """Whether this is a matmul with weights."""
+    return isinstance(matmul, Gemm) and matmul.batch is None
 
 
-def macs(products: Matmuls, linear: bool) -> int:
-    """Multiply-adds of the products with weights, or of the others."""
-    return sum(n * p.macs for p, n in products.items() if is_linear(p) == linear)
+def macs(matmuls: Matmuls, linear: bool) -> int:
+    """Multiply-adds of the matmuls with weights, or of the others."""
+    return sum(n * p.macs for p, n in matmuls.items() if is_linear(p) == linear)
 
 
 def record_matmuls(function: Callable[[], object], kernel: str = "auto") -> Matmuls:
-    """Run a function once and note its products.
+    """Run a function once and note its matmuls.
 
     Args:
         function: Call without arguments; on the meta device it costs nothing. Matmuls inside
@@ -98,16 +98,16 @@ def record_matmuls(function: Callable[[], object], kernel: str = "auto") -> Matm
         function()
     return {
         p._replace(kernel=kernel) if isinstance(p, Sdpa) else p: n
-        for p, n in recorder.products.items()
+        for p, n in recorder.matmuls.items()
     }
 
 
 class _Recorder(TorchFunctionMode):
-    """Notes the products that pass through torch's Python interface."""
+    """Notes the matmuls that pass through torch's Python interface."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.products: Counter[Matmul] = Counter()
+        self.matmuls: Counter[Matmul] = Counter()
 
     def __torch_function__(
         self,
@@ -118,9 +118,9 @@ class _Recorder(TorchFunctionMode):
     ) -> Any:
         kwargs = kwargs or {}
         result = func(*args, **kwargs)
-        product = _product(func, args, kwargs, result)
-        if product is not None:
-            self.products[product] += 1
+        matmul = _product(func, args, kwargs, result)
+        if matmul is not None:
+            self.matmuls[matmul] += 1
         return result
 
 

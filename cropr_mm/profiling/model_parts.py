@@ -1,7 +1,7 @@
 """Where the time of a whole model's test step goes: encoder, neck and heads, and the rest.
 
 The boundaries are calls of modules, which every host library makes for its networks and for nothing
-else, so no model has to be known or changed. The device is synchronised at each boundary, which
+else, so no model has to be known or changed. The device is synchronized at each boundary, which
 costs a little: sums are above the time of an undisturbed step. A head whose ``forward`` is called
 directly, as mmseg does, has its layers for modules; what it does between them counts as the rest.
 """
@@ -21,7 +21,7 @@ from cropr_mm.profiling.environment import synchronize
 from cropr_mm.profiling.latency import Latencies, measure
 
 PARTS: Mapping[str, str] = {
-    "preprocessing": "the data preprocessor: transfer, normalisation, padding, collation",
+    "preprocessing": "the data preprocessor: transfer, normalization, padding, collation",
     "encoder": "the CroprViT",
     "neck_and_heads": "all other modules: neck, dense heads, RoIAlign, heads on regions, decoders",
     "post_processing": "what is outside of modules: proposals and their suppression, decoding of "
@@ -37,7 +37,7 @@ class PartTimer:
     Args:
         model: Model whose ``test_step`` runs inside the block.
         encoder: Path of its encoder.
-        device: Device to synchronise at each boundary.
+        device: Device to synchronize at each boundary.
     """
 
     def __init__(self, model: nn.Module, encoder: str, device: torch.device) -> None:

@@ -22,7 +22,7 @@ class ATS(AttentionRanker):
     The score of a token is the class token's attention to it times the length of its value, as a
     share of the sum. Tokens of a large share hold several points, so that images where few tokens
     matter keep few. Shapes stay static: the places left over are filled by tokens of high score
-    that ``policy`` marks dead, to which nobody attends. They come back in fusion as they left.
+    that ``policy`` marks dead, to which no token attends. They come back in fusion as they left.
 
     Args:
         embed_dim: C, given by the backbone.

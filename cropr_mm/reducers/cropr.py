@@ -86,13 +86,13 @@ class Cropr(TokenPruner):
                 raise ValueError(f"expected {name} {known[0]!r} or {known[1]!r}, got {value!r}")
         self.deploy = deploy
         self.stop_gradient = stop_gradient
-        self.normalised = scorer == "mha"  # the tokens that the deployed vector meets
+        self.normalized = scorer == "mha"  # the tokens that the deployed vector meets
         self.sampling = selection == "sampling"
         self.num_heads = num_heads
         self.needs = frozenset({"noise"}) if self.sampling else frozenset()
         attention = (
             MultiHeadAttention(embed_dim, num_heads)
-            if self.normalised
+            if self.normalized
             else SimpleAttention(embed_dim)
         )
         self.scale = attention.scale
@@ -116,10 +116,10 @@ class Cropr(TokenPruner):
         """
         if self.needs_aux_loss:
             self.check_listener("MultiLabelTarget")
-            self._teach(tokens.x)
+            self._run_auxiliary(tokens.x)
         return super().forward(tokens, num_keep, signals)
 
-    def _teach(self, x: Tensor) -> None:
+    def _run_auxiliary(self, x: Tensor) -> None:
         """Run the auxiliary task on tokens (B, P + N, C); its listener takes the logits."""
         # Counters of operations hook the inputs of modules, and cannot follow a leaf in there.
         queries = self.queries.view_as(self.queries)
@@ -143,7 +143,7 @@ class Cropr(TokenPruner):
         """Summed over queries, shape (B, P + N), of tokens (B, P + N, C) in float32."""
         if not self.deploy:
             return self.attention.score(self._summed_query(), x)
-        if self.normalised:
+        if self.normalized:
             x = F.layer_norm(x, x.shape[-1:], eps=EPS)
         return x @ self.query.float()
 
@@ -187,7 +187,7 @@ class Cropr(TokenPruner):
             twin = Cropr(
                 self.embed_dim,
                 weights["queries"].shape[1],
-                scorer="mha" if self.normalised else "simple",
+                scorer="mha" if self.normalized else "simple",
                 num_heads=self.num_heads,
             )
         del twin.auxiliary

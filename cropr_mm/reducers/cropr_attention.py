@@ -49,7 +49,7 @@ class SimpleAttention(nn.Module):
 
 
 class MultiHeadAttention(nn.Module):
-    """Several heads on normalised tokens with projections, the 'mha' of the paper's ablation.
+    """Several heads on normalized tokens with projections, the 'mha' of the paper's ablation.
 
     Args:
         embed_dim: C.
@@ -93,7 +93,7 @@ class MultiHeadAttention(nn.Module):
         return keys @ F.linear(query, self.q.weight.float())
 
     def collapse(self, query: Tensor) -> Tensor:
-        """As :meth:`SimpleAttention.collapse`, for tokens normalised without weight and bias.
+        """As :meth:`SimpleAttention.collapse`, for tokens normalized without weight and bias.
 
         The bias of the norm adds the same to every score.
         """

@@ -10,7 +10,7 @@ from cropr_mm.layers.initial import reset_linear
 
 
 class CroprAuxiliary(nn.Module):
-    """Residual MLP and head that teach the queries which tokens matter.
+    """Residual MLP and head whose loss trains the queries.
 
     Args:
         embed_dim: C.
@@ -18,7 +18,7 @@ class CroprAuxiliary(nn.Module):
         mlp_ratio: Hidden width of the MLP in multiples of C; 0 leaves it out (an ablation).
 
     Attributes:
-        task: What it learns, by which targets are told that they can teach it.
+        task: Task that the head is trained for; a target must be of the same task.
 
     Source: the Cropr paper and its released code; layer norms and initial values of the head as in
     the code. The MLP starts with torch's default, as in its segmentation; ``Cropr`` gives it those

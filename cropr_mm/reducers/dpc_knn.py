@@ -16,25 +16,25 @@ JITTER = 1e-6
 
 @MODELS.register_module()
 class DPCKNN(TokenMerger):
-    """Centres are dense and far from anything denser; every token joins its nearest centre.
+    """Centers are dense and far from anything denser; every token joins its nearest center.
 
     Args:
         embed_dim: C, given by the backbone.
-        num_neighbours: Neighbours that a density is the mean of, the token itself included.
+        num_neighbors: Neighbors that a density is the mean of, the token itself included.
         equal_weight: Plain means; otherwise each token's weight is learned.
 
     Source: Zeng et al., Not All Tokens Are Equal (TCFormer), CVPR 2022, after Du et al. 2016, as
     used by Haurum et al. 2023. Noise of 1e-6 breaks ties of density. Clusters are numbered in
-    token order of their centres.
+    token order of their centers.
     """
 
     needs = frozenset({"noise"})
 
-    def __init__(self, embed_dim: int, num_neighbours: int = 5, equal_weight: bool = False) -> None:
+    def __init__(self, embed_dim: int, num_neighbors: int = 5, equal_weight: bool = False) -> None:
         super().__init__(embed_dim)
-        if num_neighbours < 1:
-            raise ValueError(f"expected num_neighbours >= 1, got {num_neighbours}")
-        self.num_neighbours = num_neighbours
+        if num_neighbors < 1:
+            raise ValueError(f"expected num_neighbors >= 1, got {num_neighbors}")
+        self.num_neighbors = num_neighbors
         self.importance = None if equal_weight else nn.Linear(embed_dim, 1)
 
     def log_weight(self, tokens: Tokens) -> Tensor:
@@ -48,17 +48,17 @@ class DPCKNN(TokenMerger):
         return self.cluster(tokens, num_keep, signals)[1]
 
     def cluster(self, tokens: Tokens, num_keep: int, signals: Signals) -> tuple[Tensor, Tensor]:
-        """Positions of the centres, (B, K), ascending, and cluster of each token, (B, N)."""
+        """Positions of the centers, (B, K), ascending, and cluster of each token, (B, N)."""
         assert signals.noise is not None, "needs names it"
         x = tokens.x[:, tokens.num_prefix :].float()
         distance = torch.cdist(x, x) / x.shape[2] ** 0.5  # (B, N, N)
-        nearest = distance.topk(min(self.num_neighbours, x.shape[1]), dim=2, largest=False).values
+        nearest = distance.topk(min(self.num_neighbors, x.shape[1]), dim=2, largest=False).values
         density = (-nearest.square().mean(dim=2)).exp() + JITTER * signals.noise
         denser = density[:, None, :] > density[:, :, None]
         furthest = distance.flatten(1).amax(dim=1)[:, None, None]
         peak = torch.where(denser, distance, furthest).amin(dim=2)
-        centres, _ = select_topk(density * peak, num_keep)  # (B, K)
-        to_centres = distance.gather(2, centres[:, None].expand(-1, x.shape[1], -1))
-        assignment = to_centres.argmin(dim=2)
-        own = torch.arange(num_keep, device=x.device).expand_as(centres)
-        return centres, assignment.scatter(1, centres, own)
+        centers, _ = select_topk(density * peak, num_keep)  # (B, K)
+        to_centers = distance.gather(2, centers[:, None].expand(-1, x.shape[1], -1))
+        assignment = to_centers.argmin(dim=2)
+        own = torch.arange(num_keep, device=x.device).expand_as(centers)
+        return centers, assignment.scatter(1, centers, own)

@@ -53,7 +53,7 @@ class DToP(TokenRanker):
     step the labels of the tokens alive there; without it the first pass raises RuntimeError.
 
     Tokens that exit by ``confidence`` are masked, not removed, since their number differs from
-    image to image: they stay in place, nobody attends to them, and they change no more. So an
+    image to image: they stay in place, no token attends to them, and they change no more. So an
     encoder is faster by what its schedule drops, and by confidence alone not at all. The published
     exits, by confidence alone after a few blocks, have a schedule that drops nothing, for ViT-B
     ``dict(type='cropr_mm.KeepRatios', ratio=1.0, blocks=[5, 7])``; a curriculum does not hold
@@ -137,23 +137,23 @@ class DToP(TokenRanker):
             if self.needs_aux_loss:
                 self.logits(tokens)
             return super().keep_all(tokens)
-        exits, sure, label = self.examine(tokens)
-        live = self.live(tokens, sure, label)
+        exits, confidence, label = self.examine(tokens)
+        live = self.live(tokens, confidence, label)
         left = exits * ~live.unsqueeze(-1)
         kept = tokens.replace(policy=live, exit=left)
         return Reduction(kept, take_tokens(kept, kept.index[:, :0], with_prefix=False))
 
     def reduce(self, tokens: Tokens, num_keep: int, signals: Signals) -> Reduction:
         """Let the most confident tokens leave with their logits."""
-        exits, sure, label = self.examine(tokens)
+        exits, confidence, label = self.examine(tokens)
         live = tokens.policy
         if self.confidence is not None:
-            live = self.live(tokens, sure, label)
+            live = self.live(tokens, confidence, label)
         remaining = tokens.replace(policy=live)
         if self.rank is not None:
             places, rest = self.rank.split(remaining, num_keep, signals)
         else:
-            places, rest = select_topk(exclude(-sure, remaining, signals), num_keep)
+            places, rest = select_topk(exclude(-confidence, remaining, signals), num_keep)
         kept = take_tokens(tokens, places, with_prefix=True)
         dropped = take_tokens(tokens, rest, with_prefix=False)
         policy = left = None
@@ -179,8 +179,8 @@ class DToP(TokenRanker):
         if tokens.exit is not None:  # who exited before keeps the logits of then
             exits = torch.where(tokens.exit[..., -1:] > 0, tokens.exit, exits)
         known = logits.detach().float()
-        sure, label = (known.exp() if self.by_masks else known.softmax(dim=-1)).max(dim=-1)
-        return exits, sure, label
+        confidence, label = (known.exp() if self.by_masks else known.softmax(dim=-1)).max(dim=-1)
+        return exits, confidence, label
 
     def logits(self, tokens: Tokens) -> Tensor:
         """Of each patch token, shape (B, N, K); in training the loss hook sees what is learned."""
@@ -208,24 +208,24 @@ class DToP(TokenRanker):
             places = places.masked_fill(~tokens.policy, -1)
         self.auxiliary(learned, places, tokens.grid)
 
-    def live(self, tokens: Tokens, sure: Tensor, label: Tensor) -> Tensor:
+    def live(self, tokens: Tokens, confidence: Tensor, label: Tensor) -> Tensor:
         """Tokens that did not exit, neither before nor now, shape (B, N), bool.
 
         Args:
             tokens: Tokens at this step.
-            sure: Largest probability of each, shape (B, N), float32.
+            confidence: Largest probability of each, shape (B, N), float32.
             label: Its class, shape (B, N), int64.
         """
         alive = tokens.policy
         if alive is None:
             alive = torch.ones_like(label, dtype=torch.bool)
-        return alive & ~self.exiting(sure, label, alive)
+        return alive & ~self.exiting(confidence, label, alive)
 
-    def exiting(self, sure: Tensor, label: Tensor, alive: Tensor) -> Tensor:
+    def exiting(self, confidence: Tensor, label: Tensor, alive: Tensor) -> Tensor:
         """Tokens that are confident enough and not needed as context.
 
         Args:
-            sure: Largest probability of each token, shape (B, N), float32.
+            confidence: Largest probability of each token, shape (B, N), float32.
             label: Its class, shape (B, N), int64.
             alive: Tokens that did not exit before, shape (B, N), bool.
 
@@ -233,9 +233,9 @@ class DToP(TokenRanker):
             Shape (B, N), bool.
         """
         assert self.confidence is not None, "asked only where it is given"
-        above = alive & (sure > self.confidence)
-        mine, other = sure.unsqueeze(2), sure.unsqueeze(1)
-        place = torch.arange(sure.shape[1], device=sure.device)
+        above = alive & (confidence > self.confidence)
+        mine, other = confidence.unsqueeze(2), confidence.unsqueeze(1)
+        place = torch.arange(confidence.shape[1], device=confidence.device)
         before = (other > mine) | ((other == mine) & (place < place.unsqueeze(1)))
         rivals = before & above.unsqueeze(1) & (label.unsqueeze(1) == label.unsqueeze(2))
         return above & (rivals.sum(dim=2) >= self.context)

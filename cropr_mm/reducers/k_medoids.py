@@ -59,17 +59,17 @@ class KMedoids(TokenPruner):
         assert signal is not None, "needs names it"
         weight = torch.ones_like(signal) if self.equal_weight else signal.float()
         x = tokens.x[:, tokens.num_prefix :].float()
-        strange = weight.isnan() | ~x.isfinite().all(dim=2)
-        weight = weight.masked_fill(strange, float("nan"))  # ranks lowest
-        x = x.masked_fill(strange.unsqueeze(2), 0.0)
+        invalid = weight.isnan() | ~x.isfinite().all(dim=2)
+        weight = weight.masked_fill(invalid, float("nan"))  # ranks lowest
+        x = x.masked_fill(invalid.unsqueeze(2), 0.0)
         distance = torch.cdist(x, x)
         if self.equal_weight:
-            start = exclude(signal.masked_fill(strange, float("nan")), tokens, signals)
+            start = exclude(signal.masked_fill(invalid, float("nan")), tokens, signals)
             medoids = self.spread(distance, start, num_keep)
         else:
             medoids, _ = select_topk(weight, num_keep)
         medoids = self.cluster(distance, weight, medoids)
-        scores = weight.scatter(1, medoids, float("inf")).masked_fill(strange, float("nan"))
+        scores = weight.scatter(1, medoids, float("inf")).masked_fill(invalid, float("nan"))
         return select_topk(exclude(scores, tokens, signals), num_keep)
 
     @staticmethod

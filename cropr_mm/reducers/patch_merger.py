@@ -13,7 +13,7 @@ from cropr_mm.registry import MODELS
 
 @MODELS.register_module()
 class PatchMerger(SoftMerger):
-    """Each slot is a mean of the normalised tokens, weighted by their product with a query.
+    """Each slot is a mean of the normalized tokens, weighted by their product with a query.
 
     Args:
         embed_dim: C, given by the backbone.

@@ -1,4 +1,4 @@
-"""Fixed pattern: keep the tokens near the centre of the image."""
+"""Fixed pattern: keep the tokens near the center of the image."""
 
 from typing import Literal
 
@@ -13,7 +13,7 @@ from cropr_mm.tokens.gather import take_entries
 
 @MODELS.register_module()
 class RadialPruner(TokenPruner):
-    """Keep the tokens of smallest distance to the centre, the same for every image.
+    """Keep the tokens of smallest distance to the center, the same for every image.
 
     Args:
         embed_dim: C, given by the backbone.
@@ -52,7 +52,7 @@ class RadialPruner(TokenPruner):
 def radius(
     grid: tuple[int, int], norm: str, compat: bool, device: torch.device | None = None
 ) -> Tensor:
-    """Distance of every cell from the centre, shape (h * w,), float32.
+    """Distance of every cell from the center, shape (h * w,), float32.
 
     Args:
         grid: Rows and columns (h, w).
@@ -72,7 +72,7 @@ def radius(
 
 
 def axis(side: int, compat: bool) -> list[float]:
-    """Coordinates of the rows or columns of a grid, with the centre at 0.
+    """Coordinates of the rows or columns of a grid, with the center at 0.
 
     Args:
         side: Number of rows or columns.

@@ -1,6 +1,6 @@
-"""Sinkhorn: share tokens out to learned centres by optimal transport.
+"""Sinkhorn: share tokens out to learned centers by optimal transport.
 
-B batch, N live patch tokens, K centres, C channels.
+B batch, N live patch tokens, K centers, C channels.
 """
 
 import math
@@ -18,7 +18,7 @@ def transport(scores: Tensor, epsilon: float = 1.0, iterations: int = 3) -> Tens
     """Transport plan after some Sinkhorn iterations in the logarithmic domain.
 
     Args:
-        scores: Similarity of centres and tokens, shape (B, K, N), float32.
+        scores: Similarity of centers and tokens, shape (B, K, N), float32.
         epsilon: Strength of the entropy term.
         iterations: Updates of both potentials; that of the tokens comes last, so that each token
             gives away exactly one.
@@ -39,7 +39,7 @@ def transport(scores: Tensor, epsilon: float = 1.0, iterations: int = 3) -> Tens
 
 @MODELS.register_module()
 class Sinkhorn(SoftMerger):
-    """Each slot is the sum of unit-length tokens that a transport plan gives to its centre.
+    """Each slot is the sum of unit-length tokens that a transport plan gives to its center.
 
     Args:
         embed_dim: C, given by the backbone.
@@ -47,10 +47,10 @@ class Sinkhorn(SoftMerger):
         epsilon: Strength of the entropy term.
         iterations: Of Sinkhorn's algorithm.
 
-    Source: Ren et al. (MSHViT) after Cuturi 2013, as used by Haurum et al. 2023. Centres begin
+    Source: Ren et al. (MSHViT) after Cuturi 2013, as used by Haurum et al. 2023. Centers begin
     with unit length. There each forward pass brings them back to it in place; here they may grow
     or shrink, so that nothing is written in a forward pass, and the product sees them at unit
-    length: the gradient has no part along a centre and is divided by its length.
+    length: the gradient has no part along a center and is divided by its length.
     """
 
     def __init__(
@@ -61,6 +61,7 @@ class Sinkhorn(SoftMerger):
             raise ValueError(
                 f"expected epsilon > 0 and iterations >= 1, got {epsilon} and {iterations}"
             )
+        # Spelled as in checkpoints of 0.1.
         self.centres = nn.Parameter(F.normalize(torch.randn(num_slots, embed_dim), dim=-1))
         self.epsilon = epsilon
         self.iterations = iterations

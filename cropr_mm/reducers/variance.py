@@ -18,7 +18,7 @@ class VariancePruner(TokenPruner):
         embed_dim: C, given by the backbone.
         std: Standard deviations by which the data preprocessor divides the channels, in the order
             of the image that the model gets. Given, the variance is that of raw pixels; by default
-            that of normalised ones.
+            that of normalized ones.
 
     Raises:
         ValueError: If a deviation is not positive, or there is not one for each channel.

@@ -1,4 +1,4 @@
-"""Whole discs around the centre of a square image; for :class:`cropr_mm.reducers.RadialPruner`."""
+"""Whole discs around the center of a square image; for :class:`cropr_mm.reducers.RadialPruner`."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -122,7 +122,7 @@ def disc_counts(side: int, norm: str, compat: bool = False) -> list[int]:
 
 
 def sorted_radii(side: int, norm: str, compat: bool) -> list[float]:
-    """Distances of all cells from the centre, ascending.
+    """Distances of all cells from the center, ascending.
 
     Args:
         side: Rows and columns of the grid.

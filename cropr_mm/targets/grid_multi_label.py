@@ -19,10 +19,10 @@ class GridMultiLabelTarget(LabelTarget):
     """Classes present in each cell of a grid over the image, learned by sigmoid cross-entropy.
 
     Where every image shows the same classes, as with a detector of one class, the classes of the
-    image teach nothing; where in the image they are still does. Cropr needs one query per cell:
+    image give no gradient; where in the image they are still does. Cropr needs one query per cell:
     ``num_queries = rows * columns``.
 
-    A box covers the rows whose middle it spans and the row of its own centre, and columns alike, so
+    A box covers the rows whose middle it spans and the row of its own center, and columns alike, so
     that a small box has a cell too.
 
     Args:

@@ -2,7 +2,7 @@
 // Blocks count from 0 in the data and from 1 on the page.
 const data = JSON.parse(document.getElementById("data").textContent);
 const slider = document.getElementById("block");
-const colours = document.getElementById("colours");
+const colors = document.getElementById("colors");
 const panels = [];  // {tokens, cost, canvas, ...} of every model on every image
 const DARK = "rgba(12, 14, 18, 0.8)";
 const BORDER = "rgba(255, 255, 255, 0.75)";
@@ -68,8 +68,8 @@ function draw(panel) {
     const x = (cell % columns) * side, y = Math.floor(cell / columns) * side;
     groups.push(left >= 0 ? -1 : sizes ? tokens.clusters[steps - 1][cell] : 0);
     if (left >= 0) {
-      context.globalAlpha = colours.checked ? 0.8 : 1;
-      context.fillStyle = colours.checked ? tokens.steps[left].colour : DARK;
+      context.globalAlpha = colors.checked ? 0.8 : 1;
+      context.fillStyle = colors.checked ? tokens.steps[left].color : DARK;
       context.fillRect(x, y, side, side);
     } else if (sizes && sizes.get(groups[cell]) > 1) {
       context.globalAlpha = 0.6;
@@ -94,7 +94,7 @@ function draw(panel) {
   panel.label.textContent = label;
   panel.detail.textContent = detail;
   canvas.setAttribute("aria-label", `${label}, ${detail}`);
-  panel.legend.hidden = !colours.checked;
+  panel.legend.hidden = !colors.checked;
 }
 
 // What became of the patch under the pointer.
@@ -135,7 +135,7 @@ function addPanel(parent, model, panel, pictures) {
   const legend = make(caption, "ul", undefined, "legend");
   for (const step of panel.tokens.left ? panel.tokens.steps : []) {
     const entry = make(legend, "li");
-    make(entry, "span", undefined, "swatch").style.background = step.colour;
+    make(entry, "span", undefined, "swatch").style.background = step.color;
     make(entry, "span", stepName(step));
   }
   const entry = { ...panel, canvas, image, label, detail, hover, legend };
@@ -157,7 +157,7 @@ function addPredictions(parent, predicted, pictures) {
   const lines = make(caption, "ul", undefined, "lines");
   for (const line of predicted.lines) {
     const entry = make(lines, "li", undefined, line.chosen ? "chosen" : "");
-    if (line.colour) make(entry, "span", undefined, "swatch").style.background = line.colour;
+    if (line.color) make(entry, "span", undefined, "swatch").style.background = line.color;
     make(entry, "span", line.text, "name");
     make(entry, "span", `${(100 * line.share).toFixed(1)} %`);
   }
@@ -241,9 +241,9 @@ async function start() {
   const tables = new Set(data.images.map((image) => image.panels.map((p) => p.cost).join()));
   tables.forEach((key) => addTable(costs, key.split(",").map((i) => data.costs[i])));
   const merging = tokens.every((entry) => !entry.left);
-  document.getElementById("colouring").hidden = merging;
+  document.getElementById("coloring").hidden = merging;
   slider.addEventListener("input", update);
-  colours.addEventListener("change", update);
+  colors.addEventListener("change", update);
   update();
 }
 

@@ -41,7 +41,7 @@ def predicted(
     Returns:
         The picture, enlarged, None for a classifier, whose answer is text; and plain data:
         ``picture``, which is left to the caller, ``title`` and ``lines``, each of a ``text``, a
-        ``share`` in [0, 1], a ``colour`` or None, and whether it is ``chosen``.
+        ``share`` in [0, 1], a ``color`` or None, and whether it is ``chosen``.
     """
     if "pred_instances" in sample:
         picture = _draw("mmdet.DetLocalVisualizer", image, zoom, sample, meta, score_thr)
@@ -79,8 +79,8 @@ def _text(title: str, lines: Sequence[Mapping[str, Any]] = ()) -> dict[str, Any]
     return {"picture": None, "title": title, "lines": list(lines)}
 
 
-def _line(text: str, share: float, colour: str | None = None, chosen: bool = False) -> dict:
-    return {"text": text, "share": share, "colour": colour, "chosen": chosen}
+def _line(text: str, share: float, color: str | None = None, chosen: bool = False) -> dict:
+    return {"text": text, "share": share, "color": color, "chosen": chosen}
 
 
 def _class_shares(
@@ -109,9 +109,9 @@ def _name(meta: Mapping[str, Any], label: int) -> str:
 
 
 def _palette(meta: Mapping[str, Any], num_classes: int) -> list[list[int]]:
-    """Colours of the classes, RGB; evenly spread hues where the data set has none."""
+    """Colors of the classes, RGB; evenly spread hues where the data set has none."""
     known = meta.get("palette")
     if isinstance(known, Sequence) and not isinstance(known, str) and len(known) >= num_classes:
-        return [[int(value) for value in colour] for colour in known]
+        return [[int(value) for value in color] for color in known]
     count = max(num_classes, len(meta.get("classes") or ()))
     return (colormaps["hsv"](np.arange(count) / count)[:, :3] * 255).astype(int).tolist()

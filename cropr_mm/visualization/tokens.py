@@ -25,7 +25,7 @@ def token_data(backbone: ReducingBackbone, record: TokenRecord) -> dict[str, Any
 
         - ``grid``: (h, w); ``depth``: number of blocks; ``patch``: side of a patch in pixels.
         - ``steps``: of each reducing block ``block``, ``first`` (the first block whose attention
-          sees the result), ``where`` it acts ('before', 'in' or 'after' the block) and ``colour``,
+          sees the result), ``where`` it acts ('before', 'in' or 'after' the block) and ``color``,
           in order.
         - ``back``: block that sees all patches again, None where there is none.
         - ``left``: of a method that prunes, step at which each patch left, -1 where it stayed, P
@@ -33,16 +33,16 @@ def token_data(backbone: ReducingBackbone, record: TokenRecord) -> dict[str, Any
           patch's cluster, -1 where it left, lists of P numbers. The other one is None.
     """
     assert len(record.clusters) <= len(record.steps)
-    colours = block_colors(len(record.steps))[: len(record.steps)].tolist()
+    colors = block_colors(len(record.steps))[: len(record.steps)].tolist()
     sites = [backbone.reducers[str(block)].site for block in record.steps]
     steps = [
         {
             "block": block,
             "first": block if site == "before" else block + 1,
             "where": "in" if site == "between" else site,
-            "colour": f"rgb({red}, {green}, {blue})",
+            "color": f"rgb({red}, {green}, {blue})",
         }
-        for block, site, (red, green, blue) in zip(record.steps, sites, colours, strict=True)
+        for block, site, (red, green, blue) in zip(record.steps, sites, colors, strict=True)
     ]
     left = clusters = None
     if record.merges:
@@ -63,6 +63,6 @@ def token_data(backbone: ReducingBackbone, record: TokenRecord) -> dict[str, Any
 
 
 def _by_smallest(clusters: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Name every cluster, shape (P,), by its smallest patch, so that colours last over blocks."""
+    """Name every cluster, shape (P,), by its smallest patch, so that colors last over blocks."""
     _, first, inverse = np.unique(clusters, return_index=True, return_inverse=True)
     return np.where(clusters < 0, -1, first[inverse.reshape(-1)])

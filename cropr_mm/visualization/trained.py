@@ -35,7 +35,7 @@ class Seen:
     """What a model made of one image.
 
     Attributes:
-        image: What the encoder saw, before normalisation and before padding at the right and the
+        image: What the encoder saw, before normalization and before padding at the right and the
             bottom, shape (H, W, 3), RGB.
         tokens: Record of this image alone.
         sample: Predictions, in pixels of ``image``.
@@ -72,7 +72,7 @@ class TrainedModel:
         Raises:
             SetupError: If the image does not fit the model.
         """
-        set_random_seed(0)  # some methods draw random numbers, and visualizers random colours
+        set_random_seed(0)  # some methods draw random numbers, and visualizers random colors
         scope = DefaultScope.overwrite_default_scope(self.scope)
         with scope, torch.no_grad(), running_errors():
             item = self.pipeline(dict(img_path=file, img_id=0))

@@ -31,8 +31,8 @@ COUNTS = [1, 6, 12]
 HALF_ON_CPU = not torch.__version__.startswith("2.1.")
 
 
-class NeighbourMerger(TokenMerger):
-    """Merge runs of neighbours; exists for these tests only."""
+class NeighborMerger(TokenMerger):
+    """Merge runs of neighbors; exists for these tests only."""
 
     def match(self, tokens: Tokens, num_keep: int, signals: Signals) -> Tensor:
         num_patches = tokens.index.shape[1]
@@ -98,7 +98,7 @@ OPTIONS: dict[str, list[dict]] = {
 }
 CASES = [
     Case(cls, kwargs)
-    for cls in [*REGISTERED, NeighbourMerger]
+    for cls in [*REGISTERED, NeighborMerger]
     for kwargs in [{}, *OPTIONS.get(cls.__name__, [])]
 ]
 PRUNERS = [case for case in CASES if issubclass(case.cls, TokenPruner)]

@@ -68,7 +68,7 @@ def test_two_models_are_compared_on_the_same_images(
         np.testing.assert_allclose(axis.images[0].get_array(), depth)
 
 
-def test_one_model_is_summarised_and_drawn(
+def test_one_model_is_summarized_and_drawn(
     tool: Tool, models: list[Path], figures: list[Figure], tmp_path: Path
 ) -> None:
     out = tool("analyze_tokens.py", *models[:2], "--images", 1, "--out", tmp_path)

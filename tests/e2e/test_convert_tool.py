@@ -1,4 +1,4 @@
-"""A converted file trains, initialises and is tested by the tools, as users run them."""
+"""A converted file trains, initializes and is tested by the tools, as users run them."""
 
 import json
 import sys
@@ -65,7 +65,7 @@ SOURCES = {
 
 
 @pytest.mark.parametrize("source", SOURCES)
-def test_converted_file_starts_initialises_and_is_tested(
+def test_converted_file_starts_initializes_and_is_tested(
     source: str, root: Path, tool: Callable[..., str]
 ) -> None:
     settings = SOURCES[source]

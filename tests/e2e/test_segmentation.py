@@ -72,7 +72,7 @@ def image(height: int, width: int) -> Tensor:
 
 
 def test_one_shot_pads_and_cuts_as_the_released_code() -> None:
-    """Pad right and below by 0 after normalisation; upsample, cut, and then to the original."""
+    """Pad right and below by 0 after normalization; upsample, cut, and then to the original."""
     model = segmenter()
     pixels = image(48, 64)
     logits = run(model, pixels, original=(96, 128))

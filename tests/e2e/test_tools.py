@@ -108,7 +108,7 @@ def test_checkpoint_of_another_model_is_refused(root: Path, tool: Callable[..., 
     assert len(str(end.value).splitlines()) < 20
 
 
-def test_deployed_checkpoint_is_recognised(root: Path, tool: Callable[..., str]) -> None:
+def test_deployed_checkpoint_is_recognized(root: Path, tool: Callable[..., str]) -> None:
     config = write_config(root, "det")
     model = tiny_model(config)
     model.backbone.switch_to_deploy()

@@ -129,8 +129,8 @@ def texts(browser: Any, selector: str) -> list[str]:
     return [element.text for element in browser.find_elements(By.CSS_SELECTOR, selector)]
 
 
-def centres(browser: Any, number: int) -> NDArray[np.int64]:
-    """Colour at the centre of each patch of a canvas, (P, 3), RGB."""
+def centers(browser: Any, number: int) -> NDArray[np.int64]:
+    """Color at the center of each patch of a canvas, (P, 3), RGB."""
     values = browser.execute_script(
         "const c = document.querySelectorAll('canvas')[arguments[0]], found = [];"
         "const copy = new OffscreenCanvas(c.width, c.height);"
@@ -204,7 +204,7 @@ def test_slider_shows_the_patches_that_were_recorded(
             gone = left[number % 2][number // 2]
             alive = (gone < 0) | (gone >= block - 1) | (block == 8)
             assert alive.sum() == tokens[block - 1]
-            shown, pixels = centres(browser, number), pixels_of(files[number // 2])
+            shown, pixels = centers(browser, number), pixels_of(files[number // 2])
             np.testing.assert_array_equal(shown[alive], pixels[alive])
             dark = 0.2 * pixels[~alive] + 0.8 * np.array([12, 14, 18])
             np.testing.assert_allclose(shown[~alive], dark, atol=2)
@@ -235,21 +235,21 @@ def test_patches_tell_where_they_left(
     trained = load_trained("model", load_config(str(config)), str(checkpoint))
     left = trained.look(str(file)).tokens.left_after[0]
     open_page(browser, page)
-    colours = centres(browser, 0)
-    browser.find_element(By.ID, "colours").click()
-    assert not np.array_equal(colours, centres(browser, 0))
+    colors = centers(browser, 0)
+    browser.find_element(By.ID, "colors").click()
+    assert not np.array_equal(colors, centers(browser, 0))
     assert texts(browser, ".legend li") == [f"after block {b}" for b in (2, 4, 6)]
     element = browser.find_element(By.TAG_NAME, "canvas")
     side = element.size["width"] / 16
     for cell in (int(np.flatnonzero(left == 3)[0]), int(np.flatnonzero(left < 0)[0])):
         row, column = divmod(cell, 16)
-        offset = [int((i - 7.5) * side) for i in (column, row)]  # from the centre
+        offset = [int((i - 7.5) * side) for i in (column, row)]  # from the center
         ActionChains(browser).move_to_element_with_offset(element, *offset).perform()
         end = "leaves after block 4" if left[cell] == 3 else "stays to the end"
         assert texts(browser, ".hover") == [f"Row {row + 1}, column {column + 1}: {end}"]
 
 
-def test_merged_patches_have_one_colour_and_no_name_is_html(
+def test_merged_patches_have_one_color_and_no_name_is_html(
     tool: Tool, folder: Path, model: Callable[..., Model], browser: Any, tmp_path: Path
 ) -> None:
     evil = "<img src=x onerror=alert(1)></script>"
@@ -270,16 +270,16 @@ def test_merged_patches_have_one_colour_and_no_name_is_html(
     assert texts(browser, ".label")[0].startswith("Block 5 of 8: 136 tokens")
     assert texts(browser, ".detail") == ["256 of 256 patches in 135 clusters", "256 of 256 patches"]
     names = clusters[3][0]  # of the last step before block 5
-    tint = centres(browser, 0)
+    tint = centers(browser, 0)
     pixels = pixels_of(file)
-    np.testing.assert_array_equal(centres(browser, 1), pixels)
-    colours = tint - 0.4 * pixels  # 0.6 of the colour of the cluster
+    np.testing.assert_array_equal(centers(browser, 1), pixels)
+    colors = tint - 0.4 * pixels  # 0.6 of the color of the cluster
     for name in set(names.tolist()):
         members = names == name
         if members.sum() == 1:
             np.testing.assert_array_equal(tint[members], pixels[members])
         else:
-            assert np.ptp(colours[members], axis=0).max() <= 2
+            assert np.ptp(colors[members], axis=0).max() <= 2
     set_block(browser, 1)
     assert texts(browser, ".detail") == ["256 of 256 patches"] * 2
     costs = [cell for cell in texts(browser, "td") if "." in cell]
@@ -332,8 +332,8 @@ def test_padded_inputs_line_up_with_predictions_and_runs_are_alike(
     assert drawn.shape == (640, 480, 3)
     np.testing.assert_array_equal(seen[:, :80], cv2.imread(str(narrow)))
     for image, edge in ((seen, 80), (drawn, 400)):
-        grey = image[:, edge + 8 :].astype(int)  # JPEG blurs the edge of the larger one
-        assert abs(grey - 127).max() <= 2
+        gray = image[:, edge + 8 :].astype(int)  # JPEG blurs the edge of the larger one
+        assert abs(gray - 127).max() <= 2
         assert image[:, edge - 1].std() > 0
     assert data["costs"][0]["size"] == [128, 96]
 

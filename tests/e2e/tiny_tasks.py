@@ -15,7 +15,7 @@ BACKBONE = dict(
     schedule=dict(type="cropr_mm.ConstantRate", rate=16),
     fusion=dict(type="cropr_mm.LastLayerFusion"),
 )
-NORMALISE = dict(mean=[128.0] * 3, std=[64.0] * 3)
+NORMALIZE = dict(mean=[128.0] * 3, std=[64.0] * 3)
 
 
 def write_images(root: Path) -> None:
@@ -106,7 +106,7 @@ def _detection(root: str) -> dict[str, Any]:
         default_scope="mmdet",
         model=dict(
             type="FCOS",
-            data_preprocessor=dict(type="DetDataPreprocessor", **NORMALISE),
+            data_preprocessor=dict(type="DetDataPreprocessor", **NORMALIZE),
             backbone=dict(BACKBONE, reducer=reducer),
             neck=dict(type="FPN", in_channels=[16], out_channels=16, num_outs=2),
             bbox_head=dict(
@@ -155,7 +155,7 @@ def _segmentation(root: str) -> dict[str, Any]:
         default_scope="mmseg",
         model=dict(
             type="EncoderDecoder",
-            data_preprocessor=dict(type="SegDataPreProcessor", size=(64, 64), **NORMALISE),
+            data_preprocessor=dict(type="SegDataPreProcessor", size=(64, 64), **NORMALIZE),
             backbone=dict(BACKBONE, reducer=dict(type="cropr_mm.VariancePruner")),
             decode_head=dict(
                 type="FCNHead",
@@ -189,7 +189,7 @@ def _classification(root: str) -> dict[str, Any]:
         default_scope="mmpretrain",
         model=dict(
             type="ImageClassifier",
-            data_preprocessor=dict(num_classes=2, **NORMALISE),
+            data_preprocessor=dict(num_classes=2, **NORMALIZE),
             backbone=dict(
                 BACKBONE, reducer=dict(type="cropr_mm.VariancePruner"), out_type="avg_featmap"
             ),

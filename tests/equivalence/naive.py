@@ -124,11 +124,11 @@ def naive_pruned_forward(
         ids.sort(key=lambda i: (i // w // side, i % w // side, i // w, i % w))
     canonical = list(ids)
     alive = [(x[i], i) for i in ids]
-    parked: list[tuple[Tensor, int]] = []
+    dropped: list[tuple[Tensor, int]] = []
     for number, block in enumerate(model.blocks):
         if number == model.depth - 1 and model.fusion is not None:
-            alive = sorted(alive + parked, key=lambda t: canonical.index(t[1]))
-            parked = []
+            alive = sorted(alive + dropped, key=lambda t: canonical.index(t[1]))
+            dropped = []
         tokens = torch.stack(prefix + [t for t, _ in alive])
         y = block.norm1(tokens)
         cells: list[Cell | None] = [None] * len(prefix) + [(i // w, i % w) for _, i in alive]
@@ -154,7 +154,7 @@ def naive_pruned_forward(
             ranking = (
                 matrix.sum(0).argsort(descending=True, stable=True)[: num_keep[number]].tolist()
             )
-            parked += [t for n, t in enumerate(alive) if n not in ranking]
+            dropped += [t for n, t in enumerate(alive) if n not in ranking]
             alive = [t for n, t in enumerate(alive) if n in ranking]
             if number in rectangles:
                 columns = rectangles[number][1]
@@ -164,6 +164,6 @@ def naive_pruned_forward(
                     key=lambda p: (p // columns // side, p % columns // side, p // columns),
                 )
                 alive = [alive[p] for p in places]
-    full = sorted(alive + parked, key=lambda t: t[1])
+    full = sorted(alive + dropped, key=lambda t: t[1])
     features = model.norm(torch.stack([t for t, _ in full]))
     return features.t().reshape(1, -1, h, w)

@@ -53,7 +53,7 @@ class Detections(NamedTuple):
 
 
 class ChannelNorm(nn.Module):
-    """Normalisation over channels."""
+    """Normalization over channels."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -391,7 +391,7 @@ class NaiveDetector(nn.Module):
     def detect(
         self, image: Tensor, threshold: float = 0.05, iou: float = 0.5, limit: int = 100
     ) -> Detections:
-        """Detections of one normalised image, shape (3, H, W), best first."""
+        """Detections of one normalized image, shape (3, H, W), best first."""
         maps = self.backbone(image)
         probabilities, box = self.classify(maps, self.proposals(maps))
         found = []
@@ -434,8 +434,8 @@ def grid_anchors(rows: int, columns: int, stride: int, size: int) -> Tensor:
 
 def apply_deltas(deltas: Tensor, box: Tensor, weights: tuple[float, ...]) -> Tensor:
     size = box[:, 2:] - box[:, :2]
-    centre = box[:, :2] + size / 2
-    moved = centre + deltas[:, :2] / torch.tensor(weights[:2]) * size
+    center = box[:, :2] + size / 2
+    moved = center + deltas[:, :2] / torch.tensor(weights[:2]) * size
     growth = (deltas[:, 2:] / torch.tensor(weights[2:])).clamp(max=math.log(1000 / 16))
     half = size * growth.exp() / 2
     return torch.cat([moved - half, moved + half], dim=1)

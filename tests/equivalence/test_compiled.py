@@ -91,14 +91,14 @@ def scores_by_rank(
     """Of the live tokens at each step, the brightest first."""
     scores = []
 
-    def hear(reducer: nn.Module, args: tuple[Tokens, int, Any], _: object) -> None:
+    def capture(reducer: nn.Module, args: tuple[Tokens, int, Any], _: object) -> None:
         tokens, _, signals = args
         order = ranks.gather(1, tokens.index).argsort(dim=1)
         scores.append(reducer.score(tokens, signals).gather(1, order))
 
     model = copy.deepcopy(model).to(dtype)
     for reducer in model.reducers.values():
-        reducer.register_forward_hook(hear)
+        reducer.register_forward_hook(capture)
     with torch.no_grad():
         model(images.to(dtype))
     return scores

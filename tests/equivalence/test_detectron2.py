@@ -141,7 +141,7 @@ def test_every_stage_gives_the_same(pair: tuple[NaiveDetector, nn.Module]) -> No
 
 
 def matched(got: Tensor, expected: Tensor, gaps: list[float]) -> Tensor:
-    """Place in ``got`` of each row of ``expected``: both rank, but neighbours may nearly tie."""
+    """Place in ``got`` of each row of ``expected``: both rank, but neighbors may nearly tie."""
     assert got.shape == expected.shape
     distance = (got[:, None] - expected).abs().amax(dim=2)
     order = distance.argmin(dim=0)

@@ -31,7 +31,7 @@ CROPR = dict(type="cropr_mm.Cropr", num_queries=2, num_classes=3)
 KEEP = {1: {0: 150, 1: 90}, 2: {0: 40, 1: 30, 2: 11}, 3: {0: 8, 1: 5}}
 
 
-def randomise(model: nn.Module) -> None:
+def randomize(model: nn.Module) -> None:
     torch.manual_seed(0)
     for parameter in model.parameters():
         parameter.data = torch.randn_like(parameter) * (0.1 if parameter.dim() > 1 else 0.3)
@@ -47,14 +47,14 @@ def pruned(stage: int = 2, linear: bool = False, **changes: Any) -> CroprPVT:
         schedule=dict(type="cropr_mm.ExplicitTokens", num_keep=KEEP.get(stage, {0: 1})),
     )
     model = CroprPVT(**settings | changes)
-    randomise(model)
+    randomize(model)
     return model.eval()
 
 
 @pytest.mark.parametrize("name", ["pvt_v2_b0", "pvt_v2_b2_li", "pvt_v2_b2.in1k"])
 def test_without_reducer_every_map_is_timms(name: str) -> None:
     source = timm.create_model(name)
-    randomise(source)
+    randomize(source)
     model = CroprPVT(name, img_size=SIZE)
     load_pvt(model, source.state_dict())
     img = torch.randn(2, 3, *SIZE)

@@ -68,7 +68,7 @@ def test_share_of_a_box_is_its_area_in_patches_that_are_seen(
     assert audit.patches.tolist() == [[12, 10, 1]]
 
 
-# 2 x 4 pixels whose centres come to x 7.25, 7.75, 8.25, 8.75: half in each of two patches of row 0.
+# 2 x 4 pixels whose centers come to x 7.25, 7.75, 8.25, 8.75: half in each of two patches of row 0.
 @pytest.mark.parametrize(
     ("flips", "share"),
     [

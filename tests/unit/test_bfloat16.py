@@ -23,13 +23,13 @@ PRUNED = dict(
 
 
 class Float32Watcher(TorchDispatchMode):
-    """Notes products of float32, and operators that make so many numbers of it or more."""
+    """Notes matmuls of float32, and operators that make so many numbers of it or more."""
 
     def __init__(self, least: int) -> None:
         super().__init__()
         self.least = least
         self.large: list[str] = []
-        self.products: list[str] = []
+        self.matmuls: list[str] = []
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple = (), kwargs: Mapping[str, Any] | None = None
@@ -40,7 +40,7 @@ class Float32Watcher(TorchDispatchMode):
         if large and name != "view":  # makes no new tensor
             self.large.append(name)
         if float32_tensors((args, kwargs)) and (name in PRODUCTS or "attention" in name):
-            self.products.append(name)
+            self.matmuls.append(name)
         return out
 
 
@@ -65,5 +65,5 @@ def test_only_scores_are_computed_in_float32(settings: dict[str, Any]) -> None:
     assert y.dtype == torch.bfloat16
     assert steps == 2
     assert seen.large == ["_to_copy"] * steps, "the tokens, once a step, for their scores"
-    assert len(seen.products) == steps, seen.products
-    assert set(seen.products) <= {"mv", "addmv", "mm"}
+    assert len(seen.matmuls) == steps, seen.matmuls
+    assert set(seen.matmuls) <= {"mv", "addmv", "mm"}

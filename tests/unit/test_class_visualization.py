@@ -1,4 +1,4 @@
-"""Colours of drawn test images of classifiers."""
+"""Colors of drawn test images of classifiers."""
 
 from types import SimpleNamespace
 from typing import Any
@@ -8,7 +8,7 @@ import pytest
 import torch
 
 
-def test_images_are_drawn_in_their_own_colours() -> None:
+def test_images_are_drawn_in_their_own_colors() -> None:
     pytest.importorskip("mmpretrain")
     from cropr_mm.hooks.class_visualization_hook import ClassVisualizationHook
 

@@ -69,7 +69,7 @@ def test_a_run_says_times_speed_ups_and_floors(tmp_path: Path) -> None:
     result = time_side_by_side(entries, images, rounds=5, warmup=1)
 
     assert set(result.latencies.times) == {"dense", "mine", "random"}
-    dense, mine, random = (result.floors[name].products for name in ("dense", "mine", "random"))
+    dense, mine, random = (result.floors[name].matmuls for name in ("dense", "mine", "random"))
     assert sum(dense.values()) == sum(mine.values()) - 1  # its scorer
     scores = Gemm(2 * 17, 192, 1, None, torch.float32)
     assert {p: n for p, n in mine.items() if p != scores} == random, "it has no scores"
@@ -88,8 +88,8 @@ def test_a_run_says_times_speed_ups_and_floors(tmp_path: Path) -> None:
     assert rows[0].endswith(f"  {value:.2f} ({low:.2f}-{high:.2f})")
     draw_groups({"batch 2": record}, tmp_path / "speed.png")
     pixels = np.array(Image.open(tmp_path / "speed.png").convert("RGB")).reshape(-1, 3)
-    for colour in ((0x1F, 0x77, 0xB4), (0xFF, 0x7F, 0x0E), (0x2C, 0xA0, 0x2C)):
-        assert (pixels == colour).all(axis=1).sum() > 20, "one colour a model"
+    for color in ((0x1F, 0x77, 0xB4), (0xFF, 0x7F, 0x0E), (0x2C, 0xA0, 0x2C)):
+        assert (pixels == color).all(axis=1).sum() > 20, "one color a model"
 
 
 class Attention(torch.nn.Module):
@@ -113,7 +113,7 @@ def test_precisions_and_kernels_take_turns_in_one_run() -> None:
     result = time_side_by_side(entries, torch.randn(2, 3, 8, 8), rounds=2)
     assert list(result.latencies.times) == ["fp32", "amp", "bf16"]
     full, half = Gemm(48, 8, 8, None, torch.float32), Gemm(48, 8, 8, None, torch.bfloat16)
-    layers = [[p for p in floor.products if is_linear(p)] for floor in result.floors.values()]
+    layers = [[p for p in floor.matmuls if is_linear(p)] for floor in result.floors.values()]
     assert layers == [[full], [half], [half]]
 
 
@@ -129,7 +129,7 @@ def test_each_row_runs_its_own_kernel(compile: bool, monkeypatch: pytest.MonkeyP
         entries[name] = encoder_entry(module, module, Mode(sdpa=name), compile)
     result = time_side_by_side(entries, images, rounds=1)
     assert [
-        [p.kernel for p in floor.products if not is_linear(p)] for floor in result.floors.values()
+        [p.kernel for p in floor.matmuls if not is_linear(p)] for floor in result.floors.values()
     ] == [["flash"], ["math"]]
     fused = "aten::_scaled_dot_product_flash_attention_for_cpu"
     ran = [fused in operator_shares(partial(entry.run, images)) for entry in entries.values()]

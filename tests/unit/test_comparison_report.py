@@ -106,8 +106,8 @@ def test_table_and_plot_show_every_model(runs: dict[tuple[str, int], Run], tmp_p
     assert "| 1.50x (1.40 to 1.60) | 1.80x (1.70 to 1.90) |" in text
     draw(record, tmp_path / "plot.png")
     pixels = np.array(Image.open(tmp_path / "plot.png").convert("RGB")).reshape(-1, 3)
-    for colour in ((0x1F, 0x77, 0xB4), (0xFF, 0x7F, 0x0E), (0x2C, 0xA0, 0x2C)):
-        assert (pixels == colour).all(axis=1).sum() > 20, "one colour a model"
+    for color in ((0x1F, 0x77, 0xB4), (0xFF, 0x7F, 0x0E), (0x2C, 0xA0, 0x2C)):
+        assert (pixels == color).all(axis=1).sum() > 20, "one color a model"
 
 
 def test_a_model_that_did_not_converge_has_a_row_without_accuracy(

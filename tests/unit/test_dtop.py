@@ -14,7 +14,7 @@ from cropr_mm.tokens.gather import take_tokens
 
 STEPS = {0: 30, 2: 12}
 MASKS = dict(head="mask", mask_dim=16)
-SURE = torch.tensor([[0.9, 0.8, 0.95, 0.7, 0.85, 0.99]])
+CONFIDENCE = torch.tensor([[0.9, 0.8, 0.95, 0.7, 0.85, 0.99]])
 LABEL = torch.tensor([[0, 0, 0, 0, 1, 0]])
 
 
@@ -57,10 +57,10 @@ def test_the_most_confident_tokens_leave_with_the_logits_of_their_step() -> None
     assert exits[:, -1].sum((1, 2)).tolist() == [36, 36]
     for reducer, tokens, step in zip(model.reducers.values(), seen, steps, strict=True):
         logits = reducer.logits(tokens)
-        sure = logits.softmax(2).amax(2)
+        confidence = logits.softmax(2).amax(2)
         left = (tokens.index.unsqueeze(2) == step.dropped.index.unsqueeze(1)).any(2)
         for image in range(2):
-            assert sure[image, left[image]].min() > sure[image, ~left[image]].max()
+            assert confidence[image, left[image]].min() > confidence[image, ~left[image]].max()
             cells = tokens.index[image, left[image]]
             where = exits[image].flatten(1)[:, cells]
             assert torch.equal(where[:4].t(), logits[image, left[image]])
@@ -84,16 +84,16 @@ def test_exits_pass_the_gradient_to_encoder_and_classifier() -> None:
 )
 def test_the_surest_of_each_class_stay_as_context(context: int, expected: list[int]) -> None:
     reducer = DToP(8, num_classes=2, confidence=0.84, context=context)
-    alive = torch.ones_like(SURE, dtype=torch.bool)
-    exiting = reducer.exiting(SURE, LABEL, alive)
+    alive = torch.ones_like(CONFIDENCE, dtype=torch.bool)
+    exiting = reducer.exiting(CONFIDENCE, LABEL, alive)
     assert exiting[0].nonzero().flatten().tolist() == expected
 
 
 def test_equally_sure_tokens_stay_by_place_and_the_gone_do_not_count() -> None:
     reducer = DToP(8, num_classes=2, confidence=0.5, context=1)
-    sure, label = torch.full((1, 4), 0.9), torch.zeros(1, 4, dtype=torch.int64)
+    confidence, label = torch.full((1, 4), 0.9), torch.zeros(1, 4, dtype=torch.int64)
     alive = torch.tensor([[False, True, True, True]])
-    assert reducer.exiting(sure, label, alive)[0].tolist() == [False, False, True, True]
+    assert reducer.exiting(confidence, label, alive)[0].tolist() == [False, False, True, True]
 
 
 @torch.no_grad()
@@ -144,7 +144,7 @@ def test_nobody_sees_a_token_that_exited() -> None:
 STAGES = dict(type="cropr_mm.KeepRatios", ratio=1.0, blocks=[0, 2])
 
 
-def surest(logits: Tensor, by_masks: bool) -> tuple[float, int]:
+def most_confident(logits: Tensor, by_masks: bool) -> tuple[float, int]:
     """Largest probability of one token's logits (K,) and its class."""
     value, label = (logits.exp() if by_masks else logits.softmax(0)).max(0)
     return value.item(), label.item()
@@ -152,7 +152,7 @@ def surest(logits: Tensor, by_masks: bool) -> tuple[float, int]:
 
 def leaving(logits: Tensor, confidence: float, context: int, by_masks: bool) -> list[int]:
     """Positions of (N, K) that exit, class by class."""
-    known = [surest(token, by_masks) for token in logits]
+    known = [most_confident(token, by_masks) for token in logits]
     gone = []
     for label in range(logits.shape[1]):
         mine = [i for i, (value, c) in enumerate(known) if c == label and value > confidence]
@@ -256,7 +256,7 @@ def test_confident_tokens_are_dropped_before_those_of_another_rank() -> None:
     rank = dict(type="cropr_mm.RadialPruner")
     reducer = DToP(8, num_classes=2, confidence=0.84, context=1, rank=rank)
     tokens = Tokens(torch.randn(1, 6, 8), torch.arange(6)[None], (1, 6))
-    reducer.examine = lambda _: (torch.zeros(1, 6, 3), SURE, LABEL)
+    reducer.examine = lambda _: (torch.zeros(1, 6, 3), CONFIDENCE, LABEL)
     kept = reducer(tokens, 3, Signals()).kept  # 0 and 2 exit; of the rest 5 is the outermost
     assert kept.index.tolist() == [[1, 3, 4]]
     assert kept.policy.all()

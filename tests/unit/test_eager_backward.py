@@ -116,15 +116,15 @@ def test_gradients_accumulate_and_survive_a_second_backward_pass() -> None:
         loss.backward()
 
 
-@pytest.mark.parametrize("slope", [1e-12, 1.0, 1e9])
-def test_float16_gradients_neither_vanish_nor_overflow(slope: float) -> None:
+@pytest.mark.parametrize("scale", [1e-12, 1.0, 1e9])
+def test_float16_gradients_neither_vanish_nor_overflow(scale: float) -> None:
     torch.manual_seed(0)
     weight, x = nn.Parameter(torch.randn(4)), torch.randn(1000, 4).half()
-    loss = eager_backward(lambda y: slope * y.square().mean(), x * weight.half(), [weight])
+    loss = eager_backward(lambda y: scale * y.square().mean(), x * weight.half(), [weight])
     loss.backward()
     exact = weight.detach().requires_grad_()
-    (slope * (x.float() * exact).square().mean()).backward()
-    torch.testing.assert_close(weight.grad / slope, exact.grad / slope, rtol=5e-3, atol=5e-3)
+    (scale * (x.float() * exact).square().mean()).backward()
+    torch.testing.assert_close(weight.grad / scale, exact.grad / scale, rtol=5e-3, atol=5e-3)
 
 
 def test_what_cannot_learn_is_left_out() -> None:

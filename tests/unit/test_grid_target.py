@@ -37,7 +37,7 @@ def test_box_covers_the_cells_whose_middle_it_spans() -> None:
     ]
 
 
-def test_small_box_has_the_cell_of_its_centre_and_classes_keep_apart() -> None:
+def test_small_box_has_the_cell_of_its_center_and_classes_keep_apart() -> None:
     target = GridMultiLabelTarget(2, 2)  # cells of 20 x 30 pixels
     encoded = target.encode([sample([[1, 1, 3, 3], [58, 38, 60, 40]], [1, 0])], CPU)
     assert maps(encoded, 2, 2) == [[[0, 0], [0, 1]], [[1, 0], [0, 0]]]

@@ -87,8 +87,8 @@ def test_a_probability_is_that_of_mask_and_presence() -> None:
     both = torch.stack([presence, torch.zeros_like(presence)], dim=-1).softmax(-1)[..., :1]
     expected = masks.sigmoid() * both.transpose(1, 2)
     torch.testing.assert_close(reducer.logits(tokens).exp(), expected)
-    exits, sure, label = reducer.examine(tokens)
-    torch.testing.assert_close(sure, expected.amax(2))
+    exits, confidence, label = reducer.examine(tokens)
+    torch.testing.assert_close(confidence, expected.amax(2))
     assert torch.equal(label, expected.argmax(2))
     assert torch.equal(exits[..., :-1], reducer.logits(tokens))
 

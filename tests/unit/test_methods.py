@@ -217,24 +217,24 @@ def test_tome_cannot_merge_more_than_one_half() -> None:
 
 def test_dpc_knn_finds_dense_tokens_far_from_denser_ones() -> None:
     tokens = tokens_of([[0.0], [0.1], [0.25], [2.0], [2.2], [5.0]])
-    method = DPCKNN(1, num_neighbours=3, equal_weight=True)
+    method = DPCKNN(1, num_neighbors=3, equal_weight=True)
     kept, _, assignment = method(tokens, 3, Signals(noise=torch.zeros(1, 6)))
-    # Centres 1, 3 and 2: density times distance is 4.95, 0.62 and 0.15 there.
+    # Centers 1, 3 and 2: density times distance is 4.95, 0.62 and 0.15 there.
     assert assignment.tolist() == [[0, 0, 1, 2, 2, 2]]
     torch.testing.assert_close(kept.x[0, :, 0], torch.tensor([0.05, 0.25, 9.2 / 3]))
 
 
 def test_distances_are_those_of_one_channel_in_the_mean() -> None:
     line = [0.0, 0.1, 0.25, 2.0, 2.2, 5.0]
-    # With distances twice as large the second centre would be token 2, not 3.
+    # With distances twice as large the second center would be token 2, not 3.
     for num_channels in (1, 4):
-        method = DPCKNN(num_channels, num_neighbours=3, equal_weight=True)
+        method = DPCKNN(num_channels, num_neighbors=3, equal_weight=True)
         tokens = tokens_of([[x] * num_channels for x in line])
         found = method(tokens, 2, Signals(noise=torch.zeros(1, 6))).assignment
         assert found.tolist() == [[0, 0, 0, 1, 1, 1]]
 
 
-def test_a_centre_stays_in_its_cluster_when_another_is_as_near() -> None:
+def test_a_center_stays_in_its_cluster_when_another_is_as_near() -> None:
     tokens = tokens_of([[1.0], [1.0], [1.0], [1.0]])
     method = DPCKNN(1, equal_weight=True)
     found = method(tokens, 3, Signals(noise=row(0.1, 0.2, 0.3, 0.4))).assignment
@@ -243,7 +243,7 @@ def test_a_centre_stays_in_its_cluster_when_another_is_as_near() -> None:
 
 def test_equal_weights_are_equal_for_merged_tokens_too() -> None:
     tokens = tokens_of([[0.0], [0.1], [1.0]])._replace(size=row(3.0, 1.0, 1.0))
-    method = DPCKNN(1, num_neighbours=2, equal_weight=True)
+    method = DPCKNN(1, num_neighbors=2, equal_weight=True)
     kept = method(tokens, 2, Signals(noise=row(0.0, 0.5, 0.0))).kept
     torch.testing.assert_close(kept.x[0, :, 0], torch.tensor([0.05, 1.0]))
     assert kept.size.tolist() == [[4.0, 1.0]]
@@ -251,7 +251,7 @@ def test_equal_weights_are_equal_for_merged_tokens_too() -> None:
 
 def test_dpc_knn_weighs_by_what_it_learns() -> None:
     tokens = tokens_of([[0.0], [0.1], [0.25], [2.0], [2.2], [500.0]])
-    method = DPCKNN(1, num_neighbours=3)
+    method = DPCKNN(1, num_neighbors=3)
     torch.nn.init.constant_(method.importance.weight, 3.0)
     kept, _, assignment = method(tokens, 3, Signals(noise=torch.zeros(1, 6)))
     for slot in range(3):
@@ -264,7 +264,7 @@ def test_dpc_knn_weighs_by_what_it_learns() -> None:
 
 
 @torch.no_grad()
-def test_raw_variance_is_that_of_the_image_before_it_was_normalised() -> None:
+def test_raw_variance_is_that_of_the_image_before_it_was_normalized() -> None:
     torch.manual_seed(0)
     std = (58.0, 20.0, 3.0)
     raw = torch.randn(2, 3, 16, 24) * 40
@@ -425,7 +425,7 @@ def test_released_coordinates_are_steps_in_single_precision(side: int) -> None:
 
 
 @pytest.mark.parametrize("norm", ["l1", "l2", "linf"])
-def test_a_disc_is_kept_around_the_centre(norm: str) -> None:
+def test_a_disc_is_kept_around_the_center(norm: str) -> None:
     tokens = Tokens(torch.randn(1, 196, 2), torch.arange(196)[None], (14, 14))
     count = {"l1": 84, "l2": 96, "linf": 100}[norm]
     index = RadialPruner(2, norm)(tokens, count, Signals()).kept.index[0]
@@ -472,7 +472,7 @@ def test_sinkhorn_sums_unit_tokens_whatever_their_length() -> None:
     torch.testing.assert_close(kept.x.sum(1), unit.sum(1))  # each token gives away exactly one
 
 
-def test_centres_begin_with_unit_length_and_only_their_direction_counts() -> None:
+def test_centers_begin_with_unit_length_and_only_their_direction_counts() -> None:
     torch.manual_seed(0)
     method, tokens = Sinkhorn(8, 3), tokens_of(torch.randn(5, 8).tolist())
     torch.testing.assert_close(method.centres.norm(dim=1), torch.ones(3))
@@ -480,7 +480,7 @@ def test_centres_begin_with_unit_length_and_only_their_direction_counts() -> Non
     out.square().sum().backward()
     along = (method.centres.grad * method.centres).sum(1)
     torch.testing.assert_close(along, torch.zeros(3), atol=1e-6, rtol=0)
-    # As with centres that are normalised apart and then free, but for the part along them.
+    # As with centers that are normalized apart and then free, but for the part along them.
     z = torch.nn.functional.normalize(tokens.x, dim=-1)
     free = method.centres.detach().clone().requires_grad_()
     (transport(free @ z.transpose(1, 2)) @ z).square().sum().backward()
@@ -491,7 +491,7 @@ def test_centres_begin_with_unit_length_and_only_their_direction_counts() -> Non
     torch.testing.assert_close(method(tokens, 3, Signals()).kept.x, out)
 
 
-def test_patch_merger_mixes_normalised_tokens() -> None:
+def test_patch_merger_mixes_normalized_tokens() -> None:
     torch.manual_seed(0)
     method, tokens = PatchMerger(4, 2), tokens_of(torch.randn(5, 4).tolist())
     z = torch.nn.functional.layer_norm(tokens.x, (4,))
@@ -542,7 +542,7 @@ def test_parameters_are_as_many_as_published(method: torch.nn.Module, count: int
 
 
 def test_defaults_are_those_of_the_published_comparison() -> None:
-    assert DPCKNN(4).num_neighbours == 5
+    assert DPCKNN(4).num_neighbors == 5
     assert KMedoids(4).iterations == 3
     sinkhorn = Sinkhorn(4, 2)
     assert (sinkhorn.iterations, sinkhorn.epsilon) == (3, 1.0)

@@ -58,7 +58,7 @@ def test_a_patch_is_padding_if_it_is_zero_everywhere() -> None:
     assert is_padding(image, 4).tolist() == expected
 
 
-def test_padding_of_the_data_preprocessor_is_recognised() -> None:
+def test_padding_of_the_data_preprocessor_is_recognized() -> None:
     preprocessor = ImgDataPreprocessor(mean=[123.675] * 3, std=[58.395] * 3, pad_size_divisor=32)
     dark = torch.zeros(3, 18, 30, dtype=torch.uint8)  # black is not padding
     images = preprocessor(dict(inputs=[dark]))["inputs"]

@@ -55,13 +55,13 @@ def test_good_maps_pass(pipeline: list[dict], dataset: Callable[..., Any]) -> No
 def test_labels_outside_the_classes_are_named(
     pipeline: list[dict], dataset: Callable[..., Any]
 ) -> None:
-    strange = np.ones((8, 12), np.uint8)
-    strange[3, 5], strange[4, 5] = 2, 7
+    invalid = np.ones((8, 12), np.uint8)
+    invalid[3, 5], invalid[4, 5] = 2, 7
     message = (
         r"train_dataloader: .* \[0, 1\], those of its 2 classes, or 255 .* \[2, 7\] in .*2\.png"
     )
     with pytest.raises(SetupError, match=message):
-        check_label_maps(dataset(strange, pipeline=pipeline), "train_dataloader")
+        check_label_maps(dataset(invalid, pipeline=pipeline), "train_dataloader")
 
 
 @pytest.mark.parametrize("pipeline", [TRAIN, TEST])
@@ -70,7 +70,7 @@ def test_map_of_another_size_is_named(pipeline: list[dict], dataset: Callable[..
         check_label_maps(dataset(np.ones((12, 8), np.uint8), pipeline=pipeline), "val_dataloader")
 
 
-def test_colours_instead_of_labels_are_named(dataset: Callable[..., Any]) -> None:
+def test_colors_instead_of_labels_are_named(dataset: Callable[..., Any]) -> None:
     with pytest.raises(SetupError, match=r"8x12 \(height, width\), got 8x12x3"):
         check_label_maps(dataset(np.ones((8, 12, 3), np.uint8)), "train_dataloader")
 

@@ -119,7 +119,7 @@ def test_without_a_reducer_there_is_no_map() -> None:
         recorder.maps()
 
 
-def test_patches_that_stayed_show_the_image_and_others_their_colour() -> None:
+def test_patches_that_stayed_show_the_image_and_others_their_color() -> None:
     image = np.full((8, 8, 3), 100, np.uint8)
     left = np.array([[-1, 1], [3, 3]])
     picture = draw_pruning_map(image, left, blocks=[1, 3]).astype(int)
@@ -130,14 +130,14 @@ def test_patches_that_stayed_show_the_image_and_others_their_colour() -> None:
     assert (picture[4, :] == 255).all(), "a border between blocks"
 
 
-def test_patches_of_one_token_have_one_colour_and_others_show_the_image() -> None:
+def test_patches_of_one_token_have_one_color_and_others_show_the_image() -> None:
     image = np.full((8, 12, 3), 100, np.uint8)
     clusters = np.array([[4, 4, 7], [5, -1, 4]])
     picture = draw_clusters(image, clusters)
     cells = picture[2::4, 2::4].astype(int)  # the middle of each patch
     assert (cells[0, 0] == cells[0, 1]).all()
     assert (cells[0, 0] == cells[1, 2]).all(), "also where they do not touch"
-    assert np.ptp(cells[0, 0]) > 50, "a colour, not a grey"
+    assert np.ptp(cells[0, 0]) > 50, "a color, not a gray"
     assert (cells[0, 2] == 100).all()
     assert (cells[1, 0] == 100).all()
     np.testing.assert_allclose(cells[1, 1], 0.2 * 100 + 0.8 * np.array([12, 14, 18]), atol=1)
@@ -146,7 +146,7 @@ def test_patches_of_one_token_have_one_colour_and_others_show_the_image() -> Non
     assert (picture[1:4, 4] != 255).any(), "none inside of one"
 
 
-def test_colours_of_tokens_are_those_of_their_first_patch() -> None:
+def test_colors_of_tokens_are_those_of_their_first_patch() -> None:
     image = np.full((8, 12, 3), 100, np.uint8)
     before = draw_clusters(image, np.array([[0, 1, 1], [2, 3, 4]]))
     after = draw_clusters(image, np.array([[9, 5, 5], [9, 5, 5]]))
@@ -191,13 +191,13 @@ def test_methods_that_drop_have_no_clusters() -> None:
 
 
 @pytest.mark.parametrize("width", [800, 300])
-def test_legend_names_every_block_beside_its_colour(width: int) -> None:
+def test_legend_names_every_block_beside_its_color(width: int) -> None:
     blocks = list(range(2, 24))
     legend = draw_legend(width, blocks)
     assert legend.shape[1] == width
     assert len(legend) > len(draw_legend(800, [3])), "it goes on in another line"
-    for colour in block_colors(len(blocks)):
-        rows, columns = np.nonzero((legend == colour).all(axis=2))
+    for color in block_colors(len(blocks)):
+        rows, columns = np.nonzero((legend == color).all(axis=2))
         right, line = columns.max(), slice(rows.min(), rows.max())
         assert 180 <= len(rows) <= 17 * 17, "one square of it"
         number = legend[line, right + 5 : right + 15]

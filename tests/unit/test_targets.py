@@ -63,7 +63,7 @@ def test_labels_that_are_no_class_raise(labels: tuple[int, ...], named: str) -> 
         MultiLabelTarget(3).encode([sample(1), sample(*labels)], torch.device("cpu"))
 
 
-def labelled(*labels: int, score: list[float] | None = None) -> BaseDataElement:
+def labeled(*labels: int, score: list[float] | None = None) -> BaseDataElement:
     """A sample of multi-label classification, as mmpretrain makes them."""
     out = BaseDataElement()
     out.gt_label = torch.tensor(labels, dtype=torch.int64)
@@ -73,7 +73,7 @@ def labelled(*labels: int, score: list[float] | None = None) -> BaseDataElement:
 
 
 def test_label_sets_of_classification_count_like_instances() -> None:
-    encoded = MultiLabelTarget(3).encode([labelled(2, 0), labelled()], torch.device("cpu"))
+    encoded = MultiLabelTarget(3).encode([labeled(2, 0), labeled()], torch.device("cpu"))
     assert encoded.tolist() == [[1, 0, 1], [0, 0, 0]]
 
 
@@ -89,7 +89,7 @@ def test_label_maps_count_the_classes_of_their_pixels() -> None:
 
 
 def test_mixed_scores_come_before_label_sets() -> None:
-    samples = [labelled(0, score=[1.0, 0.25]), labelled(1, score=[0.0, 0.75])]
+    samples = [labeled(0, score=[1.0, 0.25]), labeled(1, score=[0.0, 0.75])]
     encoded = MultiLabelTarget(2).encode(samples, torch.device("cpu"))
     assert encoded.tolist() == [[1.0, 0.25], [0.0, 0.75]]
 
@@ -100,7 +100,7 @@ def test_mixed_scores_come_before_label_sets() -> None:
 )
 def test_scores_that_do_not_fit_raise(score: list[float], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        MultiLabelTarget(2).encode([labelled(score=score)], torch.device("cpu"))
+        MultiLabelTarget(2).encode([labeled(score=score)], torch.device("cpu"))
 
 
 def test_samples_without_instance_labels_raise() -> None:

@@ -357,7 +357,7 @@ def test_relative_positions_are_resized_or_added(log: list[str]) -> None:
     load_backbone(long, {**short.state_dict(), name: ramp})
     table = long.state_dict()[name]
     assert table.shape == (11, 8)
-    expected = ((torch.arange(11) + 0.5) * 7 / 11 - 0.5).clamp(0, 6)  # centres of equal cells
+    expected = ((torch.arange(11) + 0.5) * 7 / 11 - 0.5).clamp(0, 6)  # centers of equal cells
     torch.testing.assert_close(table[:, 0], expected)
     assert any("rel_pos_*: 7 to 11 rows (2 tensors)" in line for line in log)
     load_backbone(short, tiny().state_dict())

@@ -17,7 +17,7 @@ from cropr_mm.inspection.similarity import compare_records, format_similarity, m
 from cropr_mm.inspection.similarity_vs_accuracy import format_proxies, proxy_correlations
 from cropr_mm.inspection.summary import (
     format_summary,
-    neighbours_of_one_block,
+    neighbors_of_one_block,
     summarize_record,
 )
 from cropr_mm.inspection.token_record import TokenRecord, TokenRecorder
@@ -37,7 +37,7 @@ FUSE: dict[str, Any] = dict(
     schedule=dict(type="cropr_mm.ExplicitTokens", num_keep={1: 9, 2: 4}),
 )
 MEDOIDS = MERGE | dict(reducer=dict(type="cropr_mm.KMedoids"))
-CENTRES = MERGE | dict(reducer=dict(type="cropr_mm.DPCKNN"))
+CENTERS = MERGE | dict(reducer=dict(type="cropr_mm.DPCKNN"))
 
 
 def encoder(seed: int = 0, **options: Any) -> CroprViT:
@@ -174,10 +174,10 @@ def test_medoids_are_kept_patches_and_have_clusters() -> None:
         assert (coarse[fine] == coarse).all(), "patches go where their medoid goes"
 
 
-def test_centres_are_patches_one_in_each_cluster() -> None:
+def test_centers_are_patches_one_in_each_cluster() -> None:
     images = some_images()
     torch.manual_seed(3)  # of the noise that breaks ties
-    found = record(images, **CENTRES)
+    found = record(images, **CENTERS)
     assert found.merges
     for i in range(len(images)):
         kept = found.kept(i)
@@ -188,17 +188,17 @@ def test_centres_are_patches_one_in_each_cluster() -> None:
             assert len({names[patch] for patch in patches}) == len(patches)
 
 
-def test_medoids_and_centres_are_compared_as_patches_and_as_clusters() -> None:
+def test_medoids_and_centers_are_compared_as_patches_and_as_clusters() -> None:
     images = some_images()
-    medoids, centres = record(images, **MEDOIDS), record(images, **CENTRES)
-    found = compare_records(medoids, centres)
+    medoids, centers = record(images, **MEDOIDS), record(images, **CENTERS)
+    found = compare_records(medoids, centers)
     assert [step["mean_kept"] for step in found["patches"]] == [[9, 9], [5, 5]]
     assert all(0 < step["intersection_over_union"]["mean"] < 1 for step in found["patches"])
     assert len(found["clusters"]) == 2
     assert "clusters" in compare_records(medoids, record(images, **MERGE))
     pruned = record(images, **PRUNE)
-    assert "clusters" not in compare_records(centres, pruned)
-    assert "patches" in compare_records(centres, pruned)
+    assert "clusters" not in compare_records(centers, pruned)
+    assert "patches" in compare_records(centers, pruned)
     assert compare_records(medoids, medoids)["clusters"][0]["nmi"]["mean"] == pytest.approx(1)
 
 
@@ -286,12 +286,12 @@ def test_features_are_drawn_where_there_are_maps_of_patches(
     assert not (tmp_path / "none.png").exists()
 
 
-def test_neighbours_tell_whether_patches_that_left_together_lie_together() -> None:
+def test_neighbors_tell_whether_patches_that_left_together_lie_together() -> None:
     block = np.repeat([1, 2], 20)
     apart = np.stack([block * 100.0, np.arange(40.0)], axis=1)
     chance = 2 * 20 * 19 / (40 * 39)
-    assert neighbours_of_one_block(apart, block) == {"share": 1, "chance": pytest.approx(chance)}
-    mixed = neighbours_of_one_block(
+    assert neighbors_of_one_block(apart, block) == {"share": 1, "chance": pytest.approx(chance)}
+    mixed = neighbors_of_one_block(
         np.random.default_rng(0).normal(size=(2000, 2)), np.arange(2000) % 2
     )
     assert mixed["share"] == pytest.approx(mixed["chance"], abs=0.02)
@@ -354,7 +354,7 @@ def test_tokens_of_images_are_drawn_step_by_step(figures: list[Figure], tmp_path
     assert entries[2].startswith("clusters: ")
 
 
-def test_one_encoder_is_summarised_alone() -> None:
+def test_one_encoder_is_summarized_alone() -> None:
     found = summarize_record(written([[-1, -1, 5, 2], [2, 5, 5, 2]]))
     assert found["steps"] == [
         {"block": 2, "kept": [2.5, 2, 3]},
@@ -374,7 +374,7 @@ def test_one_encoder_is_summarised_alone() -> None:
     assert found["depth_map"] is None
     assert format_summary("a", found).splitlines()[1].split()[:2] == ["block", "clusters"]
     dense = summarize_record(record(some_images()))
-    assert (dense["steps"], dense["depth_map"], dense["neighbours"]) == ([], None, None)
+    assert (dense["steps"], dense["depth_map"], dense["neighbors"]) == ([], None, None)
     assert format_summary("d", dense) == "d, 5 images of 4 x 4 patches: all patches stay"
     both = summarize_record(record(some_images(), **MEDOIDS))["steps"][0]
     assert (both["kept"], both["clusters"]) == ([9.0, 9, 9], 9.0)

@@ -54,7 +54,7 @@ def test_pruned_patches_name_the_step_at_which_they_left() -> None:
     assert (data["grid"], data["depth"], data["patch"]) == ((4, 4), 4, 8)
     assert data["back"] == 3
     assert data["clusters"] is None
-    assert len({step["colour"] for step in data["steps"]}) == 2
+    assert len({step["color"] for step in data["steps"]}) == 2
 
 
 def test_steps_between_attention_and_mlp_are_seen_by_the_next_block() -> None:
@@ -82,7 +82,7 @@ def test_patches_that_left_before_a_merge_are_in_no_cluster() -> None:
     assert token_data(backbone, record)["clusters"][1][:3] == [-1, -1, -1]
 
 
-def test_methods_with_medoids_or_centres_are_drawn_as_what_they_do() -> None:
+def test_methods_with_medoids_or_centers_are_drawn_as_what_they_do() -> None:
     kept, _ = looked(encoder(reducer=dict(type="cropr_mm.KMedoids"), **STEPS))
     assert kept["clusters"] is None
     assert kept["left"].count(-1) == 8
@@ -131,7 +131,7 @@ def test_label_map_is_drawn_and_described_by_shares() -> None:
         ("cat", 0.75),
         ("bird", 0.25),
     ]
-    assert text["lines"][1]["colour"] == "rgb(250, 0, 0)"
+    assert text["lines"][1]["color"] == "rgb(250, 0, 0)"
     red = picture.astype(float).mean(axis=1)[:, 0]  # of each row
     assert red[:96].mean() > red[96:].mean() + 80
     without = predicted(IMAGE, 12, sample, {}, 0.3)[1]["lines"]

@@ -1,5 +1,5 @@
 # COCO 2017 instances with large-scale jitter; the data preprocessor pads to the square after
-# normalisation. Images without an annotation are left out, whatever their size; those without an
+# normalization. Images without an annotation are left out, whatever their size; those without an
 # object left in the crop stay. Pillow shrinks without aliasing. Source: EVA,
 # EVA-02/det/projects/ViTDet/configs/common/coco_loader_lsj_1536.py and configs/common/data/coco.py.
 data_root = "{{$CROPR_DATA_ROOT:data}}/coco/"

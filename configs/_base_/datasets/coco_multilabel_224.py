@@ -2,11 +2,11 @@
 # to Use?": resized to a square, cutout of half the height and width, RandAugment.
 data_root = "{{$CROPR_DATA_ROOT:data}}/coco/"
 image_size = 224
-grey = [104, 116, 124]
+gray = [104, 116, 124]
 train_pipeline = [
     dict(type="LoadImageFromFile"),
     dict(type="Resize", scale=(image_size, image_size)),
-    dict(type="Cutout", shape=image_size // 2, pad_val=grey, prob=1.0),
+    dict(type="Cutout", shape=image_size // 2, pad_val=gray, prob=1.0),
     dict(
         type="RandAugment",
         policies="timm_increasing",
@@ -14,7 +14,7 @@ train_pipeline = [
         total_level=10,
         magnitude_level=9,
         magnitude_std=0.5,
-        hparams=dict(pad_val=grey, interpolation="bicubic"),
+        hparams=dict(pad_val=gray, interpolation="bicubic"),
     ),
     dict(type="PackInputs"),
 ]

@@ -74,7 +74,7 @@ def loading(cfg: Mapping[str, Any], split: str) -> Iterator[None]:
     try:
         yield
     except ValueError as error:
-        # numpy's complaint when mmengine serialises an empty list.
+        # numpy's complaint when mmengine serializes an empty list.
         if "at least one array" not in str(error):
             raise
         raise SetupError(_no_image(cfg, split)) from error

@@ -35,11 +35,11 @@ def check_label_maps(dataset: Any, where: str) -> None:
         if not hasattr(part, "ignore_index") or not classes or len(readers) != 2:
             continue
         places = np.unique(np.linspace(0, len(part) - 1, _NUM_READ, dtype=int))
-        labelled = [
+        labeled = [
             _check(part.get_data_info(int(i)), readers, len(classes), part.ignore_index, where)
             for i in places
         ]
-        if not any(labelled):
+        if not any(labeled):
             raise SetupError(
                 f"{where}: expected pixels of its {len(classes)} classes, got {len(places)} label "
                 f"maps of {part.ignore_index} (none) only; there is nothing to learn or to score"
@@ -64,10 +64,10 @@ def _check(
             f"width), got {'x'.join(map(str, labels.shape))} in {path}"
         )
     found = np.unique(labels)
-    strange = found[((found < 0) | (found >= num_classes)) & (found != ignore_index)]
-    if len(strange):
+    invalid = found[((found < 0) | (found >= num_classes)) & (found != ignore_index)]
+    if len(invalid):
         raise SetupError(
             f"{where}: expected labels in [0, {num_classes - 1}], those of its {num_classes} "
-            f"classes, or {ignore_index} for none, got {strange.tolist()[:8]} in {path}"
+            f"classes, or {ignore_index} for none, got {invalid.tolist()[:8]} in {path}"
         )
     return bool((found != ignore_index).any())

@@ -174,14 +174,14 @@ def check_encoder(
     wanted = {n for n in target if n.startswith(roots) and not _NEW_PARTS.search(f".{n}")}
     missing = wanted - weights.keys() - _may_start_anew(encoders)
     leftovers = weights.keys() - model.state_dict().keys()
-    strangers = {name for name in leftovers if name.startswith(roots)}
+    unexpected = {name for name in leftovers if name.startswith(roots)}
     try:
         # Where nothing has the encoder's name, any name shows what the checkpoint is.
         check_names(
             missing,
-            strangers or (leftovers if missing else ()),
+            unexpected or (leftovers if missing else ()),
             f"{label} does not fit the encoder: {len(missing)} of its {len(wanted)} weights are "
-            f"missing, {len(strangers)} under its name are unexpected",
+            f"missing, {len(unexpected)} under its name are unexpected",
         )
         check_shapes({n: v for n, v in weights.items() if n in wanted}, target, label)
         loaded = {n: v for n, v in weights.items() if n in target and v.shape == target[n].shape}

@@ -112,7 +112,7 @@ def audit_image(seen: NDArray[np.bool_], objects: Objects, view: View) -> ImageA
     Args:
         seen: Which patches each block sees, shape (L, h, w).
         objects: Ground truth in original pixels. A mask counts by its original pixels: each lies in
-            the patch that holds its centre after resizing.
+            the patch that holds its center after resizing.
         view: Way from the original image to the patch grid.
 
     Raises:
@@ -245,7 +245,7 @@ def _mask_weights(mask: NDArray[np.bool_], view: View, grid: tuple[int, ...]) ->
 
 
 def _patch_of(length: int, view: View, axis: int, count: int) -> NDArray[np.int64]:
-    """Patch row or column that holds the centre of each original pixel row or column."""
+    """Patch row or column that holds the center of each original pixel row or column."""
     place = (np.arange(length) + 0.5) * view.scale[axis]
     if view.flips[axis]:
         place = view.img_shape[1 - axis] - place

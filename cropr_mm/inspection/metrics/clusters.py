@@ -7,7 +7,7 @@ from sklearn.metrics import homogeneity_completeness_v_measure
 
 
 class Agreement(NamedTuple):
-    """Homogeneity, completeness, and their harmonic mean: the normalised mutual information."""
+    """Homogeneity, completeness, and their harmonic mean: the normalized mutual information."""
 
     homogeneity: float
     completeness: float

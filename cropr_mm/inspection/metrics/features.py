@@ -29,7 +29,7 @@ def centered(x: Matrix) -> Matrix:
 
 
 def procrustes(x: Matrix, y: Matrix) -> float:
-    """Squared distance after the best rotation, in [0, 2]; both matrices are normalised first."""
+    """Squared distance after the best rotation, in [0, 2]; both matrices are normalized first."""
     x, y = _pair(x, y)
     return float(2.0 - 2.0 * np.linalg.norm(x @ y.T, "nuc"))
 
