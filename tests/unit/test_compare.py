@@ -174,7 +174,7 @@ def test_frozen_rows_are_also_compared_with_packed_products() -> None:
         pytest.skip("this CPU packs no weights in float32")
     entries["frozen"] = replace(entries["mine"], frozen=True)
     result = time_side_by_side(entries, torch.randn(2, 3, 64, 64), rounds=5, warmup=0)
-    plain, packed = result.floors["frozen"].products, result.packed_floors["frozen"].products
+    plain, packed = result.floors["frozen"].matmuls, result.packed_floors["frozen"].matmuls
     assert list(result.packed_floors) == ["frozen"]
     assert {p for p in packed if is_linear(p) and not p.packed} == {
         Gemm(2 * 17, 192, 1, None, torch.float32)
