@@ -12,8 +12,7 @@ from types import ModuleType
 MOVED = {
     "analysis": "profiling",
     "analysis.audit": "inspection.audit.lost_objects",
-    "analysis.audit_report": "inspection.audit.report",
-    "analysis.benchmark": "profiling.dense_vs_pruned",
+    "analysis.audit_report": "inspection.audit.audit_report",
     "analysis.centres": "inspection.cluster_centers",
     "analysis.complexity": "profiling",
     "analysis.entries": "profiling.candidates",
@@ -31,11 +30,11 @@ MOVED = {
     "analysis.products": "profiling.matmuls",
     "analysis.proxy": "inspection.similarity_vs_accuracy",
     "analysis.recorder": "inspection.recorder",
-    "analysis.report": "profiling.report",
+    "analysis.report": "profiling.complexity",
     "analysis.side_by_side": "profiling.compare",
-    "analysis.speed_plot": "profiling.plots",
+    "analysis.speed_plot": "profiling.speed_plots",
     "analysis.token_maps": "inspection.maps",
-    "analysis.token_plot": "inspection.plots",
+    "analysis.token_plot": "inspection.token_plots",
     "analysis.token_record": "inspection.token_record",
     "analysis.token_similarity": "inspection.similarity",
     "analysis.token_summary": "inspection.summary",
@@ -65,6 +64,11 @@ MOVED = {
 }
 # Old module -> its names, each with the module that it is in now.
 SPLIT = {
+    "analysis.benchmark": {
+        "Benchmark": "profiling.benchmark_record",
+        "benchmark_model": "profiling.dense_vs_pruned",
+        "format_benchmark": "profiling.benchmark_record",
+    },
     "runner": {
         "ToolRunner": "engine.runner",
         "evaluate": "engine.evaluate",

@@ -18,10 +18,10 @@ from cropr_mm.engine.config import load_config
 from cropr_mm.engine.console import short_errors
 from cropr_mm.engine.evaluate import evaluate
 from cropr_mm.engine.options import add_hook, names_of
-from cropr_mm.inspection.plots import draw_depth_maps, draw_features, draw_tokens
 from cropr_mm.inspection.similarity import compare_records, format_similarity
 from cropr_mm.inspection.similarity_vs_accuracy import format_proxies, proxy_correlations
 from cropr_mm.inspection.summary import format_summary, summarize_record
+from cropr_mm.inspection.token_plots import draw_depth_maps, draw_features, draw_tokens
 from cropr_mm.inspection.token_record import TokenRecord
 
 

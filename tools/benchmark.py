@@ -31,8 +31,8 @@ from cropr_mm.profiling.compare import Entry, SideBySide, time_side_by_side
 from cropr_mm.profiling.environment import git_commit, machine_name, settings_hash, versions
 from cropr_mm.profiling.op_profile import operator_shares
 from cropr_mm.profiling.out_of_memory import attempt
-from cropr_mm.profiling.plots import draw_groups
 from cropr_mm.profiling.run_mode import FREEZE_HELP, Mode, freeze_weights
+from cropr_mm.profiling.speed_plots import draw_groups
 
 
 def parse_args() -> argparse.Namespace:

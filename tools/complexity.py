@@ -38,9 +38,9 @@ def main() -> None:
     # Imports that take seconds come after the options are read.
     from cropr_mm.engine.config import load_config
     from cropr_mm.engine.console import check_outputs, short_errors
+    from cropr_mm.profiling.complexity import complexity_report, format_complexity
     from cropr_mm.profiling.fusion_table import fusion_table
     from cropr_mm.profiling.method_table import method_table
-    from cropr_mm.profiling.report import complexity_report, format_complexity
 
     if args.methods:
         with short_errors(ValueError, traceback=args.traceback):

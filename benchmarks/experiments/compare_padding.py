@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from experiments.padding import padding_kept
+from experiments.padding_scores import padding_kept
 from experiments.stored_runs import stored_runs
 
 

@@ -13,9 +13,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from cropr_mm.datasets import make_demo_data
 from cropr_mm.engine.preflight import SetupError
 from experiments.benchmark_tasks import BENCHMARK_TASKS
+from experiments.comparison_plots import draw, draw_curves
+from experiments.comparison_report import format_tables, summarize
 from experiments.encoder_speed import encoder_speed
-from experiments.plots import draw, draw_curves
-from experiments.report import format_tables, summarize
 from experiments.runs import PRETRAINING, Run, execute, make_config
 from experiments.variants import find_variant
 

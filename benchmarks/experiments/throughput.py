@@ -28,8 +28,8 @@ from cropr_mm.profiling.environment import git_commit, machine_name, settings_ha
 from cropr_mm.profiling.floor import PROTOCOL
 from cropr_mm.profiling.matmuls import macs
 from cropr_mm.profiling.out_of_memory import attempt, free_memory
-from cropr_mm.profiling.plots import draw_groups, draw_sizes
 from cropr_mm.profiling.run_mode import Mode, freeze_weights
+from cropr_mm.profiling.speed_plots import draw_groups, draw_sizes
 from experiments.encoder_memory import EncoderMemory, encoder_memory, measured_memory
 from experiments.studies import STUDIES, Group
 

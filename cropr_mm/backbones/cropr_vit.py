@@ -24,7 +24,7 @@ from cropr_mm.backbones.checks import (
     check_windows,
     drop_path_rates,
 )
-from cropr_mm.backbones.outputs import make_exit_map, make_output
+from cropr_mm.backbones.feature_maps import make_exit_map, make_output
 from cropr_mm.checkpoints import load_backbone
 from cropr_mm.layers.arch import resolve_arch
 from cropr_mm.layers.attention import Geometry

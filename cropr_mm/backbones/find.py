@@ -70,7 +70,8 @@ def only_backbone(model: nn.Module) -> tuple[str, ReducingBackbone]:
     found = {path: b for path, b in find_backbones(model).items() if not b.is_pyramid}
     if len(found) != 1 or "" in found:
         raise ValueError(
-            f"expected a model with one CroprViT inside, got {len(found)} {list(found)}"
+            "expected a model with one backbone that reduces tokens, such as cropr_mm.CroprViT, "
+            f"got {len(found)} {list(found)}"
         )
     return next(iter(found.items()))
 

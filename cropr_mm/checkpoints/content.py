@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from cropr_mm.checkpoints.errors import CheckpointError
-from cropr_mm.checkpoints.rename import some
+from cropr_mm.messages import some
 
 UNWRAPPED = ((r"^module\.", ""),)  # names without the mark of data parallel training
 

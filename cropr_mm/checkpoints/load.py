@@ -51,7 +51,7 @@ def load_backbone(
             acceptable.
         FileNotFoundError: If there is no such file.
     """
-    label, checkpoint, weights = read_weights(source, prefix)
+    label, checkpoint, weights = select_weights(source, prefix)
     source_grid = _source_grid(checkpoint, prefix, weights, backbone, label)
     leave_token_norm(weights, backbone, checkpoint, prefix)
     converted, leftovers = from_timm(weights, backbone, source_grid)
@@ -59,7 +59,7 @@ def load_backbone(
     fill_backbone(backbone, converted, leftovers, label, _hint(weights))
 
 
-def read_weights(
+def select_weights(
     source: str | Path | Mapping[str, Any], prefix: str
 ) -> tuple[str, Mapping[str, Any], dict[str, Tensor]]:
     """What to call a source in messages, what it holds, and the weights under ``prefix`` in it.

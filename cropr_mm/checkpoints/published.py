@@ -15,8 +15,9 @@ from cropr_mm.checkpoints.eva02 import EVA02_DET, EVA02_MIM
 from cropr_mm.checkpoints.fit import check_rows
 from cropr_mm.checkpoints.load import NESTS
 from cropr_mm.checkpoints.plain import MAE, VITDET
-from cropr_mm.checkpoints.rename import Source, looks_like, rename, some
+from cropr_mm.checkpoints.rename import Source, looks_like, rename
 from cropr_mm.checkpoints.timm import pack
+from cropr_mm.messages import some
 
 SOURCES: dict[str, Source] = {
     "eva02_det": EVA02_DET,
@@ -50,7 +51,7 @@ def convert(
     """Turn the weights of a published file into ours.
 
     Args:
-        weights: Name in the file -> tensor, see :func:`read_weights`; not changed.
+        weights: Name in the file -> tensor, see :func:`find_weights`; not changed.
         name: Key of :data:`SOURCES`.
         grid: Patch grid (h, w) to bring the positions of a detector to. Default: that of the images
             it was trained with. Positions of encoders stay as they are.
@@ -96,7 +97,7 @@ def convert(
     return Converted(packed, grid, window, notes)
 
 
-def read_weights(
+def find_weights(
     checkpoint: Mapping[str, Any], entry: str | None = None
 ) -> tuple[dict[str, Tensor], str]:
     """Find the weights in what a file holds.

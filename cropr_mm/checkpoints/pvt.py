@@ -8,7 +8,7 @@ from timm.models import pvt_v2
 from torch import nn
 
 from cropr_mm.checkpoints.grid import stored_query_grid
-from cropr_mm.checkpoints.load import fill_backbone, read_weights
+from cropr_mm.checkpoints.load import fill_backbone, select_weights
 from cropr_mm.checkpoints.queries import fit_queries
 
 
@@ -18,7 +18,7 @@ def load_pvt(backbone: nn.Module, source: str | Path | Mapping[str, Any], prefix
     As :func:`cropr_mm.checkpoints.load_backbone`, but what may be left over are the source's
     ``head*`` and stages behind the last one that is asked for, and missing only ``reducers.*``.
     """
-    label, checkpoint, weights = read_weights(source, prefix)
+    label, checkpoint, weights = select_weights(source, prefix)
     weights = pvt_v2.checkpoint_filter_fn(weights, backbone)
     weights = fit_queries(weights, backbone, stored_query_grid(checkpoint, prefix))
     target = backbone.state_dict()

@@ -3,11 +3,12 @@
 import re
 from collections import Counter
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from torch import Tensor
 
 from cropr_mm.checkpoints.errors import CheckpointError
+from cropr_mm.messages import some
 
 # (pattern of a whole name, our name or None to leave the tensor out); the first that fits counts.
 Rule = tuple[str, str | None]
@@ -77,12 +78,6 @@ def looks_like(weights: Mapping[str, Tensor], source: Source) -> bool:
     """Whether all names have a rule, and the one that marks the source is there."""
     marked = any(re.fullmatch(source.mark, name) for name in weights)
     return marked and not unknown_names(weights, source)
-
-
-def some(names: list[Any], most: int = 4) -> str:
-    """The first names, and how many more there are."""
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(map(str, names[:most])) + more
 
 
 def _target(name: str, source: Source) -> str | None:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from cropr_mm.checkpoints.errors import CheckpointError
-from cropr_mm.checkpoints.rename import some
+from cropr_mm.messages import some
 
 _FLOATS = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 

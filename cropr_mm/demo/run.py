@@ -16,7 +16,7 @@ from mmengine.config import Config
 from mmengine.runner import find_latest_checkpoint
 
 from cropr_mm.datasets import make_demo_data
-from cropr_mm.demo.report import check_thresholds, format_report
+from cropr_mm.demo.demo_report import check_thresholds, format_report
 from cropr_mm.demo.sheet import draw_sheet
 from cropr_mm.demo.tasks import DemoTask
 from cropr_mm.engine.config import load_config
@@ -35,7 +35,7 @@ def run_demo(task: DemoTask, configs: str | Path, work_dir: str | Path) -> int:
         work_dir: Folder for all output.
 
     Returns:
-        0, 1 if a threshold of :mod:`cropr_mm.demo.report` is broken, or 130 if interrupted.
+        0, 1 if a threshold of :mod:`cropr_mm.demo.demo_report` is broken, or 130 if interrupted.
 
     Raises:
         SetupError: If config or data do not fit.

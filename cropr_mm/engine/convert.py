@@ -16,8 +16,8 @@ from cropr_mm.checkpoints import CheckpointError, safe_load
 from cropr_mm.checkpoints.final_norm import leave_token_norm
 from cropr_mm.checkpoints.fit import fit_shapes
 from cropr_mm.checkpoints.load import NEW_PARTS, OPTIONAL, check_names, check_shapes
-from cropr_mm.checkpoints.published import SOURCES, Converted, convert, read_weights
-from cropr_mm.checkpoints.rename import some
+from cropr_mm.checkpoints.published import SOURCES, Converted, convert, find_weights
+from cropr_mm.messages import some
 
 _ENCODER = "backbone."
 _MASK_HEAD = "roi_head.mask_head."
@@ -84,7 +84,7 @@ def convert_checkpoint(
         raise ValueError(f"expected an existing folder for the result, got {dst.parent}")
     content = safe_load(src)
     try:
-        weights, path = read_weights(content, entry)
+        weights, path = find_weights(content, entry)
         pooled = any(_POOLED_NORM.search(name) for name in weights)
         if cfg is None:
             converted = convert(weights, source)

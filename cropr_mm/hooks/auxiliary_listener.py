@@ -177,9 +177,9 @@ def named_reducers(model: nn.Module) -> dict[str, TokenReducer]:
             path or "model": sorted({type(r).__name__ for r in b.reducers.values()}) or "none"
             for path, b in backbones.items()
         }
-        got = f"reducers {reducers}" if backbones else "no CroprViT at all"
+        got = f"reducers {reducers}" if backbones else "no backbone that reduces tokens"
         raise ValueError(
-            "CroprAuxLossHook needs a model with a cropr_mm.CroprViT that has "
+            "CroprAuxLossHook needs a model with a backbone such as cropr_mm.CroprViT that has "
             "reducer=dict(type='cropr_mm.Cropr', ...) or another reducer with an auxiliary loss, "
             "a schedule and deploy=False; "
             f"{type(model).__name__} has {got}"

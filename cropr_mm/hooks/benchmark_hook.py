@@ -44,7 +44,8 @@ class CroprBenchmarkHook(Hook):
         """Find out before a test whether it can be benchmarked.
 
         Raises:
-            ValueError: If there is less than one batch of images, or not exactly one CroprViT.
+            ValueError: If there is less than one batch of images, or not exactly one
+                backbone that reduces tokens.
         """
         loader = runner.test_dataloader
         batch_size, images = loader.batch_sampler.batch_size, len(loader.dataset)

@@ -40,7 +40,7 @@ class CroprCurriculumHook(Hook):
         val_progress: Validate with the 'current' progress, as published, or with the 'final' one.
 
     Raises:
-        ValueError: If an argument is out of range; before training, if the model has no CroprViT
+        ValueError: If an argument is out of range; before training, if the model has no backbone
             that prunes, or one whose method has a fixed number of slots, or the train loop does not
             count epochs.
 
@@ -89,8 +89,8 @@ class CroprCurriculumHook(Hook):
         ]
         if not reducers:
             raise ValueError(
-                "CroprCurriculumHook expects a model with a cropr_mm.CroprViT that has reducer and "
-                f"schedule, got {type(model).__name__} without"
+                "CroprCurriculumHook expects a model with a backbone such as cropr_mm.CroprViT "
+                f"that has reducer and schedule, got {type(model).__name__} without"
             )
         fixed_slots = sorted(
             {type(reducer).__name__ for reducer in reducers if reducer.fixed_slots}

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from cropr_mm.backbones.find import find_vits
 from cropr_mm.checkpoints.errors import CheckpointError
-from cropr_mm.checkpoints.load import read_weights
+from cropr_mm.checkpoints.load import select_weights
 from cropr_mm.hooks.loss_listener import LossListener
 from cropr_mm.reducers import KeepDecision
 from cropr_mm.structures import Reduction
@@ -226,7 +226,7 @@ def _dense_copy(model: nn.Module, checkpoint: str) -> nn.Module:
     for path, backbone in find_vits(teacher).items():
         parent, _, name = path.rpartition(".")
         setattr(teacher.get_submodule(parent), name, backbone.unpruned())
-    _, _, weights = read_weights(checkpoint, "")
+    _, _, weights = select_weights(checkpoint, "")
     try:
         wrong = teacher.load_state_dict(weights, strict=False)
     except RuntimeError as error:  # other shapes

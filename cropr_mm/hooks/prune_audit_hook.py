@@ -10,6 +10,7 @@ from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from mmengine.structures import BaseDataElement
 
+from cropr_mm.inspection.audit.audit_report import format_audit, plot_audit, sized_precision
 from cropr_mm.inspection.audit.ground_truth import check_meta_keys, objects_of, records_of, view_of
 from cropr_mm.inspection.audit.lost_objects import (
     ImageAudit,
@@ -17,7 +18,6 @@ from cropr_mm.inspection.audit.lost_objects import (
     seen_by_block,
     summarize_audit,
 )
-from cropr_mm.inspection.audit.report import format_audit, plot_audit, sized_precision
 from cropr_mm.inspection.recorder import StepRecorder, check_drops, pruned_backbone
 from cropr_mm.registry import HOOKS
 

@@ -44,7 +44,7 @@ class PruningMapHook(Hook):
         score_thr: Least score of the predictions drawn.
 
     Raises:
-        ValueError: If a number is below 1, the model has no pruned CroprViT, or it sees an image in
+        ValueError: If a number is below 1, the model has no pruned backbone, or it sees an image in
             several crops.
     """
 

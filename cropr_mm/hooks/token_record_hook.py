@@ -29,7 +29,7 @@ class TokenRecordHook(Hook):
             image larger than the encoder's input, of which it saw crops, is none.
 
     Raises:
-        ValueError: Before the test, if the model has not exactly one CroprViT, or several processes
+        ValueError: Before the test, if the model has not exactly one backbone, or several processes
             run.
     """
 

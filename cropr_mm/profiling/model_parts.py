@@ -22,7 +22,7 @@ from cropr_mm.profiling.latency import Latencies, measure
 
 PARTS: Mapping[str, str] = {
     "preprocessing": "the data preprocessor: transfer, normalization, padding, collation",
-    "encoder": "the CroprViT",
+    "encoder": "the backbone that reduces tokens",
     "neck_and_heads": "all other modules: neck, dense heads, RoIAlign, heads on regions, decoders",
     "post_processing": "what is outside of modules: proposals and their suppression, decoding of "
     "boxes, NMS, resizing and pasting of masks, packing of results",

@@ -1,7 +1,7 @@
 """Targets of the auxiliary losses: data samples of a host library to what auxiliary heads learn."""
 
 from cropr_mm.targets.base import AuxiliaryTarget, LabelTarget
-from cropr_mm.targets.build import build_target
+from cropr_mm.targets.build_target import build_target
 from cropr_mm.targets.class_label import ClassTarget
 from cropr_mm.targets.grid_multi_label import GridMultiLabelTarget
 from cropr_mm.targets.keep_ratio import KeepRatioTarget

@@ -4,7 +4,7 @@ from experiments.compare_orders import orders_table
 from experiments.compare_padding import padding_table
 from experiments.compare_seen import seen_table
 from experiments.compare_sizes import sizes_table
-from experiments.report import format_tables
+from experiments.comparison_report import format_tables
 from tables.records import markdown, of_idle, record
 
 

@@ -14,7 +14,7 @@ import pytest
 from cropr_mm.datasets import DemoSettings, make_demo_data
 from cropr_mm.demo import TASKS
 from cropr_mm.demo import run as demo
-from cropr_mm.demo.report import check_thresholds
+from cropr_mm.demo.demo_report import check_thresholds
 from cropr_mm.engine.evaluate import evaluate
 
 ROOT = Path(__file__).parents[2]

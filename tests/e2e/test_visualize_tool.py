@@ -376,7 +376,7 @@ def test_models_that_cannot_be_shown_are_refused(
     file = images(folder)[0]
     for pair, message in (
         ((random[0], cropr[1]), "is not a checkpoint of this config"),
-        ((other, cropr[1]), "expected a model with one CroprViT inside, got 0"),
+        ((other, cropr[1]), "expected a model with one backbone that reduces tokens"),
         (slide, "expected one pass of the encoder per image"),
         ((cropr[0], cropr[0]), "not a readable checkpoint"),
     ):

@@ -16,6 +16,7 @@ from torch import nn
 
 from cropr_mm import CroprViT
 from cropr_mm.hooks import PruneAuditHook
+from cropr_mm.inspection.audit.audit_report import format_audit, plot_audit, sized_precision
 from cropr_mm.inspection.audit.ground_truth import check_meta_keys, objects_of, records_of, view_of
 from cropr_mm.inspection.audit.lost_objects import (
     ImageAudit,
@@ -25,7 +26,6 @@ from cropr_mm.inspection.audit.lost_objects import (
     seen_by_block,
     summarize_audit,
 )
-from cropr_mm.inspection.audit.report import format_audit, plot_audit, sized_precision
 
 # An image of 60 x 40 pixels, halved to 30 x 20 and padded to 32 x 24: 4 x 3 patches of 8 pixels.
 SCALE, RESIZED = (0.5, 0.5), (20, 30)

@@ -322,7 +322,7 @@ def test_models_without_cropr_modules_in_training_form_raise(changes: dict, mess
 
 
 def test_models_of_another_kind_raise() -> None:
-    with pytest.raises(ValueError, match="Linear has no CroprViT at all"):
+    with pytest.raises(ValueError, match="Linear has no backbone that reduces tokens"):
         listen(nn.Linear(2, 2))
     with pytest.raises(ValueError, match=r"CroprViT.forward has no \['data_samples', 'mode'\]"):
         listen(backbone())

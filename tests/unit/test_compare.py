@@ -13,14 +13,14 @@ from mmengine.config import Config
 from PIL import Image
 
 from cropr_mm.engine.config import load_config
-from cropr_mm.profiling import plots
+from cropr_mm.profiling import speed_plots
 from cropr_mm.profiling.candidates import make_entries, native_size, random_batch, with_image_size
 from cropr_mm.profiling.compare import encoder_entry, time_side_by_side
 from cropr_mm.profiling.matmuls import Gemm, is_linear
 from cropr_mm.profiling.op_profile import operator_shares
 from cropr_mm.profiling.packed_weights import packed_matmuls
-from cropr_mm.profiling.plots import draw_groups, draw_sizes
 from cropr_mm.profiling.run_mode import Mode, available_devices
+from cropr_mm.profiling.speed_plots import draw_groups, draw_sizes
 
 DEMO = Path(__file__).parents[2] / "configs/demo"
 CPU = Mode()
@@ -321,9 +321,9 @@ def test_lines_over_image_size_are_counted_and_points_are_measured(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     figures = []
-    real = plots.Figure
+    real = speed_plots.Figure
     monkeypatch.setattr(
-        plots, "Figure", lambda **options: (figures.append(real(**options)), figures[-1])[1]
+        speed_plots, "Figure", lambda **options: (figures.append(real(**options)), figures[-1])[1]
     )
     groups = {
         "vit, 64 px, bf16": curve_group(64, ms=20, macs=400, idle=False),

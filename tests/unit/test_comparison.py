@@ -18,8 +18,8 @@ from cropr_mm.reducers import RandomPruner, ToMe
 from cropr_mm.registry import MODELS as CROPR_MODELS
 from experiments import compare, runs
 from experiments.benchmark_tasks import BENCHMARK_TASKS
+from experiments.comparison_report import format_tables
 from experiments.detection_scores import DetectionScores
-from experiments.report import format_tables
 from experiments.runs import PRETRAINING, Run, drops_tokens, execute, make_config
 from experiments.variants import DEFAULT_VARIANTS, VARIANTS, family, same_rate
 

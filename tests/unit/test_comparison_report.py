@@ -11,8 +11,8 @@ from pycocotools.mask import frPyObjects
 
 from cropr_mm.engine.preflight import SetupError
 from experiments import comparison
-from experiments.plots import draw, draw_curves
-from experiments.report import format_tables, summarize
+from experiments.comparison_plots import draw, draw_curves
+from experiments.comparison_report import format_tables, summarize
 from experiments.runs import PRETRAINING, Run
 
 SPEED = dict(idle=True, load=0.1, threads=2, images_per_call=8)

@@ -24,7 +24,7 @@ from cropr_mm.backbones.find import (
 from cropr_mm.build import build_model
 from cropr_mm.export.deploy import deploy_checkpoint
 from cropr_mm.inspection.token_record import TokenRecorder
-from cropr_mm.profiling.report import complexity_report
+from cropr_mm.profiling.complexity import complexity_report
 from cropr_mm.registry import MODELS
 from cropr_mm.schedules import Schedule, ScheduleSettings
 from cropr_mm.structures import Tokens

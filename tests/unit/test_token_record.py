@@ -12,7 +12,6 @@ from sklearn.metrics import normalized_mutual_info_score
 from cropr_mm import CroprViT
 from cropr_mm.inspection.cluster_centers import medoid_of_patches
 from cropr_mm.inspection.metrics import cluster_agreement
-from cropr_mm.inspection.plots import draw_depth_maps, draw_features, draw_tokens
 from cropr_mm.inspection.similarity import compare_records, format_similarity, mean_depth
 from cropr_mm.inspection.similarity_vs_accuracy import format_proxies, proxy_correlations
 from cropr_mm.inspection.summary import (
@@ -20,6 +19,7 @@ from cropr_mm.inspection.summary import (
     neighbors_of_one_block,
     summarize_record,
 )
+from cropr_mm.inspection.token_plots import draw_depth_maps, draw_features, draw_tokens
 from cropr_mm.inspection.token_record import TokenRecord, TokenRecorder
 from cropr_mm.reducers import KMedoids
 from cropr_mm.structures import Reduction, Tokens

@@ -9,9 +9,10 @@ from typing import Any
 
 from cropr_mm.engine.preflight.boxes import check_boxes
 from cropr_mm.engine.preflight.coco_entries import SCORED, TRAINED, check_entries, check_references
-from cropr_mm.engine.preflight.errors import SetupError, counted, some
+from cropr_mm.engine.preflight.errors import SetupError
 from cropr_mm.engine.preflight.findings import Findings
 from cropr_mm.engine.preflight.instance_masks import check_instance_masks
+from cropr_mm.messages import counted, some
 
 Read = Callable[[str], Mapping[str, Any]]
 

@@ -5,8 +5,8 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from cropr_mm.engine.preflight.errors import plural, some
 from cropr_mm.engine.preflight.findings import Findings
+from cropr_mm.messages import plural, some
 
 TRAINED = ("id", "image_id", "category_id", "bbox", "area")
 SCORED = (*TRAINED, "iscrowd")

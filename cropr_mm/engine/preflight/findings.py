@@ -4,7 +4,8 @@ import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from cropr_mm.engine.preflight.errors import SetupError, counted, some
+from cropr_mm.engine.preflight.errors import SetupError
+from cropr_mm.messages import counted, some
 
 _MOST = 5
 

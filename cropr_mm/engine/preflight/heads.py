@@ -23,7 +23,8 @@ def check_model_config(model: Mapping[str, Any]) -> None:
         SetupError: If the model names weights for its backbone in a way of its own, or trains a
             detector as student and teacher.
     """
-    if model.get("semi_train_cfg") is not None and "CroprViT" in str(model.get("detector")):
+    detector = model.get("detector") or {}
+    if model.get("semi_train_cfg") is not None and backbone_class(detector.get("backbone")):
         raise SetupError(
             f"{model.get('type')} runs its encoder on several lists of images in one pass, which "
             "auxiliary losses cannot follow: expected a detector without semi_train_cfg"

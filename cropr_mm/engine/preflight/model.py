@@ -14,7 +14,8 @@ from cropr_mm.checkpoints.grid import stored_grid
 from cropr_mm.checkpoints.load import check_names, check_shapes
 from cropr_mm.checkpoints.values import check_values
 from cropr_mm.engine.preflight.data import annotation_loaders, leaves
-from cropr_mm.engine.preflight.errors import SetupError, some
+from cropr_mm.engine.preflight.errors import SetupError
+from cropr_mm.messages import some
 
 _NEW_PARTS = re.compile(r"\.(reducers|fusion)\.")
 _CLASSIFIERS = (
