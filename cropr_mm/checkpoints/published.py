@@ -133,7 +133,7 @@ def find_weights(
     others = [n for n, v in weights.items() if not isinstance(v, Tensor)]
     if others or not weights:
         raise CheckpointError(
-            f"expected tensors by name, got {some(others) or 'nothing'} "
+            f"expected tensors by name, got {some(others)} "
             f"(looked for the entries {', '.join(ENTRIES)})"
         )
     if all(name.startswith("module.") for name in weights):

@@ -339,7 +339,7 @@ def without(weights: Weights, part: str) -> Weights:
         ),
         (lambda: {**mae(), 3: torch.ones(1)}, "mae", "by name, got names like 3"),
         (lambda: dict(model=dict(epoch=3)), "mae", "expected tensors by name, got epoch"),
-        (dict, "mae", "expected tensors by name, got nothing"),
+        (dict, "mae", "expected tensors by name, got none"),
     ],
 )
 def test_wrong_file_is_named(
