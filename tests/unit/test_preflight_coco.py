@@ -15,9 +15,9 @@ from cropr_mm.engine.preflight.coco_entries import (
     check_entries,
     check_references,
 )
-from cropr_mm.engine.preflight.errors import counted
 from cropr_mm.engine.preflight.findings import Findings
 from cropr_mm.engine.preflight.json_numbers import as_numbers
+from cropr_mm.messages import counted
 
 NAN, INFINITY = float("nan"), float("inf")
 
