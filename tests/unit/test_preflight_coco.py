@@ -69,7 +69,7 @@ def test_findings_count_all_and_show_the_first() -> None:
         findings.warn("image", "is gone", ["id 2"])
 
     assert errors(note) == (
-        "train_dataloader: a.json: 7 boxes are no dict (a, b, c, d, e, ... 2 more); expected dicts"
+        "train_dataloader: a.json: 7 boxes are no dict (a, b, c, d, e and 2 more); expected dicts"
         "\n  1 image has no 'width' (id 1)"
     )
     assert warned(lambda findings: findings.warn("image", "is gone", {"x": 2})) == [
