@@ -83,6 +83,9 @@ def download(url: str) -> Path:
 
     A file name that ends in ``-<hash>`` is checked against it, as torch does. Other names get a
     folder of their own per address, because many addresses end in the same ``model.safetensors``.
+
+    Raises:
+        CheckpointError: If it cannot be fetched, or is not what its name says.
     """
     name = Path(urlparse(url).path).name
     digest = re.search(r"-([0-9a-f]{8,})\.", name)
@@ -92,9 +95,12 @@ def download(url: str) -> Path:
     file = folder / name
     if get_local_rank() == 0 and not file.is_file():
         folder.mkdir(parents=True, exist_ok=True)
-        torch.hub.download_url_to_file(
-            url, str(file), hash_prefix=digest and digest.group(1), progress=False
-        )
+        try:
+            torch.hub.download_url_to_file(
+                url, str(file), hash_prefix=digest and digest.group(1), progress=False
+            )
+        except (OSError, RuntimeError) as error:  # the second where the hash differs
+            raise CheckpointError(f"{url} cannot be downloaded: {error}") from error
     barrier()
     return file
 

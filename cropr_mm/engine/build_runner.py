@@ -21,6 +21,11 @@ from cropr_mm.engine.preflight import (
     check_model_config,
     loading,
 )
+from cropr_mm.engine.preflight.entries import (
+    check_loops,
+    check_optimizer,
+    warn_of_idle_schedules,
+)
 from cropr_mm.engine.runner import ToolRunner, unwrapped_model
 
 
@@ -37,6 +42,10 @@ def build_runner(cfg: Config, splits: Sequence[str]) -> ToolRunner:
     if cfg.get("default_scope") in HOST_SCOPES:
         import_quietly(f"{cfg.default_scope}.datasets")
     check_model_config(cfg.model.get("module", cfg.model))  # of test-time augmentation
+    check_loops(cfg, splits)
+    if "train" in splits:
+        check_optimizer(cfg.optim_wrapper)
+        warn_of_idle_schedules(cfg)
     check_data(cfg, splits)
     join_processes_on_cpu(cfg)
     with building_errors():

@@ -11,9 +11,11 @@ from mmengine.registry import init_default_scope
 import cropr_mm.compat  # noqa: F401 - lets configs inherit from mmseg on both lines
 from cropr_mm.checkpoints import register_safe_loader
 from cropr_mm.classes import share_classes
+from cropr_mm.engine.config_file import read_config
 from cropr_mm.engine.console import ignore_noise, import_quietly
 from cropr_mm.engine.errors import building_errors
 from cropr_mm.engine.preflight import SetupError
+from cropr_mm.engine.preflight.entries import check_scope, warn_of_unknown_entries
 
 HOST_SCOPES = ("mmdet", "mmseg", "mmpretrain")
 
@@ -42,7 +44,7 @@ def load_config(
     if not os.path.isfile(path):
         raise SetupError(f"expected a config file, found none at {path}{_elsewhere(path)}")
     register_safe_loader()
-    cfg = _read_config(path)
+    cfg = read_config(path)
     cfg.merge_from_dict(dict(options or {}))
     cfg.launcher = launcher
     cfg.work_dir = work_dir or cfg.get("work_dir") or str(Path("work_dirs", Path(path).stem))
@@ -54,8 +56,13 @@ def load_config(
             raise SetupError(
                 f"{path} has default_scope={scope!r}, but {scope} cannot be imported: {error}"
             ) from error
+    elif scope is not None:
+        check_scope(scope, path)
     init_default_scope(scope or "mmengine")
+    warn_of_unknown_entries(cfg)
     if cfg.get("model") is not None:
+        if not isinstance(cfg.model, dict):
+            raise SetupError(f"{path}: expected model=dict(...), got {cfg.model!r}")
         with building_errors():
             share_classes(cfg.model)
     return cfg
@@ -70,23 +77,6 @@ def _elsewhere(path: str) -> str:
     folder = folders[0] if folders else file.parent if file.parent.name else Path("configs")
     found = sorted(str(other) for other in folder.rglob(file.name))
     return f"; there is {' and '.join(found[:3])}" if found else ""
-
-
-def _read_config(path: str) -> Config:
-    """The config of a file, once its ``custom_imports`` are imported."""
-    try:
-        return Config.fromfile(path)
-    except ImportError as error:
-        if "custom modules" not in str(error):
-            raise
-        # mmengine wraps what happened twice and lists every folder of sys.path.
-        cause: BaseException = error
-        while isinstance(deeper := cause.__cause__ or cause.__context__, ImportError):
-            cause = deeper
-        raise SetupError(
-            f"{path}: {cause}; modules named in custom_imports are looked for in the folders of "
-            "PYTHONPATH"
-        ) from error
 
 
 def require_entries(cfg: Config, *keys: str) -> None:

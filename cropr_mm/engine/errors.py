@@ -5,6 +5,7 @@ this package or of a plug-in, unless mmengine's registry raises it: then a confi
 or a class that does not exist.
 """
 
+import re
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,9 +13,11 @@ from pathlib import Path
 
 from mmengine.registry import build_functions
 
+from cropr_mm.checkpoints.errors import CheckpointError
 from cropr_mm.engine.preflight.errors import SetupError
 
 _PACKAGE = Path(__file__).parents[1]
+_OUT_OF_MEMORY = re.compile(r"can't allocate memory|out of memory")
 _REGISTRY = Path(build_functions.__file__)
 
 
@@ -23,13 +26,18 @@ def building_errors() -> Iterator[None]:
     """Take what constructors and the registry raise on purpose for a mistake in the config.
 
     Raises:
-        SetupError: In the place of ValueError and AssertionError, and of a TypeError or KeyError of
-            the registry; others pass.
+        SetupError: In the place of ValueError and AssertionError, of an ImportError (of a package
+            that only some settings need), of a TypeError or KeyError of the registry, and of a
+            RuntimeError for want of memory; others pass.
     """
     try:
         yield
-    except (ValueError, AssertionError) as error:
+    except (ValueError, AssertionError, ImportError) as error:
         raise _setup_error(error) from error
+    except RuntimeError as error:
+        if not _OUT_OF_MEMORY.search(str(error)):
+            raise
+        raise SetupError("the model of this config is too large for the memory") from error
     except (TypeError, KeyError) as error:
         if not is_of_registry(error):
             raise
@@ -47,7 +55,7 @@ def running_errors() -> Iterator[None]:
     """
     try:
         yield
-    except SetupError:
+    except (SetupError, CheckpointError):
         raise
     except ValueError as error:
         if not Path(_place(error).filename).is_relative_to(_PACKAGE):
@@ -63,7 +71,9 @@ def is_of_registry(error: BaseException) -> bool:
 def message_of(error: BaseException) -> str:
     """What an exception says; a failed assertion without a message shows its condition."""
     text = error.args[0] if isinstance(error, KeyError) and error.args else error
-    return str(text) or f"the condition '{_place(error).line}' does not hold"
+    # mmengine's registries go on about what can be read elsewhere.
+    short = str(text).partition(" Please check whether the value of")[0]
+    return short or f"the condition '{_place(error).line}' does not hold"
 
 
 def _setup_error(error: BaseException) -> SetupError:

@@ -15,6 +15,7 @@ from cropr_mm.checkpoints.content import as_checkpoint
 from cropr_mm.checkpoints.queries import collapse_queries
 from cropr_mm.engine.checkpoint_io import drop_token_norm, resample_queries
 from cropr_mm.engine.console import is_for_console
+from cropr_mm.engine.errors import building_errors
 from cropr_mm.engine.preflight import SetupError, check_encoder, check_model
 from cropr_mm.engine.resume import check_resumable
 
@@ -36,6 +37,16 @@ class ToolRunner(Runner):
             if not isinstance(handler, logging.FileHandler):
                 handler.addFilter(is_for_console)
         return logger
+
+    def build_optim_wrapper(self, optim_wrapper: Any) -> Any:
+        """Build the optimizer; SetupError for arguments that it does not take."""
+        with building_errors():
+            return super().build_optim_wrapper(optim_wrapper)
+
+    def build_param_scheduler(self, scheduler: Any) -> Any:
+        """Build the schedules of rates; SetupError for arguments that they do not take."""
+        with building_errors():
+            return super().build_param_scheduler(scheduler)
 
     def resume(self, filename: str, *args: Any, **kwargs: Any) -> None:
         """Go on from a checkpoint.

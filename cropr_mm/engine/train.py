@@ -1,5 +1,7 @@
 """Check, then train."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from mmengine.config import Config
@@ -54,19 +56,21 @@ def train(cfg: Config, resume: str | None = None, amp: bool | None = None) -> No
     check_targets(model, runner.hooks, runner.train_dataloader.dataset)
     check_masks(model, cfg)
     check_precision(cfg)
-    _take_folder(runner, cfg)
-    with running_errors():
+    with _own_folder(runner, cfg), running_errors():
         runner.train()
     print_outputs(runner, "Trained", {"last checkpoint": find_latest_checkpoint(runner.work_dir)})
 
 
-def _take_folder(runner: ToolRunner, cfg: Config) -> None:
-    """The working folder is this training's alone."""
+@contextmanager
+def _own_folder(runner: ToolRunner, cfg: Config) -> Iterator[None]:
+    """Inside of the block the working folder is this training's alone."""
     if not is_main_process():
+        yield
         return
     folder = Path(runner.work_dir)
-    lock_folder(folder)
-    if not cfg.get("resume"):
-        earlier = set_aside(folder, cfg.get("load_from"))
-        if earlier is not None:
-            print(f"Checkpoints of an earlier training in {folder} are now in {earlier}.")
+    with lock_folder(folder):
+        if not cfg.get("resume"):
+            earlier = set_aside(folder, cfg.get("load_from"))
+            if earlier is not None:
+                print(f"Checkpoints of an earlier training in {folder} are now in {earlier}.")
+        yield

@@ -4,38 +4,36 @@ import fcntl
 import os
 import socket
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TextIO
 
 from cropr_mm.engine.preflight import SetupError
 
-_LOCKS: dict[Path, TextIO] = {}  # open for as long as this process lives
 
-
-def lock_folder(folder: Path) -> None:
-    """Keep other processes from training into a folder until this one ends.
+@contextmanager
+def lock_folder(folder: Path) -> Iterator[None]:
+    """Keep other processes from training into a folder inside of the block.
 
     Raises:
         SetupError: If one does already; it is named.
     """
-    file = (folder / ".training").resolve()
-    if file in _LOCKS:
-        return
-    stream = file.open("a+")
-    try:
-        fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        stream.seek(0)
-        raise SetupError(
-            f"another training writes to {folder} ({stream.read().strip() or 'unknown process'}): "
-            "wait for it, or give another --work-dir"
-        ) from None
-    except OSError:  # a file system without locks
-        return
-    stream.truncate(0)
-    stream.write(f"process {os.getpid()} on {socket.gethostname()}\n")
-    stream.flush()
-    _LOCKS[file] = stream
+    with (folder / ".training").open("a+") as stream:
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            stream.seek(0)
+            raise SetupError(
+                f"another training writes to {folder} ({stream.read().strip() or 'unknown process'}"
+                "): wait for it, or give another --work-dir"
+            ) from None
+        except OSError:  # a file system without locks
+            pass
+        else:
+            stream.truncate(0)
+            stream.write(f"process {os.getpid()} on {socket.gethostname()}\n")
+            stream.flush()
+        yield
 
 
 def set_aside(folder: Path, keep: str | None = None) -> Path | None:

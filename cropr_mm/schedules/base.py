@@ -80,6 +80,17 @@ def scaled(removal: int, progress: float) -> int:
     return math.floor(removal * progress + 1e-9)  # 0.29 * 100 is 28.999...
 
 
+def check_whole(name: str, value: int | Sequence[int], least: int) -> None:
+    """Check a whole number, or each of several.
+
+    Raises:
+        ValueError: If one is of another type or too small.
+    """
+    values = [value] if not isinstance(value, Sequence) or isinstance(value, str) else value
+    if not values or any(not isinstance(one, int) or one < least for one in values):
+        raise ValueError(f"expected {name} in whole numbers >= {least}, got {value!r}")
+
+
 def check_blocks(blocks: Sequence[int]) -> tuple[int, ...]:
     """Blocks as a tuple.
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from cropr_mm.registry import TASK_UTILS
-from cropr_mm.schedules.base import Schedule, ScheduleSettings, check_blocks, scaled
+from cropr_mm.schedules.base import Schedule, ScheduleSettings, check_blocks, check_whole, scaled
 
 
 @TASK_UTILS.register_module()
@@ -22,6 +22,7 @@ class ExplicitTokens(Schedule):
         # Keys set on a command line arrive as strings.
         plan = {int(block): count for block, count in self.num_keep.items()}
         check_blocks(sorted(plan))
+        check_whole("num_keep", list(plan.values()), 0)
         object.__setattr__(self, "num_keep", plan)
 
     def plan(self, settings: ScheduleSettings) -> dict[int, int]:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from cropr_mm.registry import TASK_UTILS
-from cropr_mm.schedules.base import Schedule, ScheduleSettings, scaled
+from cropr_mm.schedules.base import Schedule, ScheduleSettings, check_whole, scaled
 
 
 @TASK_UTILS.register_module()
@@ -29,8 +29,9 @@ class InflectedRate(Schedule):
     inflection: float = 0.0
 
     def __post_init__(self) -> None:
-        rates = [self.rate] if isinstance(self.rate, int) else list(self.rate)
-        if not rates or min(rates) < 0 or max(rates) < 1:
+        rates = list(self.rate) if isinstance(self.rate, Sequence) else [self.rate]
+        check_whole("rate", rates, 0)
+        if max(rates) < 1:
             raise ValueError(f"expected rates >= 0, one of them positive, got {self.rate}")
         if not -1 <= self.inflection <= 1:
             raise ValueError(f"expected inflection in [-1, 1], got {self.inflection}")

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from cropr_mm.registry import TASK_UTILS
-from cropr_mm.schedules.base import Schedule, ScheduleSettings, check_blocks, scaled
+from cropr_mm.schedules.base import Schedule, ScheduleSettings, check_blocks, check_whole, scaled
 
 
 @TASK_UTILS.register_module()
@@ -26,10 +26,10 @@ class Stages(Schedule):
     def __post_init__(self) -> None:
         blocks = check_blocks(self.blocks)
         object.__setattr__(self, "blocks", blocks)
-        rates = self._rates()
-        if len(rates) != len(blocks) or min(rates) < 1:
+        check_whole("rate", self.rate, 1)
+        if len(self._rates()) != len(blocks):
             raise ValueError(
-                f"expected one rate >= 1, or one for each of {len(blocks)} blocks, got {self.rate}"
+                f"expected one rate, or one for each of {len(blocks)} blocks, got {self.rate}"
             )
 
     def _rates(self) -> list[int]:

@@ -236,7 +236,8 @@ def test_two_trainings_do_not_share_a_folder(
     hold = (
         "import sys, time; from pathlib import Path; "
         "from cropr_mm.engine.work_folder import lock_folder; "
-        "lock_folder(Path(sys.argv[1])); print('locked', flush=True); time.sleep(600)"
+        "lock = lock_folder(Path(sys.argv[1])); lock.__enter__(); "
+        "print('locked', flush=True); time.sleep(600)"
     )
     process = subprocess.Popen(
         [sys.executable, "-c", hold, str(tmp_path)], stdout=subprocess.PIPE, text=True
@@ -250,7 +251,8 @@ def test_two_trainings_do_not_share_a_folder(
     finally:
         process.kill()
         process.wait()
-    lock_folder(tmp_path)  # a killed training locks nothing
+    with lock_folder(tmp_path):  # a killed training locks nothing
+        pass
 
 
 def test_a_checkpoint_from_within_an_epoch_is_named(

@@ -192,7 +192,7 @@ def test_rows_without_a_kernel_are_named_and_the_others_run(
         (("curve", "--img-sizes", "100"), "multiples of 16 pixels"),
         (("rates", "--device", "gpu"), "expected a device that is there (cpu"),
         (("rates", "--arch", "vit_larg"), "is none of the"),
-        (("scale", *TINY, "64"), "ConstantRate(rate=16, absorb_prefix=True): expected to keep"),
+        (("scale", *TINY, "64"), "min_keep ends the removal in time"),
     ],
 )
 def test_bad_input_ends_in_one_line(

@@ -3,6 +3,7 @@
 import json
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,11 @@ def train_tiny(folder: Path, task: str, work_dir: str = "run", **changes: Any) -
     """Train two iterations of 'det', 'seg' or 'cls'; ``changes`` as in :func:`tiny_config`."""
     config = tiny_config(folder, task, **changes)
     train(load_config(str(config), str(folder / work_dir)))
+
+
+def training(task: str = "cls", **changes: Any) -> Callable[[Path], None]:
+    """What a row runs: :func:`train_tiny` in its folder."""
+    return partial(train_tiny, task=task, **changes)
 
 
 def tiny_config(folder: Path, task: str, **changes: Any) -> Path:

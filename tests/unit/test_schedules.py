@@ -299,7 +299,7 @@ def test_progress_is_a_part(progress: float) -> None:
 @pytest.mark.parametrize(
     ("schedule", "num_patches", "message"),
     [
-        (ConstantRate(10), 196, "1 and 5 of 196 patch tokens after block 19, got -5"),
+        (ConstantRate(10), 196, "10 tokens after each of 22 blocks are more than the 196"),
         (Stages(100, [3, 6]), 196, "1 and 95 of 196 patch tokens after block 6, got -5"),
         (KeepRatios(0.01, [3, 6]), 196, "1 and 1 of 196 patch tokens after block 6, got 0"),
         (ExplicitTokens({3: 100, 6: 101}), 196, "1 and 100 of 196 .* after block 6, got 101"),
@@ -323,6 +323,15 @@ def test_window_stages_name_a_block_out_of_range() -> None:
         ask(WindowStages([4, 22]), 1024, window_size=8)
 
 
+def test_small_images_keep_what_a_constant_rate_would_use_up() -> None:
+    with pytest.raises(ValueError, match=r"196 of the image; min_keep ends .* KeepRatios"):
+        ask(ConstantRate(40), 196)
+    plan = ask(ConstantRate(40, min_keep=10), 196)
+    assert [plan[block] for block in range(6)] == [155, 115, 75, 35, 10, 10]
+    assert min(ask(ConstantRate(40, min_keep=10), 5, num_prefix=0).values()) == 5
+    assert ask(ConstantRate(8, min_keep=10), 196) == ask(ConstantRate(8), 196)
+
+
 def test_a_model_without_room_for_a_step_is_named() -> None:
     with pytest.raises(ValueError, match="2 blocks has no room"):
         ask(ConstantRate(8), 196, depth=2)
@@ -331,8 +340,14 @@ def test_a_model_without_room_for_a_step_is_named() -> None:
 @pytest.mark.parametrize(
     ("build", "message"),
     [
-        (lambda: ConstantRate(0), "rate >= 1, got 0"),
-        (lambda: Stages(0, [1]), "rate >= 1"),
+        (lambda: ConstantRate(0), "whole numbers >= 1, got 0"),
+        (lambda: Stages(0, [1]), "whole numbers >= 1"),
+        (lambda: ConstantRate(1.5), "rate in whole numbers >= 1, got 1.5"),
+        (lambda: ConstantRate("8"), "got '8'"),
+        (lambda: ConstantRate(8, min_keep=0), "min_keep in whole numbers"),
+        (lambda: Stages([2.5], [1]), r"got \[2.5\]"),
+        (lambda: InflectedRate(1.5), "got"),
+        (lambda: ExplicitTokens({1: 8.5}), "num_keep in whole numbers >= 0"),
         (lambda: Stages([5, 5], [1]), r"each of 1 blocks, got \[5, 5\]"),
         (lambda: Stages(5, [3, 1]), r"ascending 0-based blocks, got \[3, 1\]"),
         (lambda: Stages(5, []), r"ascending 0-based blocks, got \[\]"),
@@ -340,7 +355,7 @@ def test_a_model_without_room_for_a_step_is_named() -> None:
         (lambda: WindowStages([-1, 2]), r"got \[-1, 2\]"),
         (lambda: KeepRatios(0.0, [1]), r"\(0, 1\], got 0.0"),
         (lambda: InflectedRate(0), "one of them positive, got 0"),
-        (lambda: InflectedRate([3, -1]), r"rates >= 0.* got \[3, -1\]"),
+        (lambda: InflectedRate([3, -1]), r"numbers >= 0.* got \[3, -1\]"),
         (lambda: InflectedRate(8, 1.5), r"\[-1, 1\], got 1.5"),
         (lambda: InflectedRate([8], 0.5), "inflection=0 with a list"),
         (lambda: KeepRatios(1.5, [1]), r"\(0, 1\], got 1.5"),

@@ -20,8 +20,8 @@ def check_model_config(model: Mapping[str, Any]) -> None:
     """Raise for what a config has to leave out when its backbone becomes one that reduces tokens.
 
     Raises:
-        SetupError: If the model names weights for its backbone in a way of its own, or trains a
-            detector as student and teacher.
+        SetupError: If the model names weights for its backbone in a way of its own, trains a
+            detector as student and teacher, or pads images in two ways.
     """
     detector = model.get("detector") or {}
     if model.get("semi_train_cfg") is not None and backbone_class(detector.get("backbone")):
@@ -29,6 +29,7 @@ def check_model_config(model: Mapping[str, Any]) -> None:
             f"{model.get('type')} runs its encoder on several lists of images in one pass, which "
             "auxiliary losses cannot follow: expected a detector without semi_train_cfg"
         )
+    _check_padding(model.get("data_preprocessor") or {})
     backbone = model.get("backbone") or {}
     if backbone_class(backbone) is not None and model.get("pretrained") is not None:
         raise SetupError(
@@ -36,6 +37,20 @@ def check_model_config(model: Mapping[str, Any]) -> None:
             "model.pretrained=None, and backbone.init_cfg=dict(type='Pretrained', checkpoint=...) "
             "for weights of the encoder"
         )
+
+
+def _check_padding(preprocessor: Mapping[str, Any]) -> None:
+    """Images of mmseg get one size or multiples of a number, not both."""
+    for where, settings in (
+        ("model.data_preprocessor", preprocessor),
+        ("model.data_preprocessor.test_cfg", preprocessor.get("test_cfg") or {}),
+    ):
+        size, divisor = settings.get("size"), settings.get("size_divisor")
+        if size is not None and divisor is not None:
+            raise SetupError(
+                f"{where}: expected size or size_divisor, got size={size} and size_divisor="
+                f"{divisor}; a config that inherits size sets size=None"
+            )
 
 
 def check_channels(model: nn.Module) -> None:

@@ -1,0 +1,135 @@
+"""Checks of entries that mmengine takes as they are: names that nothing reads, bad numbers."""
+
+import difflib
+import importlib.util
+import warnings
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from mmengine.registry import MODELS, OPTIMIZERS
+
+from cropr_mm.engine.preflight.errors import SetupError
+
+# What mmengine's runner and the tools read at the top of a config.
+_ENTRIES = (
+    "auto_scale_lr",
+    "backend_args",
+    "custom_hooks",
+    "custom_imports",
+    "data_preprocessor",
+    "default_hooks",
+    "default_scope",
+    "env_cfg",
+    "experiment_name",
+    "launcher",
+    "load_from",
+    "log_level",
+    "log_processor",
+    "model",
+    "optim_wrapper",
+    "param_scheduler",
+    "randomness",
+    "resume",
+    "test_cfg",
+    "test_dataloader",
+    "test_evaluator",
+    "train_cfg",
+    "train_dataloader",
+    "tta_model",
+    "tta_pipeline",
+    "val_cfg",
+    "val_dataloader",
+    "val_evaluator",
+    "visualizer",
+    "work_dir",
+)
+# Variables of configs have names like test_pipeline and oi_backend_args.
+_NEAR = [name for name in _ENTRIES if name not in ("tta_pipeline", "backend_args")]
+_SIMILAR = 0.885  # val_evaluator_abs, a variable, is less like any of them
+
+
+def warn_of_unknown_entries(cfg: Mapping[str, Any]) -> None:
+    """Warn of names at the top of a config that are nearly those of entries.
+
+    Other names are variables that a config uses itself, and pass.
+    """
+    for name in cfg:
+        if name in _ENTRIES:
+            continue
+        for near in difflib.get_close_matches(name, _NEAR, 1, _SIMILAR):
+            warnings.warn(
+                f"nothing reads {name} in the config; is it meant to be {near}?",
+                stacklevel=2,
+            )
+
+
+def check_scope(scope: str, path: str) -> None:
+    """Raise SetupError where ``default_scope`` is no library and no registry."""
+    if scope not in MODELS.children and importlib.util.find_spec(scope) is None:
+        raise SetupError(f"{path}: expected default_scope of an installed library, got {scope!r}")
+
+
+def check_loops(cfg: Mapping[str, Any], splits: Iterable[str]) -> None:
+    """Numbers of images, workers and iterations are such that loops can run.
+
+    Args:
+        cfg: Config.
+        splits: Loops that will run, of 'train', 'val' and 'test'.
+
+    Raises:
+        SetupError: If one is not a whole number or too small.
+    """
+    for split in splits:
+        loader = f"{split}_dataloader"
+        _check_whole(cfg, (loader, "batch_size"), 1)
+        _check_whole(cfg, (loader, "num_workers"), 0)
+    if "train" in splits:
+        for name in ("max_epochs", "max_iters", "val_interval"):
+            _check_whole(cfg, ("train_cfg", name), 1)
+        _check_whole(cfg, ("optim_wrapper", "accumulative_counts"), 1)
+
+
+def warn_of_idle_schedules(cfg: Mapping[str, Any]) -> None:
+    """Warn of schedules that count epochs where the training loop counts iterations."""
+    if "IterBased" not in str(cfg["train_cfg"].get("type")):
+        return
+    schedules = cfg.get("param_scheduler") or []
+    for entry in [schedules] if isinstance(schedules, Mapping) else schedules:
+        if entry.get("by_epoch", True) and not entry.get("convert_to_iter_based"):
+            warnings.warn(
+                f"param_scheduler {entry.get('type')} counts epochs, but the training counts "
+                "iterations and never ends one: set by_epoch=False",
+                stacklevel=2,
+            )
+
+
+def check_optimizer(optim_wrapper: Mapping[str, Any]) -> None:
+    """Check what an optimizer would only meet deep in its own code.
+
+    Args:
+        optim_wrapper: That entry of a config; the default scope is set.
+
+    Raises:
+        SetupError: If there is no optimizer, no class of its name, or its rate is no number.
+    """
+    optimizer = optim_wrapper.get("optimizer")
+    if optimizer is None and "constructor" not in optim_wrapper:
+        raise SetupError("optim_wrapper: expected optimizer=dict(type=..., lr=...), got none")
+    if not isinstance(optimizer, Mapping):
+        return
+    kind, rate = optimizer.get("type"), optimizer.get("lr", 0.0)
+    if isinstance(kind, str):
+        with OPTIMIZERS.switch_scope_and_registry(None) as registry:
+            if registry.get(kind) is None:
+                raise SetupError(f"optim_wrapper.optimizer: no optimizer is called {kind!r}")
+    if not isinstance(rate, int | float):
+        raise SetupError(f"optim_wrapper.optimizer.lr: expected a number, got {rate!r}")
+
+
+def _check_whole(cfg: Mapping[str, Any], keys: tuple[str, ...], least: int) -> None:
+    """Raise SetupError unless a value, where it is given, is a whole number and large enough."""
+    value: Any = cfg
+    for key in keys:
+        value = value.get(key) if hasattr(value, "get") else None
+    if value is not None and (not isinstance(value, int) or value < least):
+        raise SetupError(f"{'.'.join(keys)}: expected a whole number >= {least}, got {value!r}")

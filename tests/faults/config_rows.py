@@ -1,0 +1,248 @@
+"""Faults of configs: files, entries, schedules, optimizers, and what only other packages give."""
+
+import io
+from contextlib import redirect_stderr, redirect_stdout
+from functools import partial
+from pathlib import Path
+
+from row import Row
+from tiny import tiny_config, train_tiny, training
+
+from cropr_mm.engine.config import load_config
+from cropr_mm.engine.train import train
+
+
+def _text(folder: Path, text: str, name: str = "broken.py") -> None:
+    """Train a config file of this text."""
+    (folder / name).write_text(text)
+    train(load_config(str(folder / name), str(folder / "run")))
+
+
+def _added(folder: Path, text: str) -> None:
+    """Train with lines added to the config."""
+    config = tiny_config(folder, "cls")
+    config.write_text(config.read_text() + text)
+    train(load_config(str(config), str(folder / "run")))
+
+
+def _frozen(folder: Path) -> str:
+    console = io.StringIO()
+    with redirect_stdout(console), redirect_stderr(console):
+        train_tiny(
+            folder,
+            "cls",
+            model__backbone__frozen_stages=4,
+            optim_wrapper__paramwise_cfg=dict(norm_decay_mult=0.0),
+            optim_wrapper__optimizer__weight_decay=0.05,
+        )
+    print(console.getvalue())
+    lines = console.getvalue().splitlines()
+    assert len(lines) < 20
+    return "no line for each frozen weight"
+
+
+FILES, ENTRIES = "Config files", "Entries of configs"
+ROWS = [
+    Row(name, FILES, fault, says, run)
+    for name, fault, says, run in (
+        (
+            "config-circle",
+            "`_base_` names the file itself",
+            "base",
+            partial(_text, text='_base_ = "./broken.py"\n'),
+        ),
+        ("config-syntax", "a bracket is open", "line 1", partial(_text, text="model = dict(\n")),
+        (
+            "config-name",
+            "an undefined name",
+            "nothing_there",
+            partial(_text, text="model = nothing_there\n"),
+        ),
+        (
+            "config-yaml",
+            "broken YAML",
+            "broken.yaml",
+            partial(_text, text="model: [a, {b\n", name="broken.yaml"),
+        ),
+        (
+            "config-json",
+            "broken JSON",
+            "broken.json",
+            partial(_text, text='{"model": ', name="broken.json"),
+        ),
+        (
+            "config-suffix",
+            "a text file",
+            "broken.txt",
+            partial(_text, text="model", name="broken.txt"),
+        ),
+        (
+            "config-base",
+            "a missing `_base_`",
+            "none.py",
+            partial(_text, text='_base_ = "./none.py"\n'),
+        ),
+        ("config-empty", "an empty file", "model", partial(_text, text="")),
+        ("config-binary", "not a text", "broken.py", partial(_text, text="\0\0")),
+        (
+            "config-number",
+            "model is a number",
+            "model",
+            partial(
+                _text, text="model = 3\ntrain_dataloader = 3\ntrain_cfg = 3\noptim_wrapper = 3\n"
+            ),
+        ),
+        (
+            "config-scope",
+            "default_scope is unknown",
+            "mmdte",
+            partial(_added, text='default_scope = "mmdte"\n'),
+        ),
+    )
+]
+ROWS += [
+    Row(name, ENTRIES, fault, says, run)
+    for name, fault, says, run in (
+        (
+            "entry-unknown",
+            "`train_dataloder`",
+            "train_dataloader",
+            partial(_added, text="train_dataloder = dict(batch_size=1)\n"),
+        ),
+        ("batch-zero", "batch size 0", "batch_size", training(train_dataloader__batch_size=0)),
+        (
+            "batch-negative",
+            "batch size -2",
+            "batch_size",
+            training(train_dataloader__batch_size=-2),
+        ),
+        ("batch-float", "batch size 2.5", "batch_size", training(train_dataloader__batch_size=2.5)),
+        (
+            "workers-negative",
+            "-1 workers",
+            "num_workers",
+            training(train_dataloader__num_workers=-1),
+        ),
+        ("iters-zero", "0 iterations", "max_iters", training(train_cfg__max_iters=0)),
+        ("iters-negative", "-4 iterations", "max_iters", training(train_cfg__max_iters=-4)),
+        ("iters-float", "2.5 iterations", "max_iters", training(train_cfg__max_iters=2.5)),
+        (
+            "epochs-zero",
+            "0 epochs",
+            "max_epochs",
+            training(train_cfg=dict(_delete_=True, type="EpochBasedTrainLoop", max_epochs=0)),
+        ),
+        (
+            "val-zero",
+            "validation every 0 iterations",
+            "val_interval",
+            training(train_cfg__val_interval=0),
+        ),
+        (
+            "accumulate-zero",
+            "gradients of 0 steps",
+            "accumulative_counts",
+            training(optim_wrapper__accumulative_counts=0),
+        ),
+        (
+            "type-model",
+            "an unknown model",
+            "ImageClasifier",
+            training(model__type="ImageClasifier"),
+        ),
+        (
+            "type-backbone",
+            "an unknown backbone",
+            "CroprVit",
+            training(model__backbone__type="cropr_mm.CroprVit"),
+        ),
+        (
+            "type-reducer",
+            "an unknown reducer",
+            "Crop",
+            training(model__backbone__reducer__type="cropr_mm.Crop"),
+        ),
+        ("type-hook", "an unknown hook", "NoHook", training(custom_hooks=[dict(type="NoHook")])),
+        (
+            "type-dataset",
+            "an unknown data set",
+            "CustomDatasets",
+            training(train_dataloader__dataset__type="CustomDatasets"),
+        ),
+        (
+            "type-transform",
+            "an unknown transform",
+            "PackInput",
+            training(
+                train_dataloader__dataset__pipeline=[
+                    dict(type="LoadImageFromFile"),
+                    dict(type="PackInput"),
+                ]
+            ),
+        ),
+        ("type-metric", "an unknown metric", "Acuracy", training(val_evaluator__type="Acuracy")),
+        (
+            "argument-backbone",
+            "an unknown argument",
+            "fusions",
+            training(model__backbone__fusions=3),
+        ),
+        (
+            "arch-unknown",
+            "an unknown architecture",
+            "vit_lage",
+            training(model__backbone__arch="vit_lage"),
+        ),
+        (
+            "drop-path",
+            "drop_path_rate 2",
+            "drop_path_rate",
+            training(model__backbone__drop_path_rate=2.0),
+        ),
+        ("img-size", "image size -16", "img_size", training(model__backbone__img_size=-16)),
+        (
+            "img-size-huge",
+            "image size 1000000",
+            "too large for the memory",
+            training(model__backbone__img_size=1000000),
+        ),
+        (
+            "out-index",
+            "an output of a block that is not there",
+            "out_indices",
+            training(model__backbone__out_indices=[9]),
+        ),
+        (
+            "load-from-url",
+            "load_from without network",
+            "nowhere.invalid/a.pth cannot be downloaded",
+            training(load_from="https://nowhere.invalid/a.pth"),
+        ),
+        ("load-from-none", "load_from is missing", "none.pth", training(load_from="none.pth")),
+        (
+            "init-cfg",
+            "init_cfg of another kind",
+            "init_cfg",
+            training(model__backbone__init_cfg=dict(type="Kaiming")),
+        ),
+        (
+            "tensorboard",
+            "tensorboard is not installed",
+            "tensorboard",
+            training(visualizer__vis_backends=[dict(type="TensorboardVisBackend")]),
+        ),
+        (
+            "wandb",
+            "wandb is not installed",
+            "wandb",
+            training(visualizer__vis_backends=[dict(type="WandbVisBackend")]),
+        ),
+        (
+            "size-divisor",
+            "size_divisor in a child config",
+            "size=None",
+            training("seg", model__data_preprocessor__size_divisor=16),
+        ),
+    )
+]
+ROWS.append(Row("frozen", ENTRIES, "frozen stages", "Trained", _frozen, expected="recovered"))

@@ -1,0 +1,103 @@
+"""Faults of schedules, of tokens and of learning rates, and of optimizers."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from row import Row
+from tiny import training
+
+
+def _schedule(**settings: Any) -> Callable[[Path], None]:
+    return training(model__backbone__schedule={"_delete_": True, **settings})
+
+
+def _optimizer(**settings: Any) -> Callable[[Path], None]:
+    return training(optim_wrapper__optimizer={"_delete_": True, **settings})
+
+
+SCHEDULES, OPTIMIZERS = "Schedules of tokens", "Optimizers and their rates"
+ROWS = [
+    Row(name, SCHEDULES, fault, says, run)
+    for name, fault, says, run in (
+        (
+            "rate-float",
+            "`rate=1.5`",
+            "rate in whole",
+            _schedule(type="cropr_mm.ConstantRate", rate=1.5),
+        ),
+        ("rate-zero", "`rate=0`", "rate in whole", _schedule(type="cropr_mm.ConstantRate", rate=0)),
+        (
+            "rate-text",
+            "`rate='8'`",
+            "rate in whole",
+            _schedule(type="cropr_mm.ConstantRate", rate="8"),
+        ),
+        (
+            "rate-large",
+            "more tokens than there are",
+            "min_keep",
+            _schedule(type="cropr_mm.ConstantRate", rate=40),
+        ),
+        (
+            "ratio-large",
+            "`ratio=1.5`",
+            "ratio",
+            _schedule(type="cropr_mm.KeepRatios", ratio=1.5, blocks=[1]),
+        ),
+        (
+            "stages-float",
+            "`Stages(rate=[1.5])`",
+            "rate in whole",
+            _schedule(type="cropr_mm.Stages", blocks=[1], rate=[1.5]),
+        ),
+        (
+            "explicit-float",
+            "`num_keep={1: 8.5}`",
+            "num_keep in whole",
+            _schedule(type="cropr_mm.ExplicitTokens", num_keep={1: 8.5}),
+        ),
+    )
+]
+ROWS += [
+    Row(name, OPTIMIZERS, fault, says, run)
+    for name, fault, says, run in (
+        ("optimizer-argument", "`AdamW(lrr=1)`", "lrr", _optimizer(type="AdamW", lrr=1)),
+        ("optimizer-type", "`Adamw`", "Adamw", _optimizer(type="Adamw", lr=1e-3)),
+        (
+            "optimizer-negative",
+            "a negative rate",
+            "lr|learning rate",
+            _optimizer(type="AdamW", lr=-1.0),
+        ),
+        ("optimizer-text", "a rate as text", "lr", _optimizer(type="AdamW", lr="1e-3")),
+        (
+            "optimizer-none",
+            "no optimizer",
+            "optimizer",
+            training(optim_wrapper=dict(_delete_=True, type="OptimWrapper")),
+        ),
+        (
+            "scheduler-type",
+            "an unknown schedule of the rate",
+            "CosineLR",
+            training(param_scheduler=[dict(type="CosineLR", T_max=3)]),
+        ),
+        (
+            "scheduler-end",
+            "a schedule that ends before it begins",
+            "end",
+            training(
+                param_scheduler=[
+                    dict(type="LinearLR", start_factor=0.1, begin=3, end=1, by_epoch=False)
+                ]
+            ),
+        ),
+        (
+            "scheduler-epochs",
+            "a schedule of epochs in a loop of iterations",
+            "counts epochs",
+            training(param_scheduler=[dict(type="MultiStepLR", milestones=[1], by_epoch=True)]),
+        ),
+    )
+]
