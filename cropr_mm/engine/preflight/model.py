@@ -173,7 +173,9 @@ def check_encoder(
     paths = [*encoders] or ["backbone"]
     roots = tuple(f"{path}." if path else "" for path in paths)
     wanted = {n for n in target if n.startswith(roots) and not _NEW_PARTS.search(f".{n}")}
-    missing = wanted - weights.keys() - _may_start_anew(encoders)
+    missing = wanted - weights.keys()
+    if missing != wanted:  # it is an encoder of this kind
+        missing -= _may_start_anew(encoders)
     leftovers = weights.keys() - model.state_dict().keys()
     unexpected = {name for name in leftovers if name.startswith(roots)}
     try:
