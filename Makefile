@@ -3,6 +3,8 @@ STACK ?= onedl
 TASK ?= det
 PYTHON ?=
 PYTEST_ARGS ?=
+ROW ?=
+QUICK ?=
 JOBS ?= 2
 
 VENV := $(if $(filter onedl,$(STACK)),.venv,.venv-$(STACK))
@@ -11,10 +13,10 @@ RUN := $(VENV)/bin/python
 # Tests are many small tensors: one thread each is fastest, and steady beside other work. A file stays
 # in one process, which shares what its tests prepare. Files go in alphabetical order, so that whole
 # programs (tests/e2e) come early and no process is left alone with them.
-test test-all: export OMP_NUM_THREADS ?= 1
+test test-all faults: export OMP_NUM_THREADS ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help env demo task test test-all check-gpu lint docs dist clean lock
+.PHONY: help env demo task test test-all faults check-gpu lint docs dist clean lock
 
 help:
 	@echo 'make env    make or repair the environment ($(VENV))'
@@ -22,6 +24,8 @@ help:
 	@echo 'make test   lint, type-check and run the test suite (at most 12 minutes on two cores)'
 	@echo 'make test-all  the same with the checks marked slow'
 	@echo 'make check-gpu  on a GPU: the tests marked gpu, and a training step of the EVA-02 cascade'
+	@echo 'make faults  put every fault into data, configs, files and hosts, and write how each ends'
+	@echo '            into docs/reliability.md; ROW=name runs one, QUICK=1 those without processes'
 	@echo 'make lint   ruff and mypy only'
 	@echo 'make docs   write the generated tables and build the documentation into build/site'
 	@echo 'make dist   build wheel and sdist into dist/ and check them'
@@ -47,6 +51,9 @@ check-gpu: env
 	@$(RUN) -c 'import sys, torch; torch.cuda.is_available() or sys.exit("make check-gpu: torch sees no GPU")'
 	$(RUN) -m pytest -m gpu $(PYTEST_ARGS)
 	$(RUN) benchmarks/speed.py memory model configs/cropr_eva02_cascade_coco.py --device cuda
+
+faults: env
+	PYTHONPATH=. $(RUN) tests/faults $(if $(ROW),--row '$(ROW)') $(if $(QUICK),--quick)
 
 lint: env
 	$(RUN) -m ruff check .

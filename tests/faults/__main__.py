@@ -7,12 +7,10 @@ import time
 from collections import Counter
 from pathlib import Path
 
+from page import PAGE, shown, write_page
 from row import Outcome, Row, all_rows, outcome
 
 from cropr_mm.engine.console import ignore_noise
-
-_PAGE = Path(__file__).parents[2] / "docs/reliability.md"
-_MARKS = ("<!-- faults -->", "<!-- end of faults -->")
 
 
 def main() -> None:
@@ -27,43 +25,33 @@ def main() -> None:
     if not rows:
         parser.error(f"expected a row of {', '.join(row.name for row in all_rows())}")
     ignore_noise()
-    width, ends = max(len(row.name) for row in rows), []
+    width, ends, begin = max(len(row.name) for row in rows), [], time.perf_counter()
     for row in rows:
         start = time.perf_counter()
-        with tempfile.TemporaryDirectory() as folder:
-            ends.append(end := _run(row, Path(folder, row.name)))
+        end = _run(row, whole=bool(args.row))
+        ends.append(end)
         seconds = time.perf_counter() - start
-        message = end.message if args.row else " ".join(end.message.split())[:100]
-        print(f"{row.name.ljust(width)}  {end.kind.ljust(9)}  {seconds:5.1f} s  {message}")
+        message = end.message if args.row else end.message[:100]
+        print(
+            f"{row.name.ljust(width)}  {end.kind.ljust(9)}  {seconds:5.1f} s  {message}", flush=True
+        )
     counts = Counter(end.kind for end in ends)
     print(f"{len(ends)} rows: " + ", ".join(f"{counts[kind]} {kind}" for kind in sorted(counts)))
     if not args.row and not args.quick:
-        _write_page(rows, ends)
+        write_page(rows, ends, (time.perf_counter() - begin) / 60)
+        print(f"{PAGE} written")
     wrong = [row.name for row, end in zip(rows, ends, strict=True) if end.kind != row.expected]
     if wrong:
         sys.exit(f"not as expected: {', '.join(wrong)}")
 
 
-def _run(row: Row, folder: Path) -> Outcome:
-    folder.mkdir()
-    end = outcome(row, folder)
-    return end._replace(message=end.message.replace(f"{folder}/", "").replace(str(folder), "."))
-
-
-def _write_page(rows: list[Row], ends: list[Outcome]) -> None:
-    """Put the table between the marks of the page."""
-    lines = ["| fault | ends | what is said |", "|---|---|---|"]
-    section = ""
-    for row, end in zip(rows, ends, strict=True):
-        if row.section != section:
-            section = row.section
-            lines.append(f"| **{section}** | | |")
-        said = " ".join(end.message.split()).replace("|", "\\|").replace("<", "&lt;")
-        lines.append(f"| {row.fault} | {end.kind} | {said} |")
-    head, rest = _PAGE.read_text().split(_MARKS[0])
-    tail = rest.split(_MARKS[1])[1]
-    _PAGE.write_text("\n".join([head + _MARKS[0], *lines, _MARKS[1]]) + tail)
-    print(f"{_PAGE} written")
+def _run(row: Row, whole: bool) -> Outcome:
+    """How a row ends in a fresh folder; its message is made fit for the table unless ``whole``."""
+    with tempfile.TemporaryDirectory() as parent:
+        folder = Path(parent, row.name)
+        folder.mkdir()
+        end = outcome(row, folder)
+    return end if whole else end._replace(message=shown(end.message, folder))
 
 
 if __name__ == "__main__":

@@ -5,7 +5,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from row import Row, all_rows, outcome
+from page import ROOT, shown, write_page
+from row import Outcome, Row, all_rows, outcome
 
 from cropr_mm.engine.preflight import SetupError
 
@@ -50,3 +51,28 @@ def raises(error: Exception) -> Callable[[Path], None]:
 )
 def test_endings_are_told_apart(run: Callable, kind: str, tmp_path: Path) -> None:
     assert outcome(Row("a", "b", "c", "dog", run), tmp_path).kind == kind
+
+
+def test_messages_say_nothing_of_this_machine(tmp_path: Path) -> None:
+    message = (
+        f"11/29 16:10:41 - mmengine - WARNING - {tmp_path}/run/a.pth\n  in 20261129_161332 "
+        f"of {ROOT}/cropr_mm/x.py, process 12 on host: wait (raised in /a/b.py:3)"
+    )
+    wanted = "run/a.pth in <time> of cropr_mm/x.py, process <id> on <host>: wait"
+    assert shown(message, tmp_path) == wanted
+
+
+def test_a_page_holds_all_rows_by_section(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "page.md"
+    file.write_text("before\n<!-- faults -->\nold\n<!-- end of faults -->\nafter\n")
+    monkeypatch.setattr("page.PAGE", file)
+    rows = [
+        Row(n, s, "it", "", raises(KeyError())) for n, s in (("a", "X"), ("b", "Y"), ("c", "X"))
+    ]
+    write_page(rows, [Outcome("clear", "a|b <c>")] * 3, 1.0)
+    lines = file.read_text().splitlines()
+    assert (lines[0], lines[-1]) == ("before", "after")
+    assert "old" not in lines
+    order = [line.split(" | ")[0] for line in lines if line.startswith("| it") or "**" in line]
+    assert order == ["| **X**", "| it (`a`)", "| it (`c`)", "| **Y**", "| it (`b`)"]
+    assert r"a\|b &lt;c>" in file.read_text()
