@@ -14,6 +14,7 @@ from cropr_mm.engine.preflight import (
     check_classes,
     check_data,
     check_evaluator,
+    check_files,
     check_hooks,
     check_label_maps,
     check_labels,
@@ -69,6 +70,7 @@ def _build_loop(runner: ToolRunner, split: str) -> None:
     check_length(dataset, runner.cfg, split)
     check_classes(unwrapped_model(runner), dataset, where)
     check_labels(dataset, where)
+    check_files(dataset, where)
     check_label_maps(dataset, where)
     if split != "train":
         check_evaluator(loop.evaluator, dataset, f"{split}_evaluator")

@@ -33,17 +33,21 @@ def tiny_config(folder: Path, task: str, **changes: Any) -> Path:
         task: 'det', 'seg' or 'cls'.
         **changes: Values of entries, by key with ``__`` for dots.
     """
-    if not (folder / "det.json").exists():
-        write_images(folder)
+    write_tiny(folder)
     config = write_config(folder, task, **changes)
     # mmengine names loggers by config and second: each row gets names of its own.
     return config.rename(config.with_stem(f"{config.stem}_{folder.name.replace('-', '_')}"))
 
 
-def edit_coco(folder: Path, edit: Callable[[dict[str, Any]], None]) -> None:
-    """Change the content of the tiny COCO json, which is written first."""
+def write_tiny(folder: Path) -> None:
+    """Write the tiny images and annotations unless they are there."""
     if not (folder / "det.json").exists():
         write_images(folder)
+
+
+def edit_coco(folder: Path, edit: Callable[[dict[str, Any]], None]) -> None:
+    """Change the content of the tiny COCO json, which is written first."""
+    write_tiny(folder)
     content = json.loads((folder / "det.json").read_text())
     edit(content)
     (folder / "det.json").write_text(json.dumps(content))

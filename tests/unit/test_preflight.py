@@ -6,6 +6,8 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import cv2
+import numpy as np
 import pytest
 from mmengine.config import Config
 from mmengine.evaluator import Evaluator
@@ -42,7 +44,7 @@ def config(tmp_path: Path) -> Callable[..., Config]:
     """Writes the data and returns their config; arguments replace entries of the dataset's."""
     init_default_scope("mmdet")
     (tmp_path / "images").mkdir()
-    (tmp_path / "images/1.png").touch()
+    cv2.imwrite(str(tmp_path / "images/1.png"), np.zeros((8, 8, 3), np.uint8))
 
     def make(text: str | None = None, **changes: Any) -> Config:
         if text is not None:
@@ -103,7 +105,7 @@ def test_good_data_pass_in_every_wrapper(config: Callable[..., Config]) -> None:
         (
             json.dumps(content(images=[dict(id=1, file_name="2.png", width=8, height=8)])),
             {},
-            r"expected the images of .*a\.json, found none at .*images/2\.png",
+            r"train_dataloader: .*a\.json: 1 image is missing \(.*images/2\.png\)",
         ),
         (
             json.dumps(content()),

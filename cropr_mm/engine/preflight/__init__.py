@@ -5,6 +5,7 @@ from cropr_mm.engine.preflight.device import check_device
 from cropr_mm.engine.preflight.errors import SetupError
 from cropr_mm.engine.preflight.heads import check_channels, check_labels, check_model_config
 from cropr_mm.engine.preflight.hooks import check_hooks, check_targets
+from cropr_mm.engine.preflight.image_files import check_files
 from cropr_mm.engine.preflight.label_maps import check_label_maps
 from cropr_mm.engine.preflight.model import (
     check_classes,
@@ -22,6 +23,7 @@ __all__ = [
     "check_device",
     "check_encoder",
     "check_evaluator",
+    "check_files",
     "check_hooks",
     "check_label_maps",
     "check_labels",

@@ -1,6 +1,7 @@
 """Checks of a COCO json."""
 
 import json
+import os
 import warnings
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -11,13 +12,14 @@ from cropr_mm.engine.preflight.boxes import check_boxes
 from cropr_mm.engine.preflight.coco_entries import SCORED, TRAINED, check_entries, check_references
 from cropr_mm.engine.preflight.errors import SetupError
 from cropr_mm.engine.preflight.findings import Findings
+from cropr_mm.engine.preflight.images import ImageFile
 from cropr_mm.engine.preflight.instance_masks import check_instance_masks
 from cropr_mm.messages import counted, some
 
 Read = Callable[[str], Mapping[str, Any]]
 
 
-def check_coco(dataset: Any, where: str, masks: bool, read: Read) -> None:
+def check_coco(dataset: Any, where: str, masks: bool, read: Read) -> list[ImageFile]:
     """Check what mmdet takes from a COCO json by name, without a word where names do not match.
 
     Args:
@@ -25,6 +27,9 @@ def check_coco(dataset: Any, where: str, masks: bool, read: Read) -> None:
         where: Name of the dataset for messages.
         masks: Whether masks are loaded or scored.
         read: :func:`read_coco`, or one that keeps what it read.
+
+    Returns:
+        Its images, which are not looked at.
 
     Raises:
         SetupError: If classes, entries, boxes or masks are at fault, see ``docs/reliability.md``.
@@ -36,7 +41,8 @@ def check_coco(dataset: Any, where: str, masks: bool, read: Read) -> None:
     findings.finish()
     names = [category["name"] for category in content["categories"]]
     _check_classes(names, classes, where, file)
-    if not content["images"]:
+    images = content["images"]
+    if not images:
         raise SetupError(f"{where}: expected at least one image, but {file} lists none")
     ids = {category["id"]: category["name"] for category in content["categories"]}
     annotations = check_references(content, findings)
@@ -63,9 +69,8 @@ def check_coco(dataset: Any, where: str, masks: bool, read: Read) -> None:
             f"{is_left} left out ({some(sorted(others))})",
             stacklevel=2,
         )
-    first = Path(dataset.data_prefix.get("img", ""), content["images"][0]["file_name"])
-    if not first.is_file():
-        raise SetupError(f"{where}: expected the images of {file}, found none at {first}")
+    folder = dataset.data_prefix.get("img", "")
+    return [ImageFile(os.path.join(folder, i["file_name"]), sizes[i["id"]]) for i in images]
 
 
 def _check_masks(
@@ -109,17 +114,12 @@ def check_truth(file: str, where: str, masks: bool, read: Read, seen: bool) -> N
         _check_masks(used, sizes, findings, len(used))
 
 
-def check_multi_label(dataset: Any, where: str) -> None:
-    """Check a ``CocoMultiLabelDataset``: its file, its classes and its first image."""
+def check_multi_label(dataset: Any, where: str) -> list[ImageFile]:
+    """Check file and classes of a ``CocoMultiLabelDataset``; returns its images."""
     try:
-        samples = dataset.load_data_list()
+        return [ImageFile(sample["img_path"]) for sample in dataset.load_data_list()]
     except ValueError as error:
         raise SetupError(f"{where}: {error}") from error
-    if samples and not Path(samples[0]["img_path"]).is_file():
-        raise SetupError(
-            f"{where}: expected the images of {dataset.ann_file}, found none at "
-            f"{samples[0]['img_path']}"
-        )
 
 
 def read_coco(file: str) -> dict[str, Any]:

@@ -22,7 +22,11 @@ from cropr_mm.engine.preflight.coco import (
     read_coco,
 )
 from cropr_mm.engine.preflight.errors import SetupError
+from cropr_mm.engine.preflight.findings import Findings
+from cropr_mm.engine.preflight.images import check_images
 
+# Subclasses that read their files in another way have their own rules.
+CHECKED_READERS = ("CocoDataset.load_data_list", "CocoMultiLabelDataset.load_data_list")
 _COCO_METRICS = ("CocoMetric", "mmdet.CocoMetric")
 
 
@@ -143,13 +147,23 @@ def _check_dataset(cfg: Mapping[str, Any], where: str, masks: bool, read: Read) 
             raise SetupError(
                 f"{where}: expected a folder for data_prefix {key!r}, found none at {folder}"
             )
-    # Subclasses that read their files in another way have their own rules.
     reader = dataset.load_data_list.__qualname__
-    if reader == "CocoDataset.load_data_list":
-        check_coco(dataset, where, masks, read)
-        return dataset.ann_file
-    if reader == "CocoMultiLabelDataset.load_data_list":
-        check_multi_label(dataset, where)
+    if reader not in CHECKED_READERS:
+        return None
+    of_boxes = reader == CHECKED_READERS[0]
+    images = (
+        check_coco(dataset, where, masks, read) if of_boxes else check_multi_label(dataset, where)
+    )
+    check_images(images, Findings(where, dataset.ann_file), _color_type(cfg))
+    return dataset.ann_file if of_boxes else None
+
+
+def _color_type(dataset: Mapping[str, Any]) -> str | None:
+    """How the pipeline of a data set reads images; None if by a transform of its own."""
+    kinds = ("LoadImageFromFile", "mmdet.LoadImageFromFile", "mmcv.LoadImageFromFile")
+    for step in dataset.get("pipeline") or []:
+        if hasattr(step, "get") and step.get("type") in kinds:
+            return step.get("color_type", "color")
     return None
 
 
