@@ -1,13 +1,4 @@
-"""The error of a user's mistake, and how its messages count and list."""
-
-_PLURALS = {
-    "category": "categories",
-    "class": "classes",
-    "box": "boxes",
-    "has": "have",
-    "is": "are",
-    "does": "do",
-}
+"""The error of a user's mistake."""
 
 
 class SetupError(ValueError):
