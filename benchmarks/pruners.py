@@ -5,6 +5,7 @@ import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from cropr_mm.engine.arguments import add_traceback_option
 from cropr_mm.engine.console import short_errors
 from experiments.benchmark_tasks import BENCHMARK_TASKS
 from experiments.compare_orders import compare_orders
@@ -34,9 +35,10 @@ def main() -> None:
     add_compare(parts["compare"])
     for name in ("orders", "padding", "seen", "sizes"):
         add_trained(parts[name], name)
+    add_traceback_option(parser)
     args = parser.parse_args()
     options = vars(args)
-    command = options.pop("command")
+    command, traceback = options.pop("command"), options.pop("traceback")
     if command == "seen" and "cropr" not in args.variants:
         parser.error(f"expected 'cropr' among --variants, got {', '.join(args.variants)}")
     if len(set(args.seeds)) < len(args.seeds):
@@ -53,7 +55,7 @@ def main() -> None:
         sizes=compare_sizes,
     )
     os.chdir(Path(__file__).resolve().parents[1])
-    with short_errors():
+    with short_errors(traceback=traceback):
         runs[command](**options)
 
 

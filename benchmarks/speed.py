@@ -5,6 +5,7 @@ from pathlib import Path
 
 import torch
 
+from cropr_mm.engine.arguments import add_traceback_option
 from cropr_mm.engine.console import short_errors
 from cropr_mm.profiling.run_mode import FREEZE_HELP
 from experiments import alternatives, memory, throughput, train_step
@@ -34,9 +35,10 @@ def main() -> None:
                 name, help=text, description=module.__doc__, formatter_class=formatter
             )
         )
+    add_traceback_option(parser)
     args = parser.parse_args()
     hint = "with --json the same command goes on" if args.program == "throughput" else ""
-    with short_errors(ValueError, hint=hint):
+    with short_errors(ValueError, hint=hint, traceback=args.traceback):
         modules[args.program][0].run(args)
 
 

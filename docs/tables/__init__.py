@@ -31,6 +31,7 @@ TABLES: dict[str, Callable[..., str]] = {
     "orders": comparisons.orders,
     "padding": comparisons.padding,
     "precision": speed.precision,
+    "published_costs": configs.published_costs,
     "rates": speed.rates,
     "scale": speed.scale,
     "seen": comparisons.seen,

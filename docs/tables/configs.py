@@ -12,7 +12,7 @@ from mmengine.config import Config
 from cropr_mm.profiling.encoder_cost import encoder_cost
 from cropr_mm.registry import MODELS
 from tables.blocks import ROOT
-from tables.published import RESULTS
+from tables.published import COSTS, RESULTS
 from tables.records import markdown
 
 CONFIGS = ROOT / "configs"
@@ -44,6 +44,17 @@ def configs(folder: str) -> str:
     head = ["config", "encoder", "published metric", "command"]
     head += ["image, px", "pruned, %", "GMAC, dense", "GMAC, pruned"]
     return markdown(head, [_cells(path) for path in paths(folder)], left=4)
+
+
+def published_costs() -> str:
+    """Counted multiply-adds beside the published ones."""
+    head = ["encoder", "config", "GMAC linear of the encoder, counted", "published"]
+    found = {path.stem: path for folder in FOLDERS for path in paths(folder)}
+    rows = []
+    for name, (label, published) in COSTS.items():
+        place = found[name].relative_to(CONFIGS).as_posix()
+        rows.append([label, f"`{place}`", _giga(encoder(found[name]).macs), published])
+    return markdown(head, rows, left=2)
 
 
 def paths(folder: str) -> list[Path]:

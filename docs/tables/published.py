@@ -1,4 +1,4 @@
-"""Published metrics of configs, by the name of the config."""
+"""Published metrics and costs of configs, by the name of the config."""
 
 COCO = "Token Cropr, table 3"
 ADE20K = "Token Cropr, table 5"
@@ -35,3 +35,16 @@ RESULTS: dict[str, tuple[tuple[str, str, tuple[str, ...]], tuple[float, ...], st
     "unpruned_vitb_nabirds": (BIRDS, (83.32,), 'Haurum et al., "Which Tokens to Use?", supplement'),
 }
 """Task, data set and names of the metrics; their values, in percent; the source."""
+
+COSTS: dict[str, tuple[str, str]] = {
+    "unpruned_eva02_cascade_coco": ("EVA-02-L, COCO, 1536 px", "2790"),
+    "cropr_eva02_cascade_coco": ("", "1273"),
+    "unpruned_eva02_segmenter_ade20k": ("EVA-02-L segmenter, ADE20k, 512 px", "311"),
+    "cropr_eva02_segmenter_ade20k": ("", "183"),
+    "unpruned_vitl_mae_in1k": ("ViT-L, ImageNet-1k, 224 px", "-"),
+    "cropr_vitl_mae_in1k": ("", "34.2"),
+    "unpruned_eva02_in1k_448": ("EVA-02-L, ImageNet-1k, 448 px", "310"),
+    "cropr_eva02_in1k_448": ("", "180"),
+    "cropr_eva02_in1k_448_single": ("", "70"),
+}
+"""Encoder, data set and image size, empty where they are those of the row above; printed GMACs."""
