@@ -13,7 +13,7 @@ from mmengine.model import BaseModule
 from torch import Tensor, nn
 
 from cropr_mm.backbones.checks import check_discs, check_reducer, check_reduction, check_served
-from cropr_mm.backbones.plan import Plan, steps_of_blocks, window_rectangles
+from cropr_mm.backbones.plan import Plan, make_plan
 from cropr_mm.backbones.signals import IMAGE_SIGNALS, image_signals, live_signals
 from cropr_mm.fusion import Fusion
 from cropr_mm.ops.window import window_major_order
@@ -240,18 +240,15 @@ class ReducingBackbone(BaseModule):
         return known[1]
 
     def _make_plan(self, schedule: Schedule, grid: tuple[int, int]) -> Plan:
-        num_keep = schedule(self.schedule_settings(grid))
-        before = any(reducer.site == "before" for reducer in self.reducers.values())
-        steps = steps_of_blocks(num_keep, self.depth, before, self.last_block_sees_all)
-        total = grid[0] * grid[1]
-        live = tuple([total if step is None else num_keep[step] for step in steps])
-        rectangles: dict[int, tuple[int, int]] = {}
-        if self.window_size is not None:
-            in_windows = [steps[i] if self.is_windowed(i) else None for i in range(self.depth)]
-            rectangles = window_rectangles(
-                num_keep, in_windows, self.window_size, self.survivor_order, grid
-            )
-        return Plan(num_keep, live, rectangles)
+        return make_plan(
+            schedule(self.schedule_settings(grid)),
+            grid,
+            before=any(reducer.site == "before" for reducer in self.reducers.values()),
+            fused=self.last_block_sees_all,
+            windowed=[self.is_windowed(i) for i in range(self.depth)],
+            window_size=self.window_size,
+            survivor_order=self.survivor_order,
+        )
 
     def num_keep(self, grid: tuple[int, int] | None = None) -> dict[int, int]:
         """Patch tokens kept at each reducing block, for a grid or the native one."""

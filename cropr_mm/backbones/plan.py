@@ -21,6 +21,40 @@ class Plan(NamedTuple):
     rectangles: dict[int, tuple[int, int]]
 
 
+def make_plan(
+    num_keep: dict[int, int],
+    grid: tuple[int, int],
+    *,
+    before: bool,
+    fused: bool,
+    windowed: Sequence[bool],
+    window_size: int | None,
+    survivor_order: str,
+) -> Plan:
+    """Make the plan of what a schedule answers for a grid.
+
+    Args:
+        num_keep: Patch tokens kept at each reducing block (0-based).
+        grid: Patch grid (h, w).
+        before: Whether reducers act before their block, not inside or after it.
+        fused: Whether the last block sees all tokens again.
+        windowed: For each block whether its attention works in windows.
+        window_size: Side of a window, in patches; None where no block has windows.
+        survivor_order: 'window' or 'raster'.
+
+    Raises:
+        ValueError: If the survivors of a step do not fill whole windows.
+    """
+    steps = steps_of_blocks(num_keep, len(windowed), before, fused)
+    total = grid[0] * grid[1]
+    live = tuple([total if step is None else num_keep[step] for step in steps])
+    rectangles: dict[int, tuple[int, int]] = {}
+    if window_size is not None:
+        in_windows = [steps[i] if windowed[i] else None for i in range(len(steps))]
+        rectangles = window_rectangles(num_keep, in_windows, window_size, survivor_order, grid)
+    return Plan(num_keep, live, rectangles)
+
+
 def steps_of_blocks(
     num_keep: Mapping[int, int], depth: int, before: bool, fused: bool
 ) -> list[int | None]:
