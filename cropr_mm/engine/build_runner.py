@@ -28,6 +28,7 @@ from cropr_mm.engine.preflight.entries import (
     warn_of_idle_schedules,
 )
 from cropr_mm.engine.runner import ToolRunner, unwrapped_model
+from cropr_mm.engine.sample_errors import name_damaged_files
 
 
 def build_runner(cfg: Config, splits: Sequence[str]) -> ToolRunner:
@@ -74,6 +75,7 @@ def _build_loop(runner: ToolRunner, split: str) -> None:
     check_label_maps(dataset, where)
     if split != "train":
         check_evaluator(loop.evaluator, dataset, f"{split}_evaluator")
+    name_damaged_files(dataset)
 
 
 def print_outputs(runner: ToolRunner, done: str, files: Mapping[str, object]) -> None:

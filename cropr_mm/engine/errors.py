@@ -15,6 +15,7 @@ from mmengine.registry import build_functions
 
 from cropr_mm.checkpoints.errors import CheckpointError
 from cropr_mm.engine.preflight.errors import SetupError
+from cropr_mm.engine.sample_errors import SampleError, short_message
 
 _PACKAGE = Path(__file__).parents[1]
 _OUT_OF_MEMORY = re.compile(r"can't allocate memory|out of memory")
@@ -48,13 +49,16 @@ def building_errors() -> Iterator[None]:
 def running_errors() -> Iterator[None]:
     """Take a ValueError that this package raises while a loop runs for a mistake in the data.
 
-    Such are images of a size that does not fit the patches or the schedule, which no config tells.
+    Such are images of a size that does not fit the patches or the schedule, which no config tells,
+    and files that cannot be loaded.
 
     Raises:
         SetupError: In its place; those of other packages pass.
     """
     try:
         yield
+    except SampleError as error:
+        raise SetupError(short_message(error)) from error
     except (SetupError, CheckpointError):
         raise
     except ValueError as error:

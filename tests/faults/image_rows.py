@@ -4,9 +4,14 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
+from mmengine.hooks import Hook
+from mmengine.runner import Runner
 from PIL import Image
 from row import Row
-from tiny import edit_coco, train_tiny, write_tiny
+from tiny import edit_coco, tiny_config, train_tiny, write_tiny
+
+from cropr_mm.engine.config import load_config
+from cropr_mm.engine.train import train
 
 Change = Callable[[Path], object]
 
@@ -52,6 +57,25 @@ def _missing_label_map(folder: Path) -> None:
     write_tiny(folder)
     (folder / "masks/2.png").unlink()
     train_tiny(folder, "seg")
+
+
+def _outside_the_sample(folder: Path, content: bytes, workers: int) -> None:
+    """The file is damaged once its name and its content were checked."""
+    write_tiny(folder)
+    config = tiny_config(folder, "det", train_dataloader__num_workers=workers)
+    cfg = load_config(str(config), str(folder / "run"))
+    cfg.custom_hooks.append(dict(type=DamageHook, file=str(folder / "det/1.png"), content=content))
+    train(cfg)
+
+
+class DamageHook(Hook):
+    """Damages a file before training."""
+
+    def __init__(self, file: str, content: bytes) -> None:
+        self.file, self.content = Path(file), content
+
+    def before_train(self, runner: Runner) -> None:
+        self.file.write_bytes(self.content)
 
 
 PAGE = b"<!DOCTYPE html><html><body>Not found</body></html>"
@@ -113,4 +137,18 @@ ROWS += [
         r"1 image is turned by the EXIF.*2\.jpg: orientation 3",
         _upside_down,
     ),
+]
+ROWS += [
+    Row(
+        f"file-late-{name}-{workers}",
+        IMAGES,
+        f"an image outside of the sample is {fault}, {workers} workers",
+        rf"^error: LoadImageFromFile failed on .*1\.png: it {says}$",
+        partial(_outside_the_sample, content=content, workers=workers),
+    )
+    for name, fault, says, content in (
+        ("empty", "empty", r"is empty \(0 bytes\)", b""),
+        ("page", "a web page", r"is a web page \(HTML\)", PAGE),
+    )
+    for workers in (0, 1)
 ]

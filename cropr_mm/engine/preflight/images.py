@@ -87,7 +87,7 @@ def check_sample(images: Sequence[ImageFile], findings: Findings, color_type: st
     unclear: list[str] = []
     for image in (images[i] for i in places):
         try:
-            stored, orientation = _open(image.path)
+            stored, orientation = open_image(image.path)
         except OSError as error:
             damaged.append(f"{image.path} {error}")
             continue
@@ -125,8 +125,15 @@ def _names(folder: str) -> set[str]:
         return set()
 
 
-def _open(path: str) -> tuple[tuple[int, int], int]:
-    """Width and height as stored, and EXIF's orientation; OSError with what is wrong."""
+def open_image(path: str) -> tuple[tuple[int, int], int]:
+    """Read an image to its end.
+
+    Returns:
+        Width and height in pixels as stored, and EXIF's orientation.
+
+    Raises:
+        OSError: If it is damaged, with what is wrong: 'is empty (0 bytes)'.
+    """
     start = Path(path).read_bytes()[:200]
     if not start:
         raise OSError("is empty (0 bytes)")
