@@ -2,9 +2,8 @@
 
 import argparse
 
-from mmengine.config import DictAction
-
 from cropr_mm.engine.arguments import add_device_option, add_traceback_option, hide_gpus
+from cropr_mm.engine.cfg_options import ConfigOptions
 
 
 def main() -> None:
@@ -28,7 +27,7 @@ def main() -> None:
     parser.add_argument(
         "--cfg-options",
         nargs="+",
-        action=DictAction,
+        action=ConfigOptions,
         metavar="KEY=VALUE",
         help="replace config entries, one key at a time, such as train_dataloader.batch_size=4",
     )

@@ -10,9 +10,9 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
-from mmengine.config import DictAction
 
 from cropr_mm.engine.arguments import add_traceback_option
+from cropr_mm.engine.cfg_options import ConfigOptions
 from cropr_mm.engine.config import load_config
 from cropr_mm.engine.console import short_errors
 from cropr_mm.engine.options import names_of
@@ -53,7 +53,7 @@ def main() -> None:
     parser.add_argument(
         "--cfg-options",
         nargs="+",
-        action=DictAction,
+        action=ConfigOptions,
         metavar="KEY=VALUE",
         help="replace entries of every config, such as model.test_cfg.mode=whole",
     )

@@ -7,7 +7,7 @@ from mmengine.dist import is_main_process
 
 from cropr_mm.engine.config import HOST_SCOPES
 from cropr_mm.engine.console import import_quietly, print_files
-from cropr_mm.engine.distributed import join_processes_on_cpu
+from cropr_mm.engine.distributed import check_launcher, join_processes_on_cpu
 from cropr_mm.engine.errors import building_errors
 from cropr_mm.engine.preflight import (
     check_channels,
@@ -49,6 +49,7 @@ def build_runner(cfg: Config, splits: Sequence[str]) -> ToolRunner:
         check_optimizer(cfg.optim_wrapper)
         warn_of_idle_schedules(cfg)
     check_data(cfg, splits)
+    check_launcher(cfg.launcher)
     join_processes_on_cpu(cfg)
     with building_errors():
         runner = ToolRunner.from_cfg(cfg)

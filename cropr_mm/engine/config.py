@@ -13,7 +13,7 @@ from cropr_mm.checkpoints import register_safe_loader
 from cropr_mm.classes import share_classes
 from cropr_mm.engine.config_file import read_config
 from cropr_mm.engine.console import ignore_noise, import_quietly
-from cropr_mm.engine.errors import building_errors
+from cropr_mm.engine.errors import building_errors, message_of
 from cropr_mm.engine.preflight import SetupError
 from cropr_mm.engine.preflight.entries import check_scope, warn_of_unknown_entries
 
@@ -45,7 +45,7 @@ def load_config(
         raise SetupError(f"expected a config file, found none at {path}{_elsewhere(path)}")
     register_safe_loader()
     cfg = read_config(path)
-    cfg.merge_from_dict(dict(options or {}))
+    _replace_entries(cfg, options or {})
     cfg.launcher = launcher
     cfg.work_dir = work_dir or cfg.get("work_dir") or str(Path("work_dirs", Path(path).stem))
     scope = cfg.get("default_scope")
@@ -66,6 +66,18 @@ def load_config(
         with building_errors():
             share_classes(cfg.model)
     return cfg
+
+
+def _replace_entries(cfg: Config, options: Mapping[str, Any]) -> None:
+    """Merge options into a config, whose lists they may index."""
+    try:
+        cfg.merge_from_dict(dict(options))
+    except (KeyError, TypeError, AssertionError) as error:
+        given = ", ".join(f"{key}={value}" for key, value in options.items())
+        raise SetupError(f"options {given} do not fit the config: {message_of(error)}") from error
+    hooks = cfg.get("custom_hooks") or []
+    if not isinstance(hooks, list):  # as after an index into none
+        raise SetupError(f"expected custom_hooks=[dict(type=...), ...], got {hooks}")
 
 
 def _elsewhere(path: str) -> str:

@@ -14,7 +14,7 @@ from rich.progress import MofNCompleteColumn, Progress, TextColumn, TimeRemainin
 from rich.table import Column
 
 from cropr_mm.checkpoints.errors import CheckpointError
-from cropr_mm.engine.errors import is_of_registry, message_of
+from cropr_mm.engine.errors import is_of_registry, is_out_of_memory, message_of
 from cropr_mm.engine.outputs import check_writable
 from cropr_mm.engine.preflight.errors import SetupError
 
@@ -47,8 +47,8 @@ def short_errors(
 ) -> Iterator[None]:
     """End the program with one line where the input is at fault; keep other tracebacks.
 
-    A TypeError or KeyError is at fault only where a config names a class or an argument that does
-    not exist, see :mod:`cropr_mm.engine.errors`.
+    So it ends where the memory is too small. A TypeError or KeyError is at fault only where a
+    config names a class or an argument that does not exist, see :mod:`cropr_mm.engine.errors`.
 
     Args:
         kinds: Exceptions that stand for such a fault, besides SetupError, CheckpointError and
@@ -70,6 +70,10 @@ def short_errors(
         if traceback:
             raise
         raise SystemExit(f"error: {error}") from None
+    except RuntimeError as error:
+        if traceback or not is_out_of_memory(error):
+            raise
+        raise SystemExit(f"error: the memory is too small: {error}") from None
 
 
 def check_outputs(**files: Path | None) -> None:

@@ -2,11 +2,31 @@
 
 import atexit
 import gc
+import os
 
 import torch
 from mmengine.config import Config
 from mmengine.device import get_device
 from mmengine.dist import is_distributed
+
+from cropr_mm.engine.preflight.errors import SetupError
+
+# What launchers tell each of their processes.
+_VARIABLES = {
+    "pytorch": ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"),
+    "slurm": ("SLURM_PROCID", "SLURM_NTASKS", "SLURM_NODELIST"),
+    "mpi": ("OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_LOCAL_RANK", "OMPI_COMM_WORLD_SIZE"),
+}
+
+
+def check_launcher(launcher: str) -> None:
+    """Raise SetupError where no launcher of this kind has started the process."""
+    missing = [name for name in _VARIABLES.get(launcher, ()) if name not in os.environ]
+    if missing:
+        raise SetupError(
+            f"launcher {launcher!r} expects to have started this process, as tools/dist_train.sh "
+            f"and tools/slurm_train.sh do; not set: {', '.join(missing)}"
+        )
 
 
 def join_processes_on_cpu(cfg: Config) -> None:

@@ -18,7 +18,7 @@ from cropr_mm.engine.preflight.errors import SetupError
 from cropr_mm.engine.sample_errors import SampleError, short_message
 
 _PACKAGE = Path(__file__).parents[1]
-_OUT_OF_MEMORY = re.compile(r"can't allocate memory|out of memory")
+_OUT_OF_MEMORY = re.compile(r"can't allocate memory|out of memory|size calculation overflowed")
 _REGISTRY = Path(build_functions.__file__)
 
 
@@ -36,9 +36,9 @@ def building_errors() -> Iterator[None]:
     except (ValueError, AssertionError, ImportError) as error:
         raise _setup_error(error) from error
     except RuntimeError as error:
-        if not _OUT_OF_MEMORY.search(str(error)):
+        if not is_out_of_memory(error):
             raise
-        raise SetupError("the model of this config is too large for the memory") from error
+        raise SetupError(f"the model of this config is too large: {error}") from error
     except (TypeError, KeyError) as error:
         if not is_of_registry(error):
             raise
@@ -70,6 +70,11 @@ def running_errors() -> Iterator[None]:
 def is_of_registry(error: BaseException) -> bool:
     """Whether mmengine's registry raised it, for an unknown class or argument in a config."""
     return Path(_place(error).filename) == _REGISTRY
+
+
+def is_out_of_memory(error: RuntimeError) -> bool:
+    """Whether torch raised it for want of memory, or for a size that no memory holds."""
+    return bool(_OUT_OF_MEMORY.search(str(error)))
 
 
 def message_of(error: BaseException) -> str:

@@ -4,6 +4,7 @@ from typing import Any
 
 from mmengine.config import Config
 
+from cropr_mm.backbones.checks import check_sizes
 from cropr_mm.backbones.find import backbone_entry
 from cropr_mm.build import build_model
 from cropr_mm.profiling.encoder_cost import encoder_cost
@@ -39,6 +40,8 @@ def complexity_report(cfg: Config, img_size: tuple[int, int] | None = None) -> d
     """
     backbone_entry(cfg)
     model = build_model(cfg, "meta").eval()
+    if img_size is not None:
+        check_sizes(img_size, 1, 1)
     encoder = encoder_cost(model.backbone, img_size)
     return {
         "convention": _CONVENTION,

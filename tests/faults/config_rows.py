@@ -203,7 +203,7 @@ ROWS += [
         (
             "img-size-huge",
             "image size 1000000",
-            "too large for the memory",
+            "config is too large",
             training(model__backbone__img_size=1000000),
         ),
         (

@@ -2,6 +2,7 @@
 
 import io
 import re
+import sys
 import warnings
 from collections.abc import Callable
 from contextlib import redirect_stderr, redirect_stdout
@@ -10,6 +11,9 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 from cropr_mm.engine.console import short_errors
+
+# Rows use the tiny tasks of the end-to-end tests and the forged files of the unit tests.
+sys.path.extend(str(Path(__file__).parents[1] / folder) for folder in ("e2e", "unit"))
 
 
 class Row(NamedTuple):
@@ -68,7 +72,9 @@ def outcome(row: Row, folder: Path) -> Outcome:
             warnings.simplefilter("always")
             proof = row.run(folder)
     except SystemExit as end:
-        message = str(end.code)
+        # Programs end with a number where argparse, or an interrupt, has printed the reason.
+        message = printed.getvalue().strip() if isinstance(end.code, int) else str(end.code)
+        message = _line(row.says, message) or message
         return Outcome("clear" if re.search(row.says, message) else "silent", message)
     except Exception as error:
         return Outcome("traceback", f"{type(error).__name__}: {error}")

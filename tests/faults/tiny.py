@@ -1,17 +1,15 @@
 """The tiny data sets and configs of the end-to-end tests, and how rows change and run them."""
 
 import json
-import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from tiny_tasks import write_config, write_images
+
 from cropr_mm.engine.config import load_config
 from cropr_mm.engine.train import train
-
-sys.path.append(str(Path(__file__).parents[1] / "e2e"))
-from tiny_tasks import write_config, write_images
 
 
 def train_tiny(folder: Path, task: str, work_dir: str = "run", **changes: Any) -> None:

@@ -1,12 +1,16 @@
 """What a config file that cannot be read is told, and entries that nothing reads."""
 
 import warnings
+from argparse import ArgumentParser
 from pathlib import Path
 
 import pytest
 from mmengine.config import Config
 
+from cropr_mm.engine.cfg_options import ConfigOptions
+from cropr_mm.engine.config import load_config
 from cropr_mm.engine.config_file import read_config
+from cropr_mm.engine.distributed import check_launcher
 from cropr_mm.engine.preflight import SetupError
 from cropr_mm.engine.preflight.entries import (
     check_loops,
@@ -119,3 +123,35 @@ def test_scopes_are_libraries() -> None:
     check_scope("mmengine", "a.py")
     with pytest.raises(SetupError, match="'mmdte'"):
         check_scope("mmdte", "a.py")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"hooks.7.type": "A"}, "hooks.7.type=A do not fit .*7"),
+        ({"custom_hooks.0.type": "A"}, r"expected custom_hooks=\["),
+    ],
+)
+def test_options_that_fit_no_list_are_named(options: dict, message: str, tmp_path: Path) -> None:
+    path = write(tmp_path, a="hooks = [dict(type='B')]")
+    with pytest.raises(SetupError, match=message):
+        load_config(path, options=options)
+
+
+def test_options_without_a_value_end_in_usage(capsys: pytest.CaptureFixture) -> None:
+    parser = ArgumentParser()
+    parser.add_argument("--cfg-options", nargs="+", action=ConfigOptions)
+    assert parser.parse_args(["--cfg-options", "a=1", "b=x=2"]).cfg_options == dict(a=1, b="x=2")
+    with pytest.raises(SystemExit):
+        parser.parse_args(["--cfg-options", "a=1", "b"])
+    assert "--cfg-options expects KEY=VALUE, got b" in capsys.readouterr().err
+
+
+def test_a_launcher_has_started_the_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    check_launcher("none")
+    for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR"):
+        monkeypatch.setenv(name, "0")
+    with pytest.raises(SetupError, match=r"'pytorch' .*not set: MASTER_PORT$"):
+        check_launcher("pytorch")
+    monkeypatch.setenv("MASTER_PORT", "0")
+    check_launcher("pytorch")

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 from mmengine.hooks import Hook
 from torch import nn
 
@@ -92,3 +93,12 @@ def test_interruption_says_how_to_go_on(capsys: pytest.CaptureFixture) -> None:
         raise KeyboardInterrupt
     assert end.value.code == 130
     assert "interrupted; --resume goes on" in capsys.readouterr().err
+
+
+def test_a_memory_that_is_too_small_is_named_and_other_bugs_keep_their_traceback() -> None:
+    with pytest.raises(SystemExit, match="memory is too small: .*allocate"), short_errors():
+        torch.empty(10**15)
+    with pytest.raises(RuntimeError, match="shape"), short_errors():
+        torch.ones(2).view(3)
+    with pytest.raises(SetupError, match="too large"), building_errors():
+        torch.empty(10**15)

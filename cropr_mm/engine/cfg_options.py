@@ -1,0 +1,19 @@
+"""The action of ``--cfg-options``."""
+
+from argparse import ArgumentParser, Namespace
+from typing import Any
+
+from mmengine.config import DictAction
+
+
+class ConfigOptions(DictAction):
+    """mmengine's action for KEY=VALUE pairs, which ends in one line without a ``=`` too."""
+
+    def __call__(
+        self, parser: ArgumentParser, namespace: Namespace, values: Any, option_string: Any = None
+    ) -> None:
+        """Put the pairs into the namespace, or end the program."""
+        for value in values:
+            if "=" not in value:
+                parser.error(f"{option_string} expects KEY=VALUE, got {value}")
+        super().__call__(parser, namespace, values, option_string)
