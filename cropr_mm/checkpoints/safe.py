@@ -31,6 +31,7 @@ from mmengine.optim.scheduler.param_scheduler import OneCycleParamScheduler
 from cropr_mm.checkpoints import restricted
 from cropr_mm.checkpoints.arrays import numpy_globals
 from cropr_mm.checkpoints.errors import CheckpointError
+from cropr_mm.checkpoints.sums import check_sums
 
 MapLocation: TypeAlias = str | torch.device | dict[str, str] | Callable[..., Any] | None
 
@@ -142,6 +143,8 @@ def _load_pickle(file: Path, map_location: MapLocation) -> Any:
     kind = _other_archive(file)
     if kind is not None:
         raise CheckpointError(f"{file}: expected a checkpoint, got a {kind}")
+    if map_location != "meta":  # which leaves the tensors in the file
+        check_sums(file)
     load = _load_plain_pickle if _is_plain_pickle(file) else _load_restricted
     try:
         return load(file, map_location)

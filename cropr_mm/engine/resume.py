@@ -1,7 +1,6 @@
 """Which checkpoint a training goes on from, and whether it holds all that is needed for that."""
 
 import os
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ from mmengine.config import Config
 from mmengine.runner import EpochBasedTrainLoop, Runner
 
 from cropr_mm.checkpoints import CheckpointError, safe_load
+from cropr_mm.checkpoints.sums import check_sums
 from cropr_mm.engine.preflight import SetupError
 from cropr_mm.hooks.curriculum_hook import STATE, CroprCurriculumHook
 
@@ -59,12 +59,9 @@ def _by_age(folder: Path) -> list[Path]:
 def damage(file: Path) -> str | None:
     """What is wrong with a checkpoint file; None for a whole one."""
     try:
-        if zipfile.is_zipfile(file):
-            with zipfile.ZipFile(file) as archive:
-                if archive.testzip() is not None:  # torch does not compare checksums
-                    return f"{file}: damaged, its checksum is another"
+        check_sums(file)
         safe_load(file, "meta")
-    except (CheckpointError, OSError, zipfile.BadZipFile) as error:
+    except (CheckpointError, OSError) as error:
         return str(error)
     return None
 

@@ -96,7 +96,7 @@ def test_interruption_says_how_to_go_on(capsys: pytest.CaptureFixture) -> None:
 
 
 def test_a_memory_that_is_too_small_is_named_and_other_bugs_keep_their_traceback() -> None:
-    with pytest.raises(SystemExit, match="memory is too small: .*allocate"), short_errors():
+    with pytest.raises(SystemExit, match=r"memory is too small: .*allocate"), short_errors():
         torch.empty(10**15)
     with pytest.raises(RuntimeError, match="shape"), short_errors():
         torch.ones(2).view(3)

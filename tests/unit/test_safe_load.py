@@ -4,7 +4,6 @@ import os
 import pickle
 import tarfile
 from argparse import Namespace
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -12,6 +11,7 @@ import numpy as np
 import pytest
 import safetensors.torch
 import torch
+from forged_files import FORGED, Attack, Forged
 from mmengine.config import ConfigDict
 from mmengine.dataset import BaseDataset
 from mmengine.logging import HistoryBuffer
@@ -182,32 +182,6 @@ def test_plain_pickles_of_arrays_load_and_run_no_code(tmp_path: Path, protocol: 
         safe_load(file)
 
 
-class Forged:
-    """Pickles as numpy's arrays and data types do, with any state."""
-
-    def __init__(self, state: tuple, code: str | None = None) -> None:
-        call = np.zeros(1).__reduce__()[:2] if code is None else (np.dtype, (code, False, False))
-        self.call = (*call, state)
-
-    def __reduce__(self) -> tuple:
-        return self.call
-
-
-def forged_array(code: str, *state: Any) -> Forged:
-    return Forged((1, (1,), Forged(state, code), False, bytes(8)))
-
-
-FORGED = {
-    "fields": forged_array("f8", 3, "|", None, ("a",), {"a": (np.dtype("f8"), 1 << 40)}, 8, 1, 0),
-    "flags": forged_array("f8", 3, "<", None, None, None, -1, -1, 63),
-    "itemsize": forged_array("U2", 3, "<", None, None, None, 1 << 40, 4, 8),
-    "subarray": forged_array("f8", 3, "|", (np.dtype("f8"), (9,)), None, None, 72, 8, 0),
-    "shape": Forged((1, (1 << 32, 1 << 32), np.dtype("f8"), False, b"")),
-    "object": np.array([None]),
-    "record": np.zeros(1, dtype="f4,f4"),
-}
-
-
 @pytest.mark.parametrize("suffix", ["pkl", "pth"])
 @pytest.mark.parametrize("kind", FORGED)
 def test_forged_insides_of_arrays_are_refused(kind: str, suffix: str, tmp_path: Path) -> None:
@@ -228,16 +202,6 @@ def test_byte_order_of_one_array_does_not_touch_the_others(tmp_path: Path) -> No
     assert loaded["dtype"] == np.dtype(">f8")
     assert loaded["w"].tolist() == [0.0, 1.0, 2.0]
     assert np.dtype("f8").isnative
-
-
-class Attack:
-    """Pickles as a call of ``function``."""
-
-    def __init__(self, function: Callable[..., Any], *args: Any) -> None:
-        self.call = (function, args)
-
-    def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
-        return self.call
 
 
 ATTACKS = {
@@ -362,3 +326,29 @@ def test_named_model_zoos_pass_the_same_door(monkeypatch: pytest.MonkeyPatch) ->
         load("torchvision://resnet0")
     with pytest.raises(ValueError, match="pavi"):
         load("pavi://model")
+
+
+def flip_a_byte(file: Path) -> None:
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.write_bytes(content)
+
+
+def test_a_byte_that_is_another_is_named(tmp_path: Path) -> None:
+    file = tmp_path / "x.pth"
+    torch.save(dict(w=torch.ones(10_000)), file)
+    flip_a_byte(file)
+    with pytest.raises(ValueError, match=r"x\.pth: damaged at .*data/0"):
+        safe_load(file)
+    safe_load(file, "meta")  # only names and shapes
+
+
+def test_files_without_sums_load(tmp_path: Path) -> None:
+    if not hasattr(torch.serialization, "set_crc32_options"):
+        pytest.skip("this torch always writes sums")
+    torch.serialization.set_crc32_options(False)
+    try:
+        torch.save(dict(w=torch.ones(10_000)), tmp_path / "x.pth")
+    finally:
+        torch.serialization.set_crc32_options(True)
+    assert safe_load(tmp_path / "x.pth")["w"].sum() == 10_000
