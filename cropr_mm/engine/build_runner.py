@@ -11,15 +11,18 @@ from cropr_mm.engine.distributed import check_launcher, join_processes_on_cpu
 from cropr_mm.engine.errors import building_errors
 from cropr_mm.engine.preflight import (
     check_channels,
+    check_class_weights,
     check_classes,
     check_data,
     check_evaluator,
     check_files,
     check_hooks,
+    check_ignored,
     check_label_maps,
     check_labels,
     check_length,
     check_model_config,
+    check_targets,
     loading,
 )
 from cropr_mm.engine.preflight.entries import (
@@ -27,8 +30,8 @@ from cropr_mm.engine.preflight.entries import (
     check_optimizer,
     warn_of_idle_schedules,
 )
+from cropr_mm.engine.preflight.sample_errors import name_damaged_files
 from cropr_mm.engine.runner import ToolRunner, unwrapped_model
-from cropr_mm.engine.sample_errors import name_damaged_files
 
 
 def build_runner(cfg: Config, splits: Sequence[str]) -> ToolRunner:
@@ -55,6 +58,7 @@ def build_runner(cfg: Config, splits: Sequence[str]) -> ToolRunner:
         runner = ToolRunner.from_cfg(cfg)
     model = unwrapped_model(runner)
     check_channels(model)
+    check_class_weights(model)
     if "train" in splits:
         check_hooks(model, runner.hooks)
     for split in splits:
@@ -73,8 +77,11 @@ def _build_loop(runner: ToolRunner, split: str) -> None:
     check_classes(unwrapped_model(runner), dataset, where)
     check_labels(dataset, where)
     check_files(dataset, where)
-    check_label_maps(dataset, where)
-    if split != "train":
+    labels = check_label_maps(dataset, where)
+    if split == "train":
+        model = unwrapped_model(runner)
+        check_ignored(model, check_targets(model, runner.hooks, dataset), labels, where)
+    else:
         check_evaluator(loop.evaluator, dataset, f"{split}_evaluator")
     name_damaged_files(dataset)
 

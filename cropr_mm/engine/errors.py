@@ -15,7 +15,7 @@ from mmengine.registry import build_functions
 
 from cropr_mm.checkpoints.errors import CheckpointError
 from cropr_mm.engine.preflight.errors import SetupError
-from cropr_mm.engine.sample_errors import SampleError, short_message
+from cropr_mm.engine.preflight.sample_errors import SampleError, short_message
 
 _PACKAGE = Path(__file__).parents[1]
 _OUT_OF_MEMORY = re.compile(r"can't allocate memory|out of memory|size calculation overflowed")

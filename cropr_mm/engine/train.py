@@ -14,7 +14,7 @@ from cropr_mm.engine.config import require_entries
 from cropr_mm.engine.errors import running_errors
 from cropr_mm.engine.options import check_precision, disable_amp, enable_amp
 from cropr_mm.engine.outputs import check_writable
-from cropr_mm.engine.preflight import check_device, check_masks, check_targets
+from cropr_mm.engine.preflight import check_device, check_masks
 from cropr_mm.engine.resume import find_checkpoint, keep_seed
 from cropr_mm.engine.runner import ToolRunner, unwrapped_model
 from cropr_mm.engine.safeguards import add_safeguards
@@ -53,7 +53,6 @@ def train(cfg: Config, resume: str | None = None, amp: bool | None = None) -> No
     runner = build_runner(cfg, ("train", "val"))
     runner.strict = bool(cfg.get("resume"))
     model = unwrapped_model(runner)
-    check_targets(model, runner.hooks, runner.train_dataloader.dataset)
     check_masks(model, cfg)
     check_precision(cfg)
     with _own_folder(runner, cfg), running_errors():

@@ -89,6 +89,46 @@ def test_labels_that_the_dataset_itself_changes_are_judged_after_that(
     check_label_maps(data, "train_dataloader")
 
 
+def test_a_class_that_no_map_has_is_named(dataset: Callable[..., Any]) -> None:
+    data = dataset(np.ones((8, 12), np.uint8), metainfo=dict(classes=("road", "sky", "sea")))
+    with pytest.warns(UserWarning, match=r"1 class is in none of the 3 .* looked at: 'sea' \(2\)"):
+        assert check_label_maps(data, "train_dataloader") == {0, 1, 255}
+
+
+def test_masks_of_0_and_255_are_named(dataset: Callable[..., Any], tmp_path: Path) -> None:
+    data = dataset(np.ones((8, 12), np.uint8))
+    for i, labels in enumerate(([0, 255], [0, 0], [0, 255])):
+        cv2.imwrite(str(tmp_path / f"maps/{i}.png"), np.array([labels * 6] * 8, np.uint8))
+    with pytest.raises(SetupError, match=r"'sky' \(label 1\) is in none .* 255, .* is in 2: are"):
+        check_label_maps(data, "train_dataloader")
+    cv2.imwrite(str(tmp_path / "maps/1.png"), np.ones((8, 12), np.uint8))
+    assert check_label_maps(data, "train_dataloader") == {0, 1, 255}
+
+
+@pytest.mark.parametrize("content", [b"", b"<html></html>"])
+def test_a_damaged_map_is_named(
+    content: bytes, dataset: Callable[..., Any], tmp_path: Path
+) -> None:
+    data = dataset(np.ones((8, 12), np.uint8))
+    (tmp_path / "maps/1.png").write_bytes(content)
+    with pytest.raises(SetupError, match=r"train_dataloader: LoadAnnotations .*maps/1\.png: it is"):
+        check_label_maps(data, "train_dataloader")
+
+
+@pytest.mark.parametrize("in_dataset", [False, True])
+def test_labels_counted_from_1_in_the_pipeline_alone_are_named(
+    in_dataset: bool, dataset: Callable[..., Any]
+) -> None:
+    pipeline = [TRAIN[0], dict(type="LoadAnnotations", reduce_zero_label=True)]
+    data = dataset(np.ones((8, 12), np.uint8), pipeline=pipeline, reduce_zero_label=in_dataset)
+    if in_dataset:
+        with pytest.warns(UserWarning, match=r"'sky' \(1\)"):
+            assert check_label_maps(data, "train_dataloader") == {0, 255}
+        return
+    with pytest.raises(SetupError, match="reduce_zero_label=True, but its dataset has False"):
+        check_label_maps(data, "train_dataloader")
+
+
 def test_datasets_inside_wrappers_are_looked_at(dataset: Callable[..., Any]) -> None:
     data = dataset(np.full((8, 12), 9, np.uint8))
     whole = DATASETS.build(dict(type="ConcatDataset", datasets=[data]))

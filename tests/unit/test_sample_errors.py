@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader
 
 from cropr_mm.engine.errors import running_errors
 from cropr_mm.engine.preflight import SetupError
-from cropr_mm.engine.sample_errors import SampleError, name_damaged_files
+from cropr_mm.engine.preflight.sample_errors import SampleError, name_damaged_files
 
 
 class Photos(BaseDataset):

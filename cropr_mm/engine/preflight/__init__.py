@@ -1,10 +1,12 @@
 """Checks of data, model and checkpoint before anything expensive starts."""
 
+from cropr_mm.engine.preflight.class_weights import check_class_weights
 from cropr_mm.engine.preflight.data import check_data, check_length, loading
 from cropr_mm.engine.preflight.device import check_device
 from cropr_mm.engine.preflight.errors import SetupError
 from cropr_mm.engine.preflight.heads import check_channels, check_labels, check_model_config
 from cropr_mm.engine.preflight.hooks import check_hooks, check_targets
+from cropr_mm.engine.preflight.ignored_labels import check_ignored
 from cropr_mm.engine.preflight.image_files import check_files
 from cropr_mm.engine.preflight.label_maps import check_label_maps
 from cropr_mm.engine.preflight.model import (
@@ -18,6 +20,7 @@ from cropr_mm.engine.preflight.model import (
 __all__ = [
     "SetupError",
     "check_channels",
+    "check_class_weights",
     "check_classes",
     "check_data",
     "check_device",
@@ -25,6 +28,7 @@ __all__ = [
     "check_evaluator",
     "check_files",
     "check_hooks",
+    "check_ignored",
     "check_label_maps",
     "check_labels",
     "check_length",

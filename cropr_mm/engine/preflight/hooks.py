@@ -10,6 +10,7 @@ from cropr_mm.backbones.find import auxiliary_reducers, find_backbones
 from cropr_mm.engine.preflight.errors import SetupError
 from cropr_mm.hooks.aux_loss_hook import CroprAuxLossHook
 from cropr_mm.hooks.curriculum_hook import CroprCurriculumHook
+from cropr_mm.targets import AuxiliaryTarget
 
 
 def check_hooks(model: nn.Module, hooks: Sequence[Hook]) -> None:
@@ -41,7 +42,9 @@ def check_hooks(model: nn.Module, hooks: Sequence[Hook]) -> None:
                 raise SetupError(str(error)) from error
 
 
-def check_targets(model: nn.Module, hooks: Sequence[Hook], dataset: Any) -> None:
+def check_targets(
+    model: nn.Module, hooks: Sequence[Hook], dataset: Any
+) -> dict[str, AuxiliaryTarget]:
     """Check what auxiliary modules learn against the model and the training data.
 
     Args:
@@ -49,15 +52,21 @@ def check_targets(model: nn.Module, hooks: Sequence[Hook], dataset: Any) -> None
         hooks: All hooks of the runner.
         dataset: Training data set.
 
+    Returns:
+        Targets, by the name for messages.
+
     Raises:
         SetupError: If the model has no auxiliary modules, or classes or queries differ.
     """
+    targets = {}
     for hook in hooks:
         if isinstance(hook, CroprAuxLossHook):
             try:
-                hook.make_target(model, dataset)
+                target = hook.make_target(model, dataset)
             except ValueError as error:
                 raise SetupError(str(error)) from error
+            targets[f"{type(target).__name__} of {type(hook).__name__}"] = target
+    return targets
 
 
 def _check_trained(model: nn.Module, hooks: Sequence[Hook]) -> None:
