@@ -12,13 +12,14 @@ from torch import Tensor, nn
 from cropr_mm.checkpoints.errors import CheckpointError
 from cropr_mm.checkpoints.final_norm import leave_token_norm
 from cropr_mm.checkpoints.grid import stored_grid, stored_patch_size, stored_query_grid
+from cropr_mm.checkpoints.layouts import find_layout, to_published_names
 from cropr_mm.checkpoints.queries import fit_queries
 from cropr_mm.checkpoints.safe import safe_load
 from cropr_mm.checkpoints.timm import from_timm
 from cropr_mm.checkpoints.values import check_values
 
 # Where training programs put the weights; averaged ones first.
-NESTS = ("state_dict_ema", "model_ema", "state_dict", "model", "module")
+NESTS = ("state_dict_ema", "model_ema", "state_dict", "teacher", "model", "module")
 # What a config may switch off or add: prefix tokens, the final norm, relative position tables.
 OPTIONAL = re.compile(r"^(cls_token|reg_token|dist_token|norm\.\w+)$|\.attn\.rel_pos_[hw]$")
 # What a dense file lacks.
@@ -30,6 +31,8 @@ def load_backbone(
     backbone: nn.Module, source: str | Path | Mapping[str, Any], prefix: str = ""
 ) -> None:
     """Load timm's weights, files that timm reads, or our own into a ``CroprViT``.
+
+    Files of other projects are recognized by their names, see :data:`.layouts.LAYOUTS`.
 
     Nothing may be left over but the source's ``head*``, and nothing may be missing but
     ``reducers.*`` and ``fusion.*``; prefix tokens, the final norm and relative position tables may
@@ -52,6 +55,7 @@ def load_backbone(
         FileNotFoundError: If there is no such file.
     """
     label, checkpoint, weights = select_weights(source, prefix)
+    weights = _as_published(weights, label)
     source_grid = _source_grid(checkpoint, prefix, weights, backbone, label)
     leave_token_norm(weights, backbone, checkpoint, prefix)
     converted, leftovers = from_timm(weights, backbone, source_grid)
@@ -164,6 +168,20 @@ def _select(weights: Mapping[str, Any], prefix: str, label: str) -> dict[str, Te
     return selected
 
 
+def _as_published(weights: dict[str, Tensor], label: str) -> dict[str, Tensor]:
+    """Weights of other projects' files under their publishers' names, which timm reads."""
+    layout = find_layout(weights)
+    if layout is None:
+        return weights
+    try:
+        renamed, notes = to_published_names(weights, layout)
+    except CheckpointError as error:
+        raise CheckpointError(f"{label}: {error}") from None
+    for note in (f"is {layout.files}", *notes):
+        print_log(f"{label}: {note}", logger="current")
+    return renamed
+
+
 def _source_grid(
     checkpoint: Mapping[str, Any],
     prefix: str,
@@ -191,6 +209,8 @@ def _source_grid(
 
 
 def _hint(weights: Mapping[str, Tensor]) -> str:
+    if any(name.startswith("decoder_") for name in weights):
+        return "; it is a masked autoencoder: tools/convert_checkpoint.py --source mae converts it"
     key = "patch_embed.proj.weight"
     prefixes = sorted(name[: -len(key)] for name in weights if name.endswith("." + key))
     return f"; an encoder is at prefix={prefixes[0]!r}" if prefixes else ""

@@ -65,7 +65,8 @@ def rename(weights: Mapping[str, Tensor], source: Source) -> tuple[dict[str, Ten
             raise CheckpointError(f"expected one source of {new}, got {origin[new]} and {name}")
         else:
             renamed[new], origin[new] = value, name
-    notes = [f"left out {', '.join(f'{n} ({k})' for n, k in dropped.items())}"] if dropped else []
+    left_out = [f"{name} ({count})" for name, count in dropped.items()]
+    notes = [f"left out {some(left_out)}"] if left_out else []
     return renamed, notes
 
 

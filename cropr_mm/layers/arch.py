@@ -232,16 +232,41 @@ ARCHS: dict[str, Arch] = {
 }
 
 
+# Names of Meta's torch.hub entries -> timm's.
+HUB_NAMES = {
+    **{
+        f"dinov2_vit{letter}14{suffix}": f"vit_{size}_patch14{infix}_dinov2"
+        for letter, size in (("s", "small"), ("b", "base"), ("l", "large"), ("g", "giant"))
+        for suffix, infix in (("", ""), ("_reg", "_reg4"))
+    },
+    **{
+        f"dinov3_vit{letter}16{suffix}": f"vit_{size}_patch16_dinov3"
+        for letter, suffix, size in (
+            ("s", "", "small"),
+            ("s", "plus", "small_plus"),
+            ("b", "", "base"),
+            ("l", "", "large"),
+            ("h", "plus", "huge_plus"),
+        )
+    },
+}
+
+
 def resolve_arch(arch: str | dict[str, Any]) -> Arch:
-    """Look up a timm model name (a tag after a dot is ignored) or build from explicit dimensions.
+    """Look up the name of a model or build from explicit dimensions.
+
+    Args:
+        arch: Name of timm (a tag after a dot is ignored) or of Meta's torch.hub entries, or the
+            attributes of :class:`Arch`.
 
     Raises:
         ValueError: If the name or a key is unknown, with what is known.
     """
     if isinstance(arch, str):
         name = arch.split(".", 1)[0]
+        name = HUB_NAMES.get(name, name)
         if name not in ARCHS:
-            near = get_close_matches(name, ARCHS, n=3, cutoff=0.0)
+            near = get_close_matches(name, [*ARCHS, *HUB_NAMES], n=3, cutoff=0.0)
             raise ValueError(
                 f"arch {arch!r} is none of the {len(ARCHS)} known names; nearest: "
                 f"{', '.join(near)}; all are in cropr_mm.layers.arch.ARCHS"
