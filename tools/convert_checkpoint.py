@@ -1,7 +1,8 @@
 """Turn a published checkpoint into one of ours.
 
-Sources: eva02_det (EVA-02 detectors on Objects365, COCO or LVIS), eva02_mim (EVA-02 encoders), mae
-(masked autoencoders), vitdet (detectron2's ViTDet). Loading runs no code that a file may carry.
+Sources: cropr (classifiers and segmenters of Token Cropr's released code), eva02_det (EVA-02
+detectors on Objects365, COCO or LVIS), eva02_mim (EVA-02 encoders), mae (masked autoencoders),
+vitdet (detectron2's ViTDet). Loading runs no code that a file may carry.
 """
 
 import argparse

@@ -15,11 +15,13 @@ from cropr_mm.checkpoints.eva02 import EVA02_DET, EVA02_MIM
 from cropr_mm.checkpoints.fit import check_rows
 from cropr_mm.checkpoints.load import NESTS
 from cropr_mm.checkpoints.plain import MAE, VITDET
+from cropr_mm.checkpoints.released import RELEASED
 from cropr_mm.checkpoints.rename import Source, looks_like, rename
 from cropr_mm.checkpoints.timm import pack
 from cropr_mm.messages import some
 
 SOURCES: dict[str, Source] = {
+    "cropr": RELEASED,
     "eva02_det": EVA02_DET,
     "eva02_mim": EVA02_MIM,
     "mae": MAE,

@@ -17,6 +17,7 @@ from cropr_mm.checkpoints.final_norm import leave_token_norm
 from cropr_mm.checkpoints.fit import fit_shapes
 from cropr_mm.checkpoints.load import NEW_PARTS, OPTIONAL, check_names, check_shapes
 from cropr_mm.checkpoints.published import SOURCES, Converted, convert, find_weights
+from cropr_mm.checkpoints.released import RELEASED, place_head
 from cropr_mm.messages import some
 
 _ENCODER = "backbone."
@@ -95,6 +96,8 @@ def convert_checkpoint(
             if encoder is None:
                 raise CheckpointError("expected a config with a cropr_mm.CroprViT as its backbone")
             converted = convert(weights, source, encoder.grid)
+            if SOURCES[source] is RELEASED:
+                place_head(converted.weights, model.state_dict())
             if not pooled:
                 _start_norm_anew(converted, encoder)
             converted = fit(converted, model, encoder, source)
@@ -158,7 +161,8 @@ def _may_be_absent(name: str, weights: Mapping[str, Tensor], source: str) -> boo
     """Whether a file of this source may lack a weight of the model."""
     if name.startswith(_ENCODER):
         own = name.removeprefix(_ENCODER)
-        return bool(NEW_PARTS.match(own) or OPTIONAL.search(own))
+        new = NEW_PARTS.match(own) is not None and SOURCES[source] is not RELEASED
+        return new or OPTIONAL.search(own) is not None
     if not SOURCES[source].detector:
         return True
     # Objects365 has no masks: detectors trained on it have no such head.

@@ -288,7 +288,7 @@ def without(weights: Weights, part: str) -> Weights:
         (det, "mae", "expected a masked autoencoder.*looks like --source eva02_det"),
         (mae, "eva02_mim", "looks like --source mae"),
         (lambda: eva02_mim(split=False), "vitdet", "looks like --source eva02_mim"),
-        (lambda: {"fc.weight": torch.ones(1)}, "mae", "none of eva02_det, .*vitdet, either"),
+        (lambda: {"fc.weight": torch.ones(1)}, "mae", "none of cropr, .*vitdet, either"),
         (
             lambda: {**det(), "backbone.net.blocks.0.attn.extra": torch.ones(1)},
             "eva02_det",
@@ -394,7 +394,7 @@ def test_places_that_cannot_be_written_are_named_before_anything_is_read(tmp_pat
     ):
         with pytest.raises(ValueError, match=message):
             convert_checkpoint(absent, dst, "mae")
-    with pytest.raises(ValueError, match=r"a source out of eva02_det, .*got 'eva'"):
+    with pytest.raises(ValueError, match=r"a source out of cropr, .*got 'eva'"):
         convert_checkpoint(absent, tmp_path / "y.pth", "eva")
     with pytest.raises(FileNotFoundError, match=r"x\.pth"):
         convert_checkpoint(absent, tmp_path / "y.pth", "mae")
