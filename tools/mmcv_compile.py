@@ -69,9 +69,19 @@ def _environ(python: Path, target: Target, build: Path) -> dict[str, str]:
     environ.setdefault("MAX_JOBS", str(_jobs()))
     environ["PATH"] = f"{python.parent}{os.pathsep}{environ.get('PATH', '')}"
     if target.cuda:
+        # Headers of CUDA's libraries come with torch too, where the toolkit has none of them.
+        headers = _cuda_headers(python, target.cuda.split(".")[0])
+        known = [path for path in (os.environ.get("CPATH"), *headers) if path]
+        environ |= {"CPATH": os.pathsep.join(known)} if known else {}
         return environ | {"FORCE_CUDA": "1", "TORCH_CUDA_ARCH_LIST": target.archs}
     # mmcv compiles for CUDA whenever torch sees a GPU.
     return environ | {"FORCE_CUDA": "0", "CUDA_VISIBLE_DEVICES": ""}
+
+
+def _cuda_headers(python: Path, major: str) -> list[str]:
+    """Return the folders of CUDA's headers among the packages of the environment."""
+    site_packages = python.parent.parent / "lib"
+    return [str(f) for f in site_packages.glob(f"python*/site-packages/nvidia/cu{major}/include")]
 
 
 def _jobs() -> int:

@@ -121,12 +121,17 @@ def write_units(
         for index, group in enumerate(split([read_source(p, folders) for p in paths], jobs)):
             name = f"group_{suffix[1:]}_{index}"
             if name in apart:
-                units += [str(source.path) for source in group]
+                units += [_relative(source.path) for source in group]
                 continue
             path = (BUILD / name).with_suffix(suffix)
             path.write_text(unit(group))
-            units.append(str(path.resolve()))
+            units.append(_relative(path))
     return units
+
+
+def _relative(path: Path) -> str:
+    """Path as setuptools takes it: from the folder of the set-up script."""
+    return path.resolve().relative_to(Path.cwd().resolve()).as_posix()
 
 
 def grouped(extension: Callable, jobs: int, apart: set[str]) -> Callable:
