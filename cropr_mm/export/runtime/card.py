@@ -1,0 +1,95 @@
+"""The card beside an exported model: what a program has to know to use it."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from cropr_mm.export.runtime.errors import ExportError
+
+FORMATS = {"onnx": ".onnx", "openvino": ".xml", "torch": ".pt2", "aoti": ".pt2"}
+"""Formats and how the names of their files end."""
+
+TASKS = ("encoder", "segmenter", "classifier")
+
+
+@dataclass(frozen=True)
+class Input:
+    """From an image to the model's input.
+
+    Attributes:
+        size: Height and width of the input, in pixels.
+        batch: Images of one call, or None where any number goes.
+        steps: What is done to the picture, in order: dicts with 'op', see
+            :func:`cropr_mm.export.runtime.pixels.apply_step`.
+        mean: Subtracted from each channel, levels of 0 to 255.
+        std: Divides each channel after that.
+        channels: Order of the channels, 'rgb' or 'bgr'; mean and std are in this order.
+        pads: Whether a smaller picture is padded at the right and the bottom.
+        pad_value: With what, after normalisation.
+    """
+
+    size: tuple[int, int]
+    batch: int | None
+    steps: tuple[Mapping[str, Any], ...]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    channels: str
+    pads: bool
+    pad_value: float = 0.0
+
+
+@dataclass(frozen=True)
+class Card:
+    """Description of one exported model.
+
+    Attributes:
+        format: Of :data:`FORMATS`.
+        task: Of :data:`TASKS`.
+        input: From an image to the model's input.
+        classes: Names of the classes, or none.
+        palette: Colour (r, g, b) of each class, or none.
+        about: Everything that running it does not need: sizes, versions, verification.
+    """
+
+    format: str
+    task: str
+    input: Input
+    classes: tuple[str, ...] = ()
+    palette: tuple[tuple[int, int, int], ...] = ()
+    about: Mapping[str, Any] = field(default_factory=dict)
+
+    def write(self, file: Path) -> None:
+        """Write it as JSON."""
+        file.write_text(json.dumps(asdict(self), indent=1) + "\n", encoding="utf-8")
+
+
+def card_file(model: Path) -> Path:
+    """Where the card of a model's file is; a failed export keeps its name in both files."""
+    return model.with_name(f"{model.name}.json")
+
+
+def read_card(file: Path) -> Card:
+    """Read a card.
+
+    Raises:
+        ExportError: If there is none, or it is no such card.
+    """
+    if not file.is_file():
+        raise ExportError(f"expected the model's card beside it, found none at {file}")
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+        given = content.pop("input")
+        pairs = {name: tuple(given[name]) for name in ("size", "steps", "mean", "std")}
+        palette = tuple((int(r), int(g), int(b)) for r, g, b in content.pop("palette"))
+        classes = tuple(content.pop("classes"))
+        card = Card(**content, input=Input(**{**given, **pairs}), classes=classes, palette=palette)
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise ExportError(f"expected the card of an exported model, got {file}: {error}") from error
+    if card.format not in FORMATS or card.task not in TASKS:
+        raise ExportError(
+            f"{file}: expected format of {', '.join(FORMATS)} and task of {', '.join(TASKS)}, "
+            f"got {card.format!r} and {card.task!r} (a newer version may have written it)"
+        )
+    return card

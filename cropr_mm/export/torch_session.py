@@ -1,0 +1,39 @@
+"""Exported programs that torch itself runs: torch.export's, and those compiled by AOTInductor."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from cropr_mm.export.runtime.errors import ExportError
+from cropr_mm.export.runtime.session import Arrays, Session
+
+
+def open_session(file: Path, form: str, threads: int | None) -> Session:
+    """Open a ``.pt2`` file on the CPU; arguments as in the runtime's function of that name.
+
+    Raises:
+        ExportError: If it cannot be read.
+    """
+    if threads is not None:
+        torch.set_num_threads(threads)
+    try:
+        program: Any
+        if form == "aoti":
+            program = torch._inductor.aoti_load_package(str(file))
+        else:
+            program = torch.export.load(file).module()
+    except Exception as error:  # damaged archives raise all kinds
+        raise ExportError(f"{file} is no program that torch can run: {error}") from error
+
+    def run(images: NDArray[np.float32]) -> Arrays:
+        # A compiled program reads other memory formats wrongly.
+        with torch.no_grad():
+            outputs = program(torch.from_numpy(np.ascontiguousarray(images)))
+        return [output.numpy() for output in outputs]
+
+    return Session(
+        run, dict(runtime=f"torch {torch.__version__}", device="CPU", precision="float32")
+    )
