@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from cropr_mm.backbones.cropr_vit import CroprViT
 from cropr_mm.engine.preflight import SetupError
 from cropr_mm.export.source import Source
+from cropr_mm.structures import Reduction
 
 
 class EncoderPart(nn.Module):
@@ -90,9 +91,11 @@ class WithKeptIds(nn.Module):
         """The part's outputs, then ids (B, K) of each step, int64."""
         kept: list[Tensor] = []
         reducers: Sequence[nn.Module] = [*self.backbone.reducers.values()]
-        handles = [
-            r.register_forward_hook(lambda _, a, out: kept.append(out.kept.index)) for r in reducers
-        ]
+
+        def note(reducer: nn.Module, args: tuple, result: Reduction) -> None:
+            kept.append(result.kept.index)
+
+        handles = [reducer.register_forward_hook(note) for reducer in reducers]
         try:
             outputs = self.part(images)
         finally:

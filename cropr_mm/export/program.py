@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.export import ExportedProgram
 
 from cropr_mm.engine.preflight import SetupError
+from cropr_mm.export.parts import WithKeptIds
 from cropr_mm.export.runtime.session import need
 
 LEAST_OPSET = 18
@@ -49,25 +50,57 @@ def trace(part: nn.Module, example: Tensor, dynamic_batch: bool) -> ExportedProg
         return torch.export.export(part, (example,), dynamic_shapes=shapes, strict=False)
 
 
-def write(program: ExportedProgram, form: str, file: Path, opset: int = LEAST_OPSET) -> None:
-    """Write a graph.
+def write_pair(
+    graph: WithKeptIds,
+    example: Tensor,
+    dynamic_batch: bool,
+    form: str,
+    files: tuple[Path, Path],
+    opset: int = LEAST_OPSET,
+) -> None:
+    """Write a part without and with the ids that its steps keep.
 
     Args:
-        program: The graph.
+        graph: The part with kept ids.
+        example: Images of the size that the graph is for.
+        dynamic_batch: Whether it takes any number of images.
         form: 'onnx', 'openvino', 'torch' or 'aoti'.
-        file: Where to; some formats write further files beside it.
+        files: Where to; some formats write further files beside them.
         opset: Of ONNX.
     """
+    shipped, kept = files
+    program = trace(graph, example, dynamic_batch)
+    number = len(program.graph_signature.user_outputs) - len(graph.backbone.reducers)
     if form == "onnx":
-        onnx = need("onnx")
-        graph = torch.onnx.export(program, dynamo=True, opset_version=opset, verbose=False)
-        assert graph is not None
-        graph.save(str(file))
-        onnx.checker.check_model(str(file))
+        _write_onnx(program, number, shipped, kept, opset)
     elif form == "openvino":
-        openvino = need("openvino")
-        openvino.save_model(openvino.convert_model(program), str(file), compress_to_fp16=False)
-    elif form == "torch":
-        torch.export.save(program, str(file))
+        _write_openvino(program, number, shipped, kept)
     else:
-        torch._inductor.aoti_compile_and_package(program, package_path=str(file))
+        bare = trace(graph.part, example, dynamic_batch)
+        for each, file in ((bare, shipped), (program, kept)):
+            if form == "torch":
+                torch.export.save(each, str(file))
+            else:
+                torch._inductor.aoti_compile_and_package(each, package_path=str(file))
+
+
+def _write_onnx(
+    program: ExportedProgram, number: int, shipped: Path, kept: Path, opset: int
+) -> None:
+    """Write both files; the first has the first outputs only, and what leads to them."""
+    onnx, passes = need("onnx"), need("onnx_ir.passes.common")
+    graph = torch.onnx.export(program, dynamo=True, opset_version=opset, verbose=False)
+    assert graph is not None
+    graph.save(str(kept))
+    del graph.model.graph.outputs[number:]
+    passes.RemoveUnusedNodesPass()(graph.model)
+    graph.save(str(shipped))
+    onnx.checker.check_model(str(shipped))
+
+
+def _write_openvino(program: ExportedProgram, number: int, shipped: Path, kept: Path) -> None:
+    openvino = need("openvino")
+    model = openvino.convert_model(program)
+    openvino.save_model(model, str(kept), compress_to_fp16=False)
+    outputs = openvino.Model(model.get_results()[:number], model.get_parameters())
+    openvino.save_model(outputs, str(shipped), compress_to_fp16=False)

@@ -1,0 +1,127 @@
+"""The host library's own way from an image file to inputs and results, for verification.
+
+H, W pixels of the graph's input; h, w those of the image.
+"""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from mmengine.dataset import Compose, pseudo_collate
+from mmengine.registry import DefaultScope
+from mmengine.structures import BaseDataElement
+from numpy.typing import NDArray
+from torch import Tensor
+
+from cropr_mm.engine.errors import building_errors
+from cropr_mm.export.runtime import Input
+from cropr_mm.export.runtime.pixels import Placed
+from cropr_mm.export.runtime.results import result_of
+from cropr_mm.export.source import Source
+
+
+class Host:
+    """A model as its host library runs it.
+
+    Args:
+        source: The model.
+        img_size: Height and width that ``Resize`` aims at in the place of its own scale, or None.
+    """
+
+    def __init__(self, source: Source, img_size: tuple[int, int] | None) -> None:
+        self.source = source
+        transforms = []
+        for transform in source.pipeline:
+            if transform["type"] in ("LoadAnnotations", "LoadPanopticAnnotations"):
+                continue
+            changes = {}
+            if transform["type"] == "Resize" and img_size is not None:
+                changes = dict(scale=img_size[::-1])
+            transforms.append({**transform, **changes})
+        with DefaultScope.overwrite_default_scope(source.scope), building_errors():
+            self.pipeline = Compose(transforms)
+
+    def pixels(self, file: Path, to: Input) -> Tensor:
+        """An image file as the host's preprocessor gives it, padded to (1, 3, H, W)."""
+        return self._prepare(file, to.size, to.pad_value)[0]
+
+    def _prepare(
+        self, file: Path, size: tuple[int, int], pad_value: float
+    ) -> tuple[Tensor, BaseDataElement, tuple[int, int]]:
+        with DefaultScope.overwrite_default_scope(self.source.scope):
+            item = self.pipeline(dict(img_path=str(file), img_id=0))
+            content = tuple(item["inputs"].shape[-2:])
+            data = self.source.model.data_preprocessor(pseudo_collate([item]), False)
+        images = data["inputs"]
+        right, below = size[1] - images.shape[-1], size[0] - images.shape[-2]
+        return (
+            F.pad(images, (0, right, 0, below), value=pad_value),
+            data["data_samples"][0],
+            content,
+        )
+
+    def differing_results(
+        self, task: str, file: Path, images: Tensor, placed: Placed, outputs: list[NDArray]
+    ) -> float | None:
+        """Share of the results of an image that differ from the host's own predictions.
+
+        Args:
+            task: Of the card.
+            file: The image.
+            images: As :meth:`pixels` gives it.
+            placed: The same as the runner gives it.
+            outputs: Of the exported model.
+
+        Returns:
+            Segmenter: share of pixels. Classifier: 1 or 0 for the best class. Encoder: None.
+        """
+        if task == "encoder":
+            return None
+        result = result_of(task, outputs, placed)
+        height, width = images.shape[-2:]
+        _, sample, content = self._prepare(file, (height, width), 0.0)
+        if task == "segmenter":
+            padding = (0, width - content[1], 0, height - content[0])
+            sample.set_metainfo(dict(img_padding_size=padding, pad_shape=(height, width)))
+        scope = DefaultScope.overwrite_default_scope(self.source.scope)
+        with scope, torch.no_grad():
+            (predicted,) = self.source.model.predict(images, [sample])
+        if task == "segmenter":
+            labels = predicted.pred_sem_seg.data[0].numpy()
+            return (
+                1.0
+                if labels.shape != result["labels"].shape
+                else float((labels != result["labels"]).mean())
+            )
+        return float(int(predicted.pred_score.argmax()) != int(result["label"]))
+
+
+def test_images(size: tuple[int, int], folder: Path, pads: bool) -> dict[str, Path]:
+    """Write random pictures for verification.
+
+    Args:
+        size: Height and width of the graph's input.
+        folder: Where to.
+        pads: Whether the model takes smaller pictures, which it pads.
+
+    Returns:
+        Files by what they are.
+    """
+    import cv2
+
+    random = np.random.default_rng(0)
+    height, width = size
+    sizes = {"noise": (height, width), "blocks": (height, width)}
+    if pads:
+        sizes["padded"] = (height, max(1, width * 5 // 8))
+    files = {}
+    for name, (rows, columns) in sizes.items():
+        picture = random.integers(0, 256, (rows, columns, 3), dtype=np.uint8)
+        if name != "noise":  # coarse structure, as real images have
+            coarse = random.integers(0, 256, (5, 7, 3), dtype=np.uint8)
+            coarse = cv2.resize(coarse, (columns, rows), interpolation=cv2.INTER_CUBIC)
+            picture = (0.75 * coarse + 0.25 * picture).astype(np.uint8)
+        files[name] = folder / f"{name}.png"
+        cv2.imwrite(str(files[name]), picture)
+    return files
