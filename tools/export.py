@@ -12,17 +12,20 @@ from pathlib import Path
 
 from mmengine.config import DictAction
 
-from cropr_mm.engine.config import load_config
-from cropr_mm.engine.console import add_traceback_option, short_errors
-from cropr_mm.export.model import Options, export_model
+from cropr_mm.engine.arguments import add_traceback_option
+from cropr_mm.export.limits import Limits
 from cropr_mm.export.runtime import ExportError
 from cropr_mm.export.runtime.card import FORMATS
-from cropr_mm.export.verify import Limits
 
 
-def main() -> int:
-    """Parse arguments, export, say what was compared; 1 if verification failed."""
+def main() -> None:
+    """Parse arguments, export, say what was compared; exit code 1 if verification failed."""
     args = parse_args()
+    # Imports that take seconds come after the options are read.
+    from cropr_mm.engine.config import load_config
+    from cropr_mm.engine.console import short_errors
+    from cropr_mm.export.model import Options, export_model
+
     limits = Limits(args.max_difference, args.max_pixels, args.max_results, args.tie)
     options = Options(
         form=args.format,
@@ -42,7 +45,8 @@ def main() -> int:
         done = export_model(cfg, args.checkpoint, args.out, options)
     print(done.verification)
     print(f"{'file':<12}{done.file}\n{'card':<12}{done.file}.json")
-    return 1 if done.verification.faults else 0
+    if done.verification.faults:
+        sys.exit(1)
 
 
 def parse_args() -> argparse.Namespace:
@@ -105,4 +109,4 @@ def parse_args() -> argparse.Namespace:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

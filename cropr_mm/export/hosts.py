@@ -4,6 +4,7 @@ H, W pixels of the graph's input; h, w those of the image.
 """
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -117,11 +118,11 @@ def test_images(size: tuple[int, int], folder: Path, pads: bool) -> dict[str, Pa
         sizes["padded"] = (height, max(1, width * 5 // 8))
     files = {}
     for name, (rows, columns) in sizes.items():
-        picture = random.integers(0, 256, (rows, columns, 3), dtype=np.uint8)
+        picture: Any = random.integers(0, 256, (rows, columns, 3), dtype=np.uint8)
         if name != "noise":  # coarse structure, as real images have
-            coarse = random.integers(0, 256, (5, 7, 3), dtype=np.uint8)
+            coarse: Any = random.integers(0, 256, (5, 7, 3), dtype=np.uint8)
             coarse = cv2.resize(coarse, (columns, rows), interpolation=cv2.INTER_CUBIC)
-            picture = (0.75 * coarse + 0.25 * picture).astype(np.uint8)
+            picture = cv2.addWeighted(coarse, 0.75, picture, 0.25, 0.0)
         files[name] = folder / f"{name}.png"
         cv2.imwrite(str(files[name]), picture)
     return files

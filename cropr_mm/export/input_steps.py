@@ -8,8 +8,9 @@ from torch import nn
 from cropr_mm.engine.preflight import SetupError
 from cropr_mm.export.runtime import Input
 
-_IGNORED = ("LoadAnnotations", "LoadPanopticAnnotations", "PackDetInputs", "PackSegInputs")
-_IGNORED += ("PackInputs",)
+_IGNORED = frozenset(
+    ("LoadAnnotations", "LoadPanopticAnnotations", "PackDetInputs", "PackSegInputs", "PackInputs")
+)
 _STEPS = ("Resize", "ResizeEdge", "CenterCrop")
 
 
@@ -53,10 +54,12 @@ def _check_loading(transform: Mapping[str, Any]) -> None:
 
 
 def _step(name: str, given: dict[str, Any], img_size: tuple[int, int] | None) -> dict[str, Any]:
+    size: Any
+    scale: Any
     if name == "CenterCrop":
         size = given["crop_size"]
         height, width = (size, size) if isinstance(size, int) else tuple(size)
-        if img_size not in (None, (height, width)):
+        if img_size is not None and img_size != (height, width):
             raise SetupError(
                 f"the test pipeline crops {height}x{width} pixels: expected --img-size {height} "
                 f"{width}, got {img_size[0]} {img_size[1]}"
@@ -83,7 +86,7 @@ def _step(name: str, given: dict[str, Any], img_size: tuple[int, int] | None) ->
 
 def input_size(steps: Sequence[Mapping[str, Any]], divisor: int) -> tuple[int, int] | None:
     """Height and width that the steps end with, as the preprocessor pads them; None where open."""
-    last = steps[-1] if steps else {"op": None}
+    last: Mapping[str, Any] = steps[-1] if steps else {"op": None}
     if last["op"] == "center_crop":
         size = last["size"]
     elif last["op"] == "resize":

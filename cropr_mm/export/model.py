@@ -4,24 +4,25 @@ import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from mmengine.config import Config
 
-from cropr_mm import __version__
 from cropr_mm.engine.outputs import check_writable
 from cropr_mm.engine.preflight import SetupError
 from cropr_mm.export.hosts import Host, test_images
 from cropr_mm.export.input_steps import input_size, input_steps, make_input, pad_divisor
+from cropr_mm.export.limits import Limits
 from cropr_mm.export.parts import WithKeptIds, make_part
 from cropr_mm.export.program import LEAST_OPSET, check_packages, write_pair
 from cropr_mm.export.runtime.card import FORMATS, Card, Input, card_file
 from cropr_mm.export.runtime.model import ExportedModel
 from cropr_mm.export.runtime.session import open_session
 from cropr_mm.export.source import Source, fix_size, load_source
-from cropr_mm.export.verify import Limits, Verification, verify
+from cropr_mm.export.verify import Verification, verify
 
 _IMAGES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 
@@ -175,7 +176,7 @@ def describe(
     backbone = source.backbone
     reducers: Sequence[str] = sorted({type(r).__name__ for r in backbone.reducers.values()})
     return dict(
-        cropr_mm=__version__,
+        cropr_mm=version("cropr_mm"),
         torch=torch.__version__,
         model=type(source.model).__name__,
         checkpoint=Path(checkpoint).name,

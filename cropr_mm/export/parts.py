@@ -28,7 +28,7 @@ class EncoderPart(nn.Module):
         self.backbone = backbone
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        """From normalised images (B, 3, H, W) to the encoder's outputs."""
+        """From normalized images (B, 3, H, W) to the encoder's outputs."""
         return self.backbone(images)
 
 
@@ -46,7 +46,7 @@ class SegmenterPart(nn.Module):
         self.model = model
 
     def forward(self, images: Tensor) -> tuple[Tensor]:
-        """From normalised images (B, 3, H, W) to logits (B, classes, H, W)."""
+        """From normalized images (B, 3, H, W) to logits (B, classes, H, W)."""
         logits = self.model.decode_head(self.model.extract_feat(images))
         size = images.shape[-2:]
         aligned = self.model.align_corners
@@ -69,7 +69,7 @@ class ClassifierPart(nn.Module):
         self.exclusive = exclusive
 
     def forward(self, images: Tensor) -> tuple[Tensor]:
-        """From normalised images (B, 3, H, W) to scores (B, classes)."""
+        """From normalized images (B, 3, H, W) to scores (B, classes)."""
         logits = self.model.head(self.model.extract_feat(images))
         return (logits.softmax(dim=1) if self.exclusive else logits.sigmoid(),)
 

@@ -20,7 +20,7 @@ from cropr_mm.engine.errors import building_errors
 from cropr_mm.engine.preflight import SetupError, check_model
 from cropr_mm.engine.preflight.data import leaves
 from cropr_mm.layers.positions import Positions
-from cropr_mm.reducers import KeepDecision, TokenPruner, TokenReducer
+from cropr_mm.reducers import KeepDecision, KMedoids, TokenPruner, TokenReducer
 
 
 class Source(NamedTuple):
@@ -102,6 +102,8 @@ def check_exportable(reducer: TokenReducer) -> None:
         reason = "leaves numbers of tokens that differ between images"
     elif not isinstance(reducer, TokenPruner):
         reason = "makes tokens that belong to no cell, or leaves a number that differs"
+    elif isinstance(reducer, KMedoids):
+        reason = "measures distances of all pairs (torch.cdist), which ONNX has no form for"
     elif "noise" in reducer.needs and not isinstance(reducer, KeepDecision):
         reason = "draws random numbers"
     if reason:

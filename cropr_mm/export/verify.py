@@ -9,7 +9,7 @@ B batch, K tokens kept, H, W pixels.
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,27 +18,11 @@ from torch import Tensor, nn
 
 from cropr_mm.backbones.cropr_vit import CroprViT
 from cropr_mm.export.hosts import Host
+from cropr_mm.export.limits import Limits
 from cropr_mm.export.parts import WithKeptIds
 from cropr_mm.export.runtime import ExportedModel
 from cropr_mm.export.runtime.pixels import Placed
 from cropr_mm.reducers.base import TokenRanker, exclude
-
-
-class Limits(NamedTuple):
-    """What may differ.
-
-    Attributes:
-        difference: Of an output, as a share of its largest value in PyTorch.
-        pixels: Of a prepared image, in levels of 0 to 255.
-        results: Share of an image's results (labels of pixels or of the image) that differ.
-        tie: Scores of two tokens that are nearer than this share of the largest one are a tie:
-            which one is kept is a matter of rounding.
-    """
-
-    difference: float = 1e-3
-    pixels: float = 0.01
-    results: float = 0.001
-    tie: float = 1e-5
 
 
 @dataclass

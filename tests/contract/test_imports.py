@@ -34,6 +34,7 @@ RANK = {layer: rank for rank, row in enumerate(ORDER) for layer in row}
 HOSTS = {"mmdet", "mmseg", "mmpretrain", "mmcv"}
 HOST_FREE = {"structures", "ops", "tokens", "layers", "reducers", "fusion", "schedules"}
 ALLOWED_IN_OPS = {"torch", "triton"}
+ALLOWED_IN_RUNTIME = {"numpy", "PIL"}  # of exported models; it runs where nothing else is
 
 
 def imported_modules(source: str, module: tuple[str, ...], is_package: bool) -> Iterator[list[str]]:
@@ -72,7 +73,7 @@ def violations(package: Path) -> list[str]:
             found.append(f"{name}: {layer} has no place in the order")
             continue
         for target in imported_modules(path.read_text(), module, is_package):
-            problem = _problem(layer, target, package.name)
+            problem = _problem(layer, target, package.name) or _problem_in_runtime(module, target)
             if problem:
                 found.append(f"{name}: {problem}")
     return found
@@ -91,6 +92,16 @@ def _problem(layer: str, target: list[str], package: str) -> str:
     elif layer == "ops" and target[0] not in ALLOWED_IN_OPS | sys.stdlib_module_names:
         return f"imports {dotted}; ops needs torch only"
     return ""
+
+
+def _problem_in_runtime(module: tuple[str, ...], target: list[str]) -> str:
+    """Say what is wrong with an import by the runtime of exported models; empty if nothing is."""
+    own = [module[0], "export", "runtime"]
+    if list(module[1:3]) != own[1:] or target[:3] == own:
+        return ""
+    if target[0] in ALLOWED_IN_RUNTIME | sys.stdlib_module_names:
+        return ""
+    return f"imports {'.'.join(target)}; the runtime needs numpy and pillow only"
 
 
 def test_layers_import_only_layers_above() -> None:
@@ -123,6 +134,10 @@ def test_every_layer_that_exists_is_seen() -> None:
         ("reducers/a.py", "from mmdet.models import ViT"),
         ("fusion/a.py", "try:\n    import mmseg.models\nexcept ImportError:\n    pass"),
         ("schedules/a.py", "from mmpretrain import models"),
+        ("export/runtime/a.py", "import torch"),
+        ("export/runtime/a.py", "def late():\n    import cv2"),
+        ("export/runtime/a.py", "from cropr_mm.engine import console"),
+        ("export/runtime/a.py", "from cropr_mm.export.deploy import Deployed"),
         ("strays/a.py", "import torch"),
         ("strays.py", "import torch"),
     ],
@@ -141,6 +156,8 @@ def test_planted_violation_is_found(name: str, source: str, tmp_path: Path) -> N
     [
         ("__init__.py", "from cropr_mm.hooks import AuxLossHook\nfrom .backbones import CroprViT"),
         ("ops/a.py", "import math\nimport torch.nn.functional as F\nfrom .b import gather"),
+        ("export/runtime/a.py", "import json\nfrom PIL import Image\nfrom .b import c"),
+        ("export/a.py", "import torch\nfrom cropr_mm.export.runtime import load"),
         ("ops/__init__.py", "from . import a\nfrom .a import gather\nfrom ..structures import T"),
         ("hooks/a.py", "from mmdet.models import ViT\nfrom ..profiling import latency"),
         ("backbones/a.py", "from cropr_mm.ops import gather\nfrom ..registry import MODELS"),

@@ -27,7 +27,7 @@ class Input:
         std: Divides each channel after that.
         channels: Order of the channels, 'rgb' or 'bgr'; mean and std are in this order.
         pads: Whether a smaller picture is padded at the right and the bottom.
-        pad_value: With what, after normalisation.
+        pad_value: With what, after normalization.
     """
 
     size: tuple[int, int]

@@ -1,4 +1,4 @@
-"""Read and resize pictures bit by bit as OpenCV does, and normalise them as the hosts do."""
+"""Read and resize pictures bit by bit as OpenCV does, and normalize them as the hosts do."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -51,7 +51,7 @@ def read_image(file: str | Path) -> Picture:
 
 
 def place_image(picture: Picture, to: Input) -> Placed:
-    """Resize, normalise and pad a picture for a model.
+    """Resize, normalize and pad a picture for a model.
 
     Args:
         picture: RGB, shape (h, w, 3).

@@ -25,7 +25,7 @@ def result_of(task: str, outputs: list[NDArray], placed: Placed) -> Result:
         logits = resize_map(outputs[0][:, :height, :width], placed.original)
         return {"labels": logits.argmax(axis=0)}
     if task == "classifier":
-        return {"scores": outputs[0], "label": outputs[0].argmax()}
+        return {"scores": outputs[0], "label": np.asarray(outputs[0].argmax())}
     return {f"output_{i}": output for i, output in enumerate(outputs)}
 
 

@@ -1,0 +1,20 @@
+"""How far an exported model may be from PyTorch."""
+
+from typing import NamedTuple
+
+
+class Limits(NamedTuple):
+    """What may differ.
+
+    Attributes:
+        difference: Of an output, as a share of its largest value in PyTorch.
+        pixels: Of a prepared image, in levels of 0 to 255.
+        results: Share of an image's results (labels of pixels or of the image) that differ.
+        tie: Scores of two tokens that are nearer than this share of the largest one are a tie:
+            which one is kept is a matter of rounding.
+    """
+
+    difference: float = 1e-3
+    pixels: float = 0.01
+    results: float = 0.001
+    tie: float = 1e-5
