@@ -11,6 +11,7 @@ from cropr_mm.engine.distributed import check_launcher, join_processes_on_cpu
 from cropr_mm.engine.errors import building_errors
 from cropr_mm.engine.preflight import (
     check_channels,
+    check_class_folders,
     check_class_weights,
     check_classes,
     check_data,
@@ -21,6 +22,8 @@ from cropr_mm.engine.preflight import (
     check_label_maps,
     check_labels,
     check_length,
+    check_levels,
+    check_mixing,
     check_model_config,
     check_targets,
     loading,
@@ -52,6 +55,7 @@ def build_runner(cfg: Config, splits: Sequence[str]) -> ToolRunner:
         check_optimizer(cfg.optim_wrapper)
         warn_of_idle_schedules(cfg)
     check_data(cfg, splits)
+    check_class_folders(cfg, splits)
     check_launcher(cfg.launcher)
     join_processes_on_cpu(cfg)
     with building_errors():
@@ -59,6 +63,8 @@ def build_runner(cfg: Config, splits: Sequence[str]) -> ToolRunner:
     model = unwrapped_model(runner)
     check_channels(model)
     check_class_weights(model)
+    check_levels(model)
+    check_mixing(model)
     if "train" in splits:
         check_hooks(model, runner.hooks)
     for split in splits:

@@ -62,6 +62,7 @@ class SimpleFPN(BaseModule):
                 f"expected num_outs of at least {len(scale_factors)} (one per scale factor), "
                 f"got {num_outs}"
             )
+        self.scale_factors = tuple(scale_factors)
         self.num_subsampled = num_outs - len(scale_factors)
         self.levels = nn.ModuleList(
             _make_level(in_channels, out_channels, scale, norm_eps) for scale in scale_factors

@@ -1,5 +1,6 @@
 """Checks of data, model and checkpoint before anything expensive starts."""
 
+from cropr_mm.engine.preflight.class_folders import check_class_folders
 from cropr_mm.engine.preflight.class_weights import check_class_weights
 from cropr_mm.engine.preflight.data import check_data, check_length, loading
 from cropr_mm.engine.preflight.device import check_device
@@ -9,6 +10,8 @@ from cropr_mm.engine.preflight.hooks import check_hooks, check_targets
 from cropr_mm.engine.preflight.ignored_labels import check_ignored
 from cropr_mm.engine.preflight.image_files import check_files
 from cropr_mm.engine.preflight.label_maps import check_label_maps
+from cropr_mm.engine.preflight.levels import check_levels
+from cropr_mm.engine.preflight.mixing import check_mixing
 from cropr_mm.engine.preflight.model import (
     check_classes,
     check_encoder,
@@ -20,6 +23,7 @@ from cropr_mm.engine.preflight.model import (
 __all__ = [
     "SetupError",
     "check_channels",
+    "check_class_folders",
     "check_class_weights",
     "check_classes",
     "check_data",
@@ -32,7 +36,9 @@ __all__ = [
     "check_label_maps",
     "check_labels",
     "check_length",
+    "check_levels",
     "check_masks",
+    "check_mixing",
     "check_model",
     "check_model_config",
     "check_targets",

@@ -129,8 +129,8 @@ def annotation_loaders(dataset: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     return [step for step in pipeline if hasattr(step, "get") and step.get("type") in kinds]
 
 
-def _check_dataset(cfg: Mapping[str, Any], where: str, masks: bool, read: Read) -> str | None:
-    """Check the files of one data set; returns the COCO json among them."""
+def lazy_dataset(cfg: Mapping[str, Any]) -> Any:
+    """Data set of a config, without its samples; None if it is not mmengine's or not local."""
     kind = cfg["type"]
     if isinstance(kind, str):
         with DATASETS.switch_scope_and_registry(None) as registry:
@@ -138,7 +138,14 @@ def _check_dataset(cfg: Mapping[str, Any], where: str, masks: bool, read: Read) 
     if not inspect.isclass(kind) or not issubclass(kind, BaseDataset) or not _is_local(cfg):
         return None
     # The library's own rules join its paths; the pipeline is not needed for that.
-    dataset = DATASETS.build({**cfg, "lazy_init": True, "pipeline": []})
+    return DATASETS.build({**cfg, "lazy_init": True, "pipeline": []})
+
+
+def _check_dataset(cfg: Mapping[str, Any], where: str, masks: bool, read: Read) -> str | None:
+    """Check the files of one data set; returns the COCO json among them."""
+    dataset = lazy_dataset(cfg)
+    if dataset is None:
+        return None
     _check_file(dataset.ann_file, where)
     for key, folder in (dataset.data_prefix or {}).items():
         given = cfg.get("data_prefix")
