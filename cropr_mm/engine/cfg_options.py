@@ -7,7 +7,7 @@ from mmengine.config import DictAction
 
 
 class ConfigOptions(DictAction):
-    """mmengine's action for KEY=VALUE pairs, which ends in one line without a ``=`` too."""
+    """mmengine's action for KEY=VALUE pairs, which ends the program where it cannot read one."""
 
     def __call__(
         self, parser: ArgumentParser, namespace: Namespace, values: Any, option_string: Any = None
@@ -16,4 +16,7 @@ class ConfigOptions(DictAction):
         for value in values:
             if "=" not in value:
                 parser.error(f"{option_string} expects KEY=VALUE, got {value}")
-        super().__call__(parser, namespace, values, option_string)
+        try:
+            super().__call__(parser, namespace, values, option_string)
+        except (AssertionError, RecursionError):  # brackets that it cannot read
+            parser.error(f"{option_string} cannot read {' '.join(values)}")

@@ -69,17 +69,17 @@ class RandomStateHook(Hook):
     def after_val(self, runner: Runner) -> None:
         """Write the state again where a checkpoint came right before this validation."""
         if self._fresh:
-            self._write(runner)
+            self._write(runner, validated=True)
 
     def _note(self, runner: Runner) -> None:
         """Write the states if a checkpoint was just written."""
         saved = runner.message_hub.runtime_info.get("last_ckpt")
         if saved != self._saved:
             self._saved, self._fresh = saved, True
-            self._write(runner)
+            self._write(runner, validated=False)
 
-    def _write(self, runner: Runner) -> None:
-        states = all_gather_object(random_state())
+    def _write(self, runner: Runner, validated: bool) -> None:
+        states = all_gather_object({**random_state(), "validated": validated})
         if self._saved is None or not is_main_process() or "://" in self._saved:
             return
         file = Path(self._saved).with_name(FILE)
@@ -102,6 +102,12 @@ class RandomStateHook(Hook):
             runner.logger.warning(
                 "random numbers of the data workers start anew, those of the model go on; only "
                 "without workers (num_workers=0) are both those of an uninterrupted training"
+            )
+        # Older files do not tell.
+        if not states[rank].get("validated", True) and _validation_was_due(runner):
+            runner.logger.warning(
+                f"the validation after {checkpoint.name} did not end and is not repeated; random "
+                "numbers go on as if it had drawn none"
             )
         return states[rank]
 
@@ -167,3 +173,10 @@ def _workers_start_anew(runner: Runner) -> bool:
     if isinstance(runner.train_loop, IterBasedTrainLoop):
         return loader.num_workers > 0
     return bool(loader.persistent_workers)
+
+
+def _validation_was_due(runner: Runner) -> bool:
+    """Whether a validation follows the iteration or epoch that training goes on from."""
+    loop = runner.train_loop
+    done = runner.iter if isinstance(loop, IterBasedTrainLoop) else runner.epoch
+    return runner.val_loop is not None and done >= loop.val_begin and done % loop.val_interval == 0

@@ -25,7 +25,7 @@ def main() -> None:
     if not rows:
         parser.error(f"expected a row of {', '.join(row.name for row in all_rows())}")
     ignore_noise()
-    width, ends, begin = max(len(row.name) for row in rows), [], time.perf_counter()
+    width, ends = max(len(row.name) for row in rows), []
     for row in rows:
         start = time.perf_counter()
         end = _run(row, whole=bool(args.row))
@@ -38,7 +38,7 @@ def main() -> None:
     counts = Counter(end.kind for end in ends)
     print(f"{len(ends)} rows: " + ", ".join(f"{counts[kind]} {kind}" for kind in sorted(counts)))
     if not args.row and not args.quick:
-        write_page(rows, ends, (time.perf_counter() - begin) / 60)
+        write_page(rows, ends)
         print(f"{PAGE} written")
     wrong = [row.name for row, end in zip(rows, ends, strict=True) if end.kind != row.expected]
     if wrong:

@@ -34,17 +34,16 @@ def shown(message: str, folder: Path) -> str:
     return message if len(message) <= _LONGEST else message[: _LONGEST - 4].rstrip() + " ..."
 
 
-def write_page(rows: list[Row], ends: list[Outcome], minutes: float) -> None:
+def write_page(rows: list[Row], ends: list[Outcome]) -> None:
     """Put the table between the marks of the page.
 
     Args:
         rows: All rows, in the order of the table.
         ends: How each ended.
-        minutes: What running them took.
     """
     kinds = [end.kind for end in ends]
     counts = ", ".join(f"{kinds.count(kind)} {kind}" for kind in sorted(set(kinds)))
-    lines = [f"{len(rows)} faults: {counts}; {minutes:.0f} minutes on a CPU.", ""]
+    lines = [f"{len(rows)} faults: {counts}.", ""]
     lines += ["| fault | ends | what is said |", "|---|---|---|"]
     for section in dict.fromkeys(row.section for row in rows):
         lines.append(f"| **{section}** | | |")

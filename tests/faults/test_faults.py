@@ -69,7 +69,7 @@ def test_a_page_holds_all_rows_by_section(tmp_path: Path, monkeypatch: pytest.Mo
     rows = [
         Row(n, s, "it", "", raises(KeyError())) for n, s in (("a", "X"), ("b", "Y"), ("c", "X"))
     ]
-    write_page(rows, [Outcome("clear", "a|b <c>")] * 3, 1.0)
+    write_page(rows, [Outcome("clear", "a|b <c>")] * 3)
     lines = file.read_text().splitlines()
     assert (lines[0], lines[-1]) == ("before", "after")
     assert "old" not in lines

@@ -145,6 +145,9 @@ def test_options_without_a_value_end_in_usage(capsys: pytest.CaptureFixture) -> 
     with pytest.raises(SystemExit):
         parser.parse_args(["--cfg-options", "a=1", "b"])
     assert "--cfg-options expects KEY=VALUE, got b" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        parser.parse_args(["--cfg-options", "a=[dict(b='c',d=1)]"])
+    assert "cannot read a=[dict(b='c',d=1)]" in capsys.readouterr().err
 
 
 def test_a_launcher_has_started_the_process(monkeypatch: pytest.MonkeyPatch) -> None:
