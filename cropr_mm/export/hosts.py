@@ -18,7 +18,7 @@ from torch import Tensor
 from cropr_mm.engine.errors import building_errors
 from cropr_mm.export.runtime import Input
 from cropr_mm.export.runtime.pixels import Placed
-from cropr_mm.export.runtime.results import result_of
+from cropr_mm.export.runtime.results import Result, result_of
 from cropr_mm.export.source import Source
 
 
@@ -96,6 +96,31 @@ class Host:
                 else float((labels != result["labels"]).mean())
             )
         return float(int(predicted.pred_score.argmax()) != int(result["label"]))
+
+    def detections(self, file: Path, images: Tensor) -> Result:
+        """The host's own detections in an image, as the runner gives them.
+
+        Args:
+            file: The image.
+            images: As :meth:`pixels` gives it.
+        """
+        height, width = images.shape[-2:]
+        _, sample, content = self._prepare(file, (height, width), 0.0)
+        size = dict(batch_input_shape=(height, width), pad_shape=(height, width))
+        sample.set_metainfo({"scale_factor": (1.0, 1.0), **sample.metainfo, **size})
+        sample.set_metainfo(dict(img_shape=content))
+        scope = DefaultScope.overwrite_default_scope(self.source.scope)
+        with scope, torch.no_grad():
+            (predicted,) = self.source.model.predict(images, [sample], rescale=True)
+        found = predicted.pred_instances
+        result = {
+            "boxes": found.bboxes.numpy(),
+            "scores": found.scores.numpy(),
+            "labels": found.labels.numpy(),
+        }
+        if "masks" in found:
+            result["masks"] = found.masks.numpy().astype(bool)
+        return result
 
 
 def test_images(size: tuple[int, int], folder: Path, pads: bool) -> dict[str, Path]:

@@ -96,14 +96,17 @@ def export_model(cfg: Config, checkpoint: str, out: Path, options: Options) -> E
         classes=tuple(source.meta.get("classes") or ()),
         palette=tuple(tuple(color) for color in source.meta.get("palette") or ()),
     )
-    example = torch.rand(to.batch or 2, 3, *to.size)
+    example = [torch.rand(to.batch or 2, 3, *to.size)]
+    if part.task == "detector":
+        check_detector_options(options)
+        example.append(torch.tensor([to.size], dtype=torch.float32))
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=".export") as temporary:
         folder = Path(temporary)
         pair = folder / "shipped" / out.name, folder / "kept" / out.name
         for file in pair:
             file.parent.mkdir()
-        write_pair(graph, example, to.batch is None, options.form, pair, options.opset)
+        write_pair(graph, tuple(example), to.batch is None, options.form, pair, options.opset)
         shipped, kept = (ExportedModel(card, open_session(file, options.form)) for file in pair)
         files = {**test_images(to.size, folder, to.pads), **files}
         host = Host(source, options.img_size)
@@ -146,6 +149,17 @@ def check_options(out: Path, options: Options) -> dict[str, Path]:
     if not found:
         raise SetupError(f"--images expects a folder with images, found none in {options.images}")
     return {file.name: file for file in found[: options.max_images]}
+
+
+def check_detector_options(options: Options) -> None:
+    """Raise SetupError for what whole detectors cannot be exported with."""
+    if options.form not in ("onnx", "openvino"):
+        raise SetupError(
+            f"whole detectors are exported to onnx and openvino, got {options.form}: --part "
+            "encoder exports the encoder of any model"
+        )
+    if options.batch != 1:
+        raise SetupError("whole detectors take one image a call: expected --batch 1")
 
 
 def find_input(source: Source, options: Options) -> Input:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from cropr_mm.backbones.cropr_vit import CroprViT
 from cropr_mm.engine.preflight import SetupError
+from cropr_mm.export.detector import DetectorPart
 from cropr_mm.export.source import Source
 from cropr_mm.structures import Reduction
 
@@ -87,8 +88,8 @@ class WithKeptIds(nn.Module):
         self.part = part
         self.backbone = backbone
 
-    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        """The part's outputs, then ids (B, K) of each step, int64."""
+    def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
+        """The part's outputs for its inputs, then ids (B, K) of each step, int64."""
         kept: list[Tensor] = []
         reducers: Sequence[nn.Module] = [*self.backbone.reducers.values()]
 
@@ -97,7 +98,7 @@ class WithKeptIds(nn.Module):
 
         handles = [reducer.register_forward_hook(note) for reducer in reducers]
         try:
-            outputs = self.part(images)
+            outputs = self.part(*inputs)
         finally:
             for handle in handles:
                 handle.remove()
@@ -131,7 +132,10 @@ def make_part(source: Source, name: str) -> nn.Module:
         raise SetupError(
             f"expected a head of kind ClsHead or MultiLabelClsHead, got {type(model.head).__name__}"
         )
+    parents = [parent.__name__ for parent in type(model).__mro__]
+    if "TwoStageDetector" in parents and getattr(model, "with_rpn", False):
+        return DetectorPart(model)
     raise SetupError(
-        f"expected a whole EncoderDecoder or ImageClassifier, got {kind}: --part encoder exports "
-        "the encoder of any model"
+        f"expected a whole EncoderDecoder, ImageClassifier or two-stage detector, got {kind}: "
+        "--part encoder exports the encoder of any model"
     )

@@ -33,26 +33,27 @@ def check_packages(form: str) -> None:
         need(package)
 
 
-def trace(part: nn.Module, example: Tensor, dynamic_batch: bool) -> ExportedProgram:
+def trace(part: nn.Module, example: tuple[Tensor, ...], dynamic_batch: bool) -> ExportedProgram:
     """The graph of a part.
 
     Args:
         part: From images to a tuple of tensors.
-        example: Images of the size that the graph is for.
+        example: Its inputs, images of the size that the graph is for first.
         dynamic_batch: Whether it takes any number of images.
     """
     shapes: Any = None
     if dynamic_batch:
-        if len(example) == 1:
-            example = example.repeat(2, 1, 1, 1)  # one would be taken for a constant
-        shapes = ({0: torch.export.Dim("batch")},)
+        batch = torch.export.Dim("batch")
+        shapes = tuple({0: batch} for _ in example)
+        if isinstance(part, WithKeptIds):
+            shapes = (shapes,)  # of *inputs
     with torch.no_grad():
-        return torch.export.export(part, (example,), dynamic_shapes=shapes, strict=False)
+        return torch.export.export(part, example, dynamic_shapes=shapes, strict=False)
 
 
 def write_pair(
     graph: WithKeptIds,
-    example: Tensor,
+    example: tuple[Tensor, ...],
     dynamic_batch: bool,
     form: str,
     files: tuple[Path, Path],
@@ -62,7 +63,8 @@ def write_pair(
 
     Args:
         graph: The part with kept ids.
-        example: Images of the size that the graph is for.
+        example: Its inputs, images of the size that the graph is for first; two of them where
+            their number is open, since one would be taken for a constant.
         dynamic_batch: Whether it takes any number of images.
         form: 'onnx', 'openvino', 'torch' or 'aoti'.
         files: Where to; some formats write further files beside them.
@@ -73,6 +75,15 @@ def write_pair(
     number = len(program.graph_signature.user_outputs) - len(graph.backbone.reducers)
     if form == "onnx":
         _write_onnx(program, number, shipped, kept, opset)
+    elif form == "openvino" and graph.part.task == "detector":
+        # OpenVINO has rules for non-maximum suppression in ONNX only.
+        onnx = shipped.with_suffix(".onnx"), kept.with_suffix(".onnx")
+        _write_onnx(program, number, *onnx, opset)
+        openvino = need("openvino")
+        for source, file in zip(onnx, files, strict=True):
+            model = openvino.convert_model(str(source))
+            openvino.save_model(model, str(file), compress_to_fp16=False)
+            source.unlink()
     elif form == "openvino":
         _write_openvino(program, number, shipped, kept)
     else:

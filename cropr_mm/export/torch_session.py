@@ -28,10 +28,10 @@ def open_session(file: Path, form: str, threads: int | None) -> Session:
     except Exception as error:  # damaged archives raise all kinds
         raise ExportError(f"{file} is no program that torch can run: {error}") from error
 
-    def run(images: NDArray[np.float32]) -> Arrays:
+    def run(*inputs: NDArray[np.float32]) -> Arrays:
         # A compiled program reads other memory formats wrongly.
         with torch.no_grad():
-            outputs = program(torch.from_numpy(np.ascontiguousarray(images)))
+            outputs = program(*(torch.from_numpy(np.ascontiguousarray(x)) for x in inputs))
         return [output.numpy() for output in outputs]
 
     return Session(

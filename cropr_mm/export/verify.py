@@ -22,7 +22,10 @@ from cropr_mm.export.limits import Limits
 from cropr_mm.export.parts import WithKeptIds
 from cropr_mm.export.runtime import ExportedModel
 from cropr_mm.export.runtime.pixels import Placed
+from cropr_mm.export.runtime.results import Result, result_of
 from cropr_mm.reducers.base import TokenRanker, exclude
+
+_PIXELS, _SCORE, _OVERLAP = 0.1, 1e-3, 0.95  # of detections that count as the same
 
 
 @dataclass
@@ -35,6 +38,8 @@ class Verification:
         instrumented: The same of the file that returns kept ids.
         pixels: Largest of a prepared image, in levels.
         results: Largest share of results that differ; None where the part gives maps only.
+        detections: Of both sides in all images.
+        unmatched: Those that the other side has not.
         kept_equal: Steps of images that kept the same tokens.
         kept_total: All steps of images that could be compared.
         ties: Images in which equal scores were decided otherwise; their outputs do not count.
@@ -46,6 +51,8 @@ class Verification:
     instrumented: float = 0.0
     pixels: float = 0.0
     results: float | None = None
+    detections: int = 0
+    unmatched: int = 0
     kept_equal: int = 0
     kept_total: int = 0
     ties: int = 0
@@ -60,6 +67,8 @@ class Verification:
         ]
         if self.results is not None:
             lines.append(f"results     {self.results:.3%} differ from the host library's")
+        if self.detections:
+            lines.append(f"detections  {self.detections}, {self.unmatched} of one side only")
         return "\n".join([*lines, *(f"FAULT       {fault}" for fault in self.faults)])
 
 
@@ -83,14 +92,17 @@ def verify(
     """
     found = Verification(images=list(files))
     placed = {name: shipped.place(file) for name, file in files.items()}
-    pixels = np.stack([one.pixels for one in placed.values()])
-    ours, with_ids = shipped.run(pixels), instrumented.run(pixels)
+    every = list(placed.values())
+    ours, with_ids = shipped.run(every), instrumented.run(every)
     number = len(ours)
     for i, (name, file) in enumerate(files.items()):
         images = host.pixels(file, shipped.card.input)
+        inputs = [images]
+        if shipped.card.task == "detector":
+            inputs.append(torch.tensor([placed[name].content], dtype=torch.float32))
         with torch.no_grad():
-            outputs = list(graph(images))
-        levels = images[0].numpy() - pixels[i]
+            outputs = list(graph(*inputs))
+        levels = images[0].numpy() - every[i].pixels
         levels *= np.asarray(shipped.card.input.std, np.float32)[:, None, None]
         found.pixels = max(found.pixels, float(np.abs(levels).max()))
         tied = _compare_kept(
@@ -100,6 +112,10 @@ def verify(
             found.ties += 1
             continue
         expected = [output[0].numpy() for output in outputs[:number]]
+        if shipped.card.task == "detector":
+            _compare_detections(found, host, file, images, placed[name], _of(ours, i))
+            _compare_detections(found, host, file, images, placed[name], _of(with_ids, i)[:number])
+            continue
         found.difference = max(found.difference, difference(expected, _of(ours, i)))
         found.instrumented = max(found.instrumented, difference(expected, _of(with_ids, i)))
         _compare_results(found, host, shipped, file, images, placed[name], _of(ours, i))
@@ -137,7 +153,7 @@ def _compare_kept(
         if ours == theirs and len(theirs) == len(b):
             found.kept_equal += 1
             continue
-        gap = score_gap(graph.part, graph.backbone, images, step, ours ^ theirs)
+        gap = score_gap(graph.backbone, images, step, ours ^ theirs)
         if len(theirs) == len(b) == len(ours) and gap <= limits.tie:
             return True
         found.faults.append(
@@ -148,9 +164,7 @@ def _compare_kept(
     return False
 
 
-def score_gap(
-    part: nn.Module, backbone: CroprViT, images: Tensor, step: int, tokens: set[int]
-) -> float:
+def score_gap(backbone: CroprViT, images: Tensor, step: int, tokens: set[int]) -> float:
     """How far apart the scores of some tokens are, as a share of the largest score of a step."""
     scores: dict[int, float] = {}
     largest = 0.0
@@ -167,7 +181,7 @@ def score_gap(
     handle = reducer.register_forward_pre_hook(look)
     try:
         with torch.no_grad():
-            part(images)
+            backbone(images)
     finally:
         handle.remove()
     values = [scores.get(token, float("inf")) for token in tokens]
@@ -188,14 +202,56 @@ def _compare_results(
         found.results = max(found.results or 0.0, share)
 
 
+def _compare_detections(
+    found: Verification,
+    host: Host,
+    file: Path,
+    images: Tensor,
+    placed: Placed,
+    outputs: list[NDArray],
+) -> None:
+    ours = result_of("detector", outputs, placed)
+    theirs = host.detections(file, images)
+    found.detections += len(ours["scores"]) + len(theirs["scores"])
+    found.unmatched += unmatched(ours, theirs) + unmatched(theirs, ours)
+
+
+def unmatched(ours: Result, theirs: Result) -> int:
+    """Number of our detections that the others have not, see :class:`Limits`."""
+    left = set(range(len(theirs["scores"])))
+    missing = 0
+    for i, box in enumerate(ours["boxes"]):
+        near = [j for j in left if _is_same(ours, i, theirs, j, box)]
+        if near:
+            left.remove(near[0])
+        else:
+            missing += 1
+    return missing
+
+
+def _is_same(ours: Result, i: int, theirs: Result, j: int, box: NDArray) -> bool:
+    if ours["labels"][i] != theirs["labels"][j]:
+        return False
+    if np.abs(box - theirs["boxes"][j]).max() > _PIXELS:
+        return False
+    if abs(ours["scores"][i] - theirs["scores"][j]) > _SCORE:
+        return False
+    if "masks" not in ours:
+        return True
+    a, b = ours["masks"][i], theirs["masks"][j]
+    return bool((a & b).sum() >= _OVERLAP * (a | b).sum())
+
+
 def _judge(found: Verification, limits: Limits) -> None:
     if found.ties == len(found.images):
         found.faults.append("every image has ties: nothing was compared")
+    share = found.unmatched / max(found.detections, 1)
     for what, value, limit in (
         ("outputs of the file differ", found.difference, limits.difference),
         ("outputs of the file with kept ids differ", found.instrumented, limits.difference),
         ("prepared images differ, in levels,", found.pixels, limits.pixels),
         ("results of an image differ, as a share,", found.results or 0.0, limits.results),
+        ("detections differ, as a share,", share, limits.detections),
     ):
         if not value <= limit:
             found.faults.append(f"{what} by {value:.2g}, more than {limit:g}")

@@ -11,7 +11,7 @@ from cropr_mm.export.runtime.errors import ExportError
 FORMATS = {"onnx": ".onnx", "openvino": ".xml", "torch": ".pt2", "aoti": ".pt2"}
 """Formats and how the names of their files end."""
 
-TASKS = ("encoder", "segmenter", "classifier")
+TASKS = ("encoder", "segmenter", "classifier", "detector")
 
 
 @dataclass(frozen=True)

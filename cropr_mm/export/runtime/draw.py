@@ -9,6 +9,8 @@ from cropr_mm.export.runtime.pixels import Picture
 from cropr_mm.export.runtime.results import Result
 
 _MOST_CLASSES = 3
+LEAST_SCORE = 0.3
+"""Of detections that are drawn."""
 
 
 def draw_result(picture: Picture, result: Result, card: Card) -> Picture:
@@ -21,13 +23,16 @@ def draw_result(picture: Picture, result: Result, card: Card) -> Picture:
 
     Returns:
         Segmenter: classes in color over the picture. Classifier: names and scores of the best
-        classes. Encoder: the norm of the first map, from blue to red.
+        classes. Detector: masks and boxes of a score of :data:`LEAST_SCORE` or more. Encoder: the
+        norm of the first map, from blue to red.
     """
     if card.task == "segmenter":
         colors = palette_of(card)
         return blend(picture, colors[result["labels"] % len(colors)])
     if card.task == "classifier":
         return _with_text(picture, describe(result, card))
+    if card.task == "detector":
+        return _with_boxes(picture, result, card)
     first = result["output_0"]
     if first.ndim != 3:
         return picture.copy()
@@ -50,6 +55,10 @@ def describe(result: Result, card: Card) -> str:
         scores = result["scores"]
         best = np.argsort(-scores, kind="stable")[:_MOST_CLASSES]
         return ", ".join(f"{class_name(card, i)} {scores[i]:.3f}" for i in best)
+    if card.task == "detector":
+        seen = [i for i, score in enumerate(result["scores"]) if score >= LEAST_SCORE]
+        parts = [f"{class_name(card, result['labels'][i])} {result['scores'][i]:.2f}" for i in seen]
+        return ", ".join(parts) or "nothing"
     return ", ".join(f"{name} {'x'.join(map(str, out.shape))}" for name, out in result.items())
 
 
@@ -77,4 +86,23 @@ def _with_text(picture: Picture, text: str) -> Picture:
     pen = ImageDraw.Draw(image)
     pen.rectangle(pen.textbbox((4, 4), text), fill=(0, 0, 0))
     pen.text((4, 4), text, fill=(255, 255, 255))
+    return np.asarray(image)
+
+
+def _with_boxes(picture: Picture, result: Result, card: Card) -> Picture:
+    colors = palette_of(card)
+    seen = [i for i, score in enumerate(result["scores"]) if score >= LEAST_SCORE]
+    drawn = picture.copy()
+    for i in seen:
+        if "masks" in result:
+            color = colors[result["labels"][i] % len(colors)].astype(np.uint16)
+            mask = result["masks"][i]
+            drawn[mask] = (drawn[mask] + color) // 2
+    image = Image.fromarray(drawn)
+    pen = ImageDraw.Draw(image)
+    for i in seen:
+        color = tuple(int(level) for level in colors[result["labels"][i] % len(colors)])
+        left, top, right, bottom = (float(side) for side in result["boxes"][i])
+        pen.rectangle((left, top, right, bottom), outline=color)
+        pen.text((left + 1, top), class_name(card, result["labels"][i]), fill=color)
     return np.asarray(image)

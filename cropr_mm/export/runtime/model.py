@@ -1,5 +1,6 @@
 """An exported model as a function of images."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -34,7 +35,7 @@ class ExportedModel:
             ExportError: If one is no image, or does not fit.
         """
         placed = [self.place(image) for image in images]
-        outputs = self.run(np.stack([one.pixels for one in placed]))
+        outputs = self.run(placed)
         return [
             result_of(self.card.task, [output[i] for output in outputs], one)
             for i, one in enumerate(placed)
@@ -45,16 +46,18 @@ class ExportedModel:
         picture = image if isinstance(image, np.ndarray) else read_image(image)
         return place_image(picture, self.card.input)
 
-    def run(self, pixels: NDArray[np.float32]) -> list[NDArray]:
-        """Outputs of inputs (B, 3, H, W), in as many calls as a fixed batch needs."""
-        pixels = np.ascontiguousarray(pixels, np.float32)
-        count, size = len(pixels), self.card.input.batch
+    def run(self, placed: Sequence[Placed]) -> list[NDArray]:
+        """Outputs for images, in as many calls as a fixed batch needs."""
+        inputs = [np.stack([one.pixels for one in placed])]
+        if self.card.task == "detector":
+            inputs.append(np.array([one.content for one in placed], np.float32))
+        count, size = len(placed), self.card.input.batch
         if size is None:
-            return self.session.run(pixels)
+            return self.session.run(*inputs)
         missing = -count % size
-        if missing:
-            pixels = np.concatenate([pixels, np.repeat(pixels[-1:], missing, axis=0)])
-        calls = [self.session.run(pixels[i : i + size]) for i in range(0, len(pixels), size)]
+        filled = [np.concatenate([x, np.repeat(x[-1:], missing, axis=0)]) for x in inputs]
+        starts = range(0, count + missing, size)
+        calls = [self.session.run(*(x[i : i + size] for x in filled)) for i in starts]
         return [np.concatenate(parts)[:count] for parts in zip(*calls, strict=True)]
 
 

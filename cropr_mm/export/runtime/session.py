@@ -18,11 +18,11 @@ class Session(NamedTuple):
     """An open model.
 
     Attributes:
-        run: From images (B, 3, H, W), float32, to the outputs.
+        run: From the inputs, images (B, 3, H, W) first, all float32, to the outputs.
         ran: What the runtime says about itself: its version, device, precision.
     """
 
-    run: Callable[[NDArray[np.float32]], Arrays]
+    run: Callable[..., Arrays]
     ran: dict[str, str]
 
 
@@ -72,10 +72,10 @@ def _onnx(file: Path, threads: int | None) -> Session:
         session = package.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # its own classes have no common base
         raise ExportError(f"{file} is no model that ONNX Runtime can run: {error}") from error
-    (given,) = session.get_inputs()
+    names = [given.name for given in session.get_inputs()]
 
-    def run(images: NDArray[np.float32]) -> Arrays:
-        return list(session.run(None, {given.name: images}))
+    def run(*inputs: NDArray[np.float32]) -> Arrays:
+        return list(session.run(None, dict(zip(names, inputs, strict=True))))
 
     ran = dict(runtime=f"onnxruntime {package.__version__}", device=session.get_providers()[0])
     return Session(run, {**ran, "precision": "float32"})
@@ -92,8 +92,8 @@ def _openvino(file: Path, threads: int | None) -> Session:
     except RuntimeError as error:
         raise ExportError(f"{file} is no model that OpenVINO can run: {error}") from error
 
-    def run(images: NDArray[np.float32]) -> Arrays:
-        results = compiled(images)
+    def run(*inputs: NDArray[np.float32]) -> Arrays:
+        results = compiled(list(inputs))
         return [np.array(results[i]) for i in range(len(results))]
 
     precision = compiled.get_property("INFERENCE_PRECISION_HINT").to_string()
