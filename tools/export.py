@@ -26,7 +26,13 @@ def main() -> None:
     from cropr_mm.engine.console import short_errors
     from cropr_mm.export.model import Options, export_model
 
-    limits = Limits(args.max_difference, args.max_pixels, args.max_results, args.tie)
+    limits = Limits(
+        difference=args.max_difference,
+        pixels=args.max_pixels,
+        results=args.max_results,
+        detections=args.max_detections,
+        tie=args.tie,
+    )
     options = Options(
         form=args.format,
         part=args.part,
@@ -96,6 +102,12 @@ def parse_args() -> argparse.Namespace:
         type=float,
         default=limits.results,
         help="share of an image's labels (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--max-detections",
+        type=float,
+        default=limits.detections,
+        help="share of detections of one side only (default: %(default)s)",
     )
     parser.add_argument(
         "--tie",

@@ -99,6 +99,7 @@ def _write_onnx(
     program: ExportedProgram, number: int, shipped: Path, kept: Path, opset: int
 ) -> None:
     """Write both files; the first has the first outputs only, and what leads to them."""
+    need("onnxscript")
     onnx, passes = need("onnx"), need("onnx_ir.passes.common")
     graph = torch.onnx.export(program, dynamo=True, opset_version=opset, verbose=False)
     assert graph is not None

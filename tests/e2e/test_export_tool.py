@@ -21,6 +21,7 @@ from torch import Tensor
 import cropr_mm.export.model as export_model
 import cropr_mm.reducers.base as reducers
 from cropr_mm.build import build_model
+from cropr_mm.engine.config import load_config
 from cropr_mm.export import load
 from cropr_mm.export.runtime import ExportError, Input
 
@@ -156,6 +157,31 @@ def test_a_compiled_encoder(
     out = tmp_path / "encoder.pt2"
     text = tool("export.py", *models["det"], out, "--format", "aoti", "--part", "encoder")
     assert "kept sets   6 of 6 equal" in text
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("form", "ending"), [("onnx", "onnx"), ("openvino", "xml")])
+def test_a_detector_gives_boxes_and_masks(
+    form: str, ending: str, tool: Tool, tmp_path: Path
+) -> None:
+    config = ROOT / "configs/demo/cropr_tiny_cascade_digits.py"
+    model = build_model(load_config(str(config)))
+    with torch.no_grad():
+        for value in model.parameters():
+            if value.ndim > 1:
+                value.normal_(std=0.08)
+    torch.save(dict(state_dict=model.state_dict()), tmp_path / "det.pth")
+    out, file = tmp_path / f"det.{ending}", photo(tmp_path / "wide.png", (160, 100))
+    text = tool("export.py", config, tmp_path / "det.pth", out, "--format", form)
+    assert "kept sets   9 of 9 equal" in text
+    assert "detections" in text
+    (result,) = load(out)(file)
+    count = len(result["scores"])
+    assert count > 0
+    assert result["masks"].shape == (count, 100, 160)
+    assert result["boxes"].max() <= 160
+    tool("infer.py", out, file, "--out", tmp_path / "drawn")
+    assert (tmp_path / "drawn/wide.png").is_file()
 
 
 def other_tokens(scores: Tensor, num_keep: int) -> tuple[Tensor, Tensor]:
