@@ -151,7 +151,7 @@ ROWS += [
             "error: .*4 annotations have a mask without pixels",
             [[4, 4, 20, 20]],
         ),
-        ("none", "an object without mask", "1 of 4 annotations .* no segmentation", []),
+        ("none", "an object without mask", "1 of 4 annotations .* has no segmentation", []),
         ("text", "numbers of a polygon as text", "no list of numbers .*id 1", [["4"] * 6]),
         ("nan", "a polygon with NaN", "polygon that is not finite .*id 1", [[NAN] * 6]),
         ("far", "a polygon with 1e9", "far outside the image .*id 1", [[4, 4, 1e9, 4, 9, 9]]),

@@ -242,6 +242,7 @@ def test_rows_at_fault_are_told_from_numbers() -> None:
     array, wrong = as_numbers([[1, 2.5], ["3", 4], [5], [6, 7]], 2)
     assert wrong.tolist() == [False, True, True, False]
     assert array.tolist() == [[1, 2.5], [0, 0], [0, 0], [6, 7]]
+    assert as_numbers([["3", 4], [6, 7]], 2)[1].tolist() == [True, False]
     array, wrong = as_numbers([1, "2", 10**400, NAN])
     assert wrong.tolist() == [False, True, True, False]
     array, wrong = as_numbers([], 4)

@@ -82,8 +82,8 @@ def test_damage_is_named(change: Callable[[bytes], bytes], message: str, tmp_pat
     assert said(images, color_type=None) == ""  # of another reader
 
 
-@pytest.mark.parametrize("end", [".png", ".bmp", ".webp"])
-def test_other_formats_are_read_to_their_end(end: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("end", [".jpg", ".png", ".bmp", ".webp"])
+def test_files_are_read_to_their_end(end: str, tmp_path: Path) -> None:
     noise = np.random.default_rng(0).integers(0, 255, (64, 64, 3), dtype=np.uint8)
     file = tmp_path / f"a{end}"
     cv2.imwrite(str(file), noise)

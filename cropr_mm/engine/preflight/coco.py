@@ -79,9 +79,10 @@ def _check_masks(
     """All objects have a mask, and it can be drawn."""
     bare = [a for a in used if not a.get("segmentation") and a["area"] > 0]
     if bare:
+        has = "has" if len(bare) == 1 else "have"
         raise SetupError(
             f"{findings.where}: masks are loaded or scored, but {len(bare)} of {total} "
-            f"annotations in {findings.file} have no segmentation (the first is that of id "
+            f"annotations in {findings.file} {has} no segmentation (the first is that of id "
             f"{bare[0].get('id')}); expected masks, or a model and metrics without"
         )
     check_instance_masks([a for a in used if a.get("segmentation")], sizes, findings)
