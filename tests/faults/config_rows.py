@@ -1,9 +1,11 @@
 """Faults of configs: files, entries, schedules, optimizers, and what only other packages give."""
 
 import io
+import sys
 from contextlib import redirect_stderr, redirect_stdout
 from functools import partial
 from pathlib import Path
+from unittest.mock import patch
 
 from row import Row
 from tiny import tiny_config, train_tiny, training
@@ -23,6 +25,13 @@ def _added(folder: Path, text: str) -> None:
     config = tiny_config(folder, "cls")
     config.write_text(config.read_text() + text)
     train(load_config(str(config), str(folder / "run")))
+
+
+def _without(folder: Path, package: str, backend: str) -> None:
+    """Train with logs for a package that is not there, whether it is or not."""
+    absent = dict.fromkeys((package, f"torch.utils.{package}"))
+    with patch.dict(sys.modules, absent):  # None stands for absent
+        train_tiny(folder, "cls", visualizer__vis_backends=[dict(type=backend)])
 
 
 def _frozen(folder: Path) -> str:
@@ -229,13 +238,13 @@ ROWS += [
             "tensorboard",
             "tensorboard is not installed",
             "tensorboard",
-            training(visualizer__vis_backends=[dict(type="TensorboardVisBackend")]),
+            partial(_without, package="tensorboard", backend="TensorboardVisBackend"),
         ),
         (
             "wandb",
             "wandb is not installed",
             "wandb",
-            training(visualizer__vis_backends=[dict(type="WandbVisBackend")]),
+            partial(_without, package="wandb", backend="WandbVisBackend"),
         ),
         (
             "size-divisor",

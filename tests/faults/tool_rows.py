@@ -10,6 +10,7 @@ from tiny import tiny_config
 
 from cropr_mm.build import build_model
 from cropr_mm.engine.config import load_config
+from cropr_mm.engine.work_folder import lock_folder
 
 
 def _weights(folder: Path, config: Path) -> Path:
@@ -58,6 +59,25 @@ def _two_names(folder: Path) -> None:
     config = tiny_config(folder, "cls")
     pair = (config, _weights(folder, config))
     run_tool("analyze_tokens.py", *pair, "--names", "..", "--out", folder / "out")
+
+
+def _script_tags(folder: Path) -> str:
+    attack = "</script><script>alert(1)</script>"
+    config = tiny_config(folder, "cls")
+    page = folder / "page.html"
+    image = folder / "cls/disc/0.png"
+    weights = _weights(folder, config)
+    run_tool("visualize.py", config, weights, image, "--names", attack, "--out", page)
+    assert attack not in page.read_text()
+    assert "alert(1)" in page.read_text()
+    return "the name is text in the page"
+
+
+def _shared_folder(folder: Path) -> None:
+    config = tiny_config(folder, "cls")
+    (folder / "run").mkdir()
+    with lock_folder(folder / "run"):
+        run_tool("train.py", config, "--work-dir", folder / "run")
 
 
 TOOLS = "Command lines"
@@ -183,4 +203,15 @@ ROWS = [
         ),
         ("tool-names", "analyze_tokens.py --names ..", "name", _two_names),
     )
+]
+ROWS += [
+    Row("tool-folder", TOOLS, "two trainings in a folder", "another training", _shared_folder),
+    Row(
+        "tool-script",
+        TOOLS,
+        "visualize.py, a name with script tags",
+        "page  ",
+        _script_tags,
+        "recovered",
+    ),
 ]
