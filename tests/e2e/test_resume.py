@@ -279,3 +279,16 @@ def test_random_numbers_that_cannot_go_on_are_named(
     options = ("--cfg-options", "train_dataloader.num_workers=1")
     output = tool("train.py", trained[0], "--work-dir", folder, "--resume", *options)
     assert "random numbers of the data workers start anew, those of the model go on" in output
+
+
+@pytest.mark.parametrize("validated", [True, False])
+def test_a_validation_that_did_not_end_is_named(
+    validated: bool, trained: tuple[Path, Path], tool: Callable[..., str], tmp_path: Path
+) -> None:
+    folder = copy_until(trained[1], tmp_path / "copy", "iter_2.pth")
+    states = safe_load(folder / "random_states.pth")
+    assert [state["validated"] for state in states["iter_2.pth"]] == [True]
+    states["iter_2.pth"][0]["validated"] = validated
+    torch.save(states, folder / "random_states.pth")
+    output = tool("train.py", trained[0], "--work-dir", folder, "--resume")
+    assert ("the validation after iter_2.pth did not end" in output) != validated
