@@ -2,8 +2,9 @@
 
 import shutil
 from collections.abc import Callable
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
@@ -24,11 +25,24 @@ from cropr_mm.reducers import Cropr
 Change = Callable[[dict[str, Any]], object]
 
 
-def _trained(folder: Path, **changes: Any) -> Path:
-    """Config of a training of four iterations in 'run', with checkpoints of two and four."""
-    config = tiny_config(folder, "cls", train_cfg__max_iters=4, **changes)
+@cache
+def _training() -> TemporaryDirectory:
+    """A training of four iterations in 'run', with checkpoints of two and four, for all rows."""
+    kept = TemporaryDirectory()
+    folder = Path(kept.name)
+    config = tiny_config(folder, "cls", train_cfg__max_iters=4)
     train(load_config(str(config), str(folder / "run")))
-    return config
+    config.rename(folder / "config.py")
+    return kept
+
+
+def _trained(folder: Path) -> Path:
+    """Config of the training, which is copied to the folder; its images stay where they are."""
+    first = Path(_training().name)
+    shutil.copytree(first / "run", folder / "run")
+    # mmengine names loggers by config and second: each row gets names of its own.
+    name = f"config_{folder.name.replace('-', '_')}.py"
+    return Path(shutil.copy(first / "config.py", folder / name))
 
 
 def _changed(folder: Path, change: Change) -> Path:
