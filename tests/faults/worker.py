@@ -37,6 +37,8 @@ class EndAt(Hook):
         if self.point == "iteration" or (self.point == "rank" and get_rank() == 1):
             os.kill(os.getpid(), signal.SIGKILL)
         if self.point == "ctrl-c":
+            # Shells start processes in the background with interrupts ignored.
+            signal.signal(signal.SIGINT, signal.default_int_handler)
             os.kill(os.getpid(), signal.SIGINT)
 
     def before_val_iter(self, runner: Any, batch_idx: int, data_batch: Any = None) -> None:
