@@ -37,6 +37,8 @@ setup(
         ],
         # Export to other runtimes; tested with torch 2.11.
         "export": ["onnx", "onnxscript>=0.7", "onnxruntime", "openvino"],
+        # Low-rank adapters; mmpretrain fails beside transformers 5.
+        "lora": ["peft", "transformers>=4.53,<5"],
         "analysis": ["scikit-learn", "scipy"],
         "demo": ["scikit-learn", "matplotlib", "pycocotools"],
         "docs": ["mkdocs<2", "mkdocs-material", "mkdocstrings[python]", "ruff"],

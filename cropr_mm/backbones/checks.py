@@ -45,6 +45,16 @@ def check_choices(**given: str) -> None:
             raise ValueError(f"{name} must be one of {', '.join(_CHOICES[name])}; got {value!r}")
 
 
+def check_lora(frozen_stages: int, deploy: bool) -> None:
+    """Raise ValueError for adapters in a model where they cannot train."""
+    if deploy:
+        raise ValueError("lora is merged in a deployed model: expected deploy=True without lora")
+    if frozen_stages >= 0:
+        raise ValueError(
+            f"lora freezes the blocks already: expected frozen_stages=-1, got {frozen_stages}"
+        )
+
+
 def check_out_indices(out_indices: Sequence[int], depth: int) -> None:
     """Raise ValueError for blocks that do not ascend or do not exist, or for none."""
     _check_ascending("out_indices", out_indices, depth)

@@ -16,6 +16,7 @@ from cropr_mm.backbones.checks import (
     check_choices,
     check_images,
     check_init_cfg,
+    check_lora,
     check_out_indices,
     check_reducer,
     check_sizes,
@@ -25,6 +26,7 @@ from cropr_mm.backbones.checks import (
     drop_path_rates,
 )
 from cropr_mm.backbones.feature_maps import make_exit_map, make_output
+from cropr_mm.backbones.lora import add_adapters, merge_adapters
 from cropr_mm.checkpoints import load_backbone
 from cropr_mm.layers.arch import resolve_arch
 from cropr_mm.layers.attention import Geometry
@@ -88,6 +90,8 @@ class CroprViT(ReducingBackbone):
         final_norm: Whether the last block's output is normalized (off for EVA-02-det and ViTDet).
         frozen_stages: -1 nothing, 0 the embedding, n >= 1 also the first n blocks.
         with_cp: Activation checkpointing of blocks; reducers run outside of it.
+        lora: Settings of low-rank adapters that train in the place of the blocks, such as
+            dict(r=8), see :func:`cropr_mm.backbones.lora.add_adapters`; None trains the blocks.
         deploy: Build reducers in their stripped inference form.
         init_cfg: None or dict(type='Pretrained', checkpoint=path, prefix='').
 
@@ -120,6 +124,7 @@ class CroprViT(ReducingBackbone):
         final_norm: bool = True,
         frozen_stages: int = -1,
         with_cp: bool = False,
+        lora: dict[str, Any] | None = None,
         deploy: bool = False,
         init_cfg: dict[str, Any] | None = None,
     ) -> None:
@@ -143,6 +148,9 @@ class CroprViT(ReducingBackbone):
         self.build_reducers(reducer, deploy)
         self._set_synthetic_rope(synthetic_rope)
         self._freeze()
+        if lora is not None:
+            check_lora(frozen_stages, deploy)
+            add_adapters(self, lora)
 
     def forward(self, img: Tensor) -> tuple[Tensor, ...]:
         """Encode images.
@@ -238,6 +246,11 @@ class CroprViT(ReducingBackbone):
         """Load the checkpoint of ``init_cfg``; parameters were initialized on construction."""
         if self.init_cfg is not None:
             load_backbone(self, self.init_cfg["checkpoint"], self.init_cfg.get("prefix", ""))
+
+    def switch_to_deploy(self) -> None:
+        """Strip every reducer to what inference needs, and merge adapters into their layers."""
+        merge_adapters(self)
+        super().switch_to_deploy()
 
     def train(self, mode: bool = True) -> "CroprViT":
         """Switch training mode; frozen parts stay in evaluation mode."""

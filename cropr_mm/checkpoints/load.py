@@ -23,7 +23,7 @@ NESTS = ("state_dict_ema", "model_ema", "state_dict", "teacher", "model", "modul
 # What a config may switch off or add: prefix tokens, the final norm, relative position tables.
 OPTIONAL = re.compile(r"^(cls_token|reg_token|dist_token|norm\.\w+)$|\.attn\.rel_pos_[hw]$")
 # What a dense file lacks.
-NEW_PARTS = re.compile(r"^(reducers|fusion)\.")
+NEW_PARTS = re.compile(r"^(reducers|fusion)\.|.*\.lora_[AB]\.")
 LINES = 6
 
 

@@ -92,10 +92,11 @@ def deploy_checkpoint(cfg: Config, checkpoint: str | Path, out: str | Path) -> D
 
 
 def _set_deploy(settings: Any) -> None:
-    """Set ``deploy`` in every encoder of a (nested) model config."""
+    """Set ``deploy`` in every encoder of a (nested) model config, and leave adapters out."""
     if isinstance(settings, dict):
         if backbone_class(settings) is not None:
             settings["deploy"] = True
+            settings.pop("lora", None)  # merged into the weights
         settings = list(settings.values())
     if isinstance(settings, list | tuple):
         for value in settings:

@@ -154,7 +154,9 @@ class Attention(nn.Module):
         if self.q_bias is None:
             return self.qkv(x)
         bias = torch.cat([self.q_bias, torch.zeros_like(self.q_bias), self.v_bias])
-        return F.linear(x, self.qkv.weight, bias)
+        if isinstance(self.qkv, nn.Linear):
+            return F.linear(x, self.qkv.weight, bias)
+        return self.qkv(x) + bias  # with an adapter beside the layer
 
     def _relative_bias(self, q: Tensor, relative: Relative | None) -> Tensor | None:
         if self.rel_pos_h is None or self.rel_pos_w is None or relative is None:

@@ -17,7 +17,7 @@ from cropr_mm.engine.preflight.data import annotation_loaders, leaves
 from cropr_mm.engine.preflight.errors import SetupError
 from cropr_mm.messages import some
 
-_NEW_PARTS = re.compile(r"\.(reducers|fusion)\.")
+_NEW_PARTS = re.compile(r"\.(reducers|fusion|lora_[AB])\.")
 _CLASSIFIERS = (
     "data_preprocessor",  # mmpretrain's, which mixes classes
     "bbox_head",
