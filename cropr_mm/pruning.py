@@ -99,5 +99,5 @@ def _steps(backbone: ReducingBackbone) -> str:
     total = backbone.grid[0] * backbone.grid[1]
     rows = [["after block", "patch tokens", "pruned"]]
     for block, count in backbone.num_keep().items():
-        rows.append([str(block + 1), str(count), f"{1 - count / total:.0%}"])
+        rows.append([str(block + 1), str(count), f"{1 - count / total:.1%}"])
     return f"{total} patch tokens of {backbone.img_size} pixels\n{format_table(rows)}"

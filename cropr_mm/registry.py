@@ -85,6 +85,22 @@ OPTIM_WRAPPER_CONSTRUCTORS = Registry(
 )
 
 
+_REGISTRIES = (MODELS, TASK_UTILS, DATASETS, HOOKS, OPTIM_WRAPPERS, OPTIM_WRAPPER_CONSTRUCTORS)
+
+
+def known_names() -> list[str]:
+    """Names, without the prefix, of all classes of this package and of its plug-ins."""
+    for registry in _REGISTRIES:
+        registry.import_from_location()
+    return sorted({*_LAZY, *(name for registry in _REGISTRIES for name in registry.module_dict)})
+
+
+def find_class(name: str) -> type:
+    """Class of one of :func:`known_names`."""
+    found = (registry.get(f"cropr_mm.{name}") for registry in _REGISTRIES)
+    return next(one for one in found if one is not None)
+
+
 def class_of(cfg: Mapping[str, Any], registry: Registry) -> type:
     """Class that a config names, found as its builder finds it.
 

@@ -1,4 +1,4 @@
-"""Blocks of PVT v2 on a part of the tokens; what is spatial sees zero where others were.
+"""Blocks of PVT v2 on a part of the tokens; spatial layers get zero at cells without a token.
 
 B batch, K tokens of an h x w grid, H heads, C channels. Blocks are timm's, used as they are while
 every token is alive. Tokens that are there but masked (``Tokens.policy``) are zero as well, and no

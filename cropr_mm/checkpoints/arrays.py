@@ -1,4 +1,4 @@
-"""What a pickle may say about arrays of numpy: their numbers, and nothing about their insides.
+"""Rebuild arrays of numpy from a pickle by their numbers alone.
 
 numpy believes the state that a pickle gives to a data type or an array. A false one (fields beyond
 the item, flags of Python objects, more items than bytes) crashes the program when it is read.

@@ -1,4 +1,4 @@
-"""The one door through which every checkpoint comes in: tensors and plain data, never code.
+"""Load checkpoints safely: tensors and plain data, never code.
 
 A pickle may name any Python function and have it called while it loads. Here only names from an
 explicit list are resolved: torch's own for tensors, what mmengine's training checkpoints hold

@@ -1,4 +1,4 @@
-"""Put the safe door behind every address that mmengine's ``CheckpointLoader`` understands."""
+"""Make mmengine's ``CheckpointLoader`` load every kind of address with :func:`safe_load`."""
 
 from collections.abc import Callable, Mapping
 from typing import Any

@@ -5,10 +5,12 @@ this package or of a plug-in, unless mmengine's registry raises it: then a confi
 or a class that does not exist.
 """
 
+import inspect
 import re
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
+from difflib import get_close_matches
 from pathlib import Path
 
 from mmengine.registry import build_functions
@@ -16,6 +18,7 @@ from mmengine.registry import build_functions
 from cropr_mm.checkpoints.errors import CheckpointError
 from cropr_mm.engine.preflight.errors import SetupError
 from cropr_mm.engine.preflight.sample_errors import SampleError, short_message
+from cropr_mm.registry import find_class, known_names
 
 _PACKAGE = Path(__file__).parents[1]
 _OUT_OF_MEMORY = re.compile(r"can't allocate memory|out of memory|size calculation overflowed")
@@ -78,16 +81,36 @@ def is_out_of_memory(error: RuntimeError) -> bool:
 
 
 def message_of(error: BaseException) -> str:
-    """What an exception says; a failed assertion without a message shows its condition."""
+    """What an exception says, with the nearest known name where the registry knows none.
+
+    A failed assertion without a message shows its condition.
+    """
     text = error.args[0] if isinstance(error, KeyError) and error.args else error
     # mmengine's registries go on about what can be read elsewhere.
     short = str(text).partition(" Please check whether the value of")[0]
-    return short or f"the condition '{_place(error).line}' does not hold"
+    if not short:
+        return f"the condition '{_place(error).line}' does not hold"
+    return short + (_known_instead(short) if is_of_registry(error) else "")
+
+
+def _known_instead(text: str) -> str:
+    """What is known, for a type or an argument of one of our classes that does not exist."""
+    unknown = re.match(r"'?(?:\w+\.)?(\w+)'? is not in the", text)
+    if unknown is not None:
+        near = get_close_matches(unknown[1], known_names(), n=1)
+        return f" The nearest name of this package is cropr_mm.{near[0]}." if near else ""
+    option = re.search(r"(\w+)\.__init__\(\) got an unexpected keyword argument", text)
+    if option is not None and option[1] in known_names():
+        options = [n for n in inspect.signature(find_class(option[1])).parameters if n != "self"]
+        return f"; {option[1]} takes {', '.join(options)}"
+    return ""
 
 
 def _setup_error(error: BaseException) -> SetupError:
     if isinstance(error, SetupError):
         return error
+    if is_of_registry(error):
+        return SetupError(message_of(error))
     place = _place(error)
     return SetupError(f"{message_of(error)} (raised in {place.filename}:{place.lineno})")
 

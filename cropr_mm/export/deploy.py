@@ -74,7 +74,9 @@ def deploy_checkpoint(cfg: Config, checkpoint: str | Path, out: str | Path) -> D
     content = as_checkpoint(safe_load(checkpoint), str(checkpoint))
     weights, wanted = content["state_dict"], model.state_dict()
     missing, unexpected = wanted.keys() - weights.keys(), weights.keys() - wanted.keys()
-    check_names(missing, unexpected, f"{checkpoint} is not a checkpoint of this config")
+    deployed = any(name.endswith(".query") for name in unexpected)
+    hint = ": it is deployed already" if deployed else ""
+    check_names(missing, unexpected, f"{checkpoint} is not a checkpoint of this config{hint}")
     check_shapes(weights, wanted, str(checkpoint))
     check_values(weights, wanted, str(checkpoint))
     model.load_state_dict(weights, strict=True)

@@ -1,4 +1,4 @@
-"""Checkpoints that a kill, a full disk or a diverged model cannot take away."""
+"""Write checkpoints so that a kill, a full disk or a diverged model destroys none of them."""
 
 from collections import deque
 from pathlib import Path

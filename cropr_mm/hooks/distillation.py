@@ -1,4 +1,4 @@
-"""A frozen dense teacher: pruned models learn to say what it says.
+"""Distillation from a frozen dense teacher to a pruned model.
 
 B images, N patch tokens, C channels, K classes.
 """

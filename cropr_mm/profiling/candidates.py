@@ -23,7 +23,7 @@ from cropr_mm.profiling.compare import Entry, encoder_entry, model_entry
 from cropr_mm.profiling.run_mode import Mode
 
 OF_OURS = ("dense", "random")
-"""Yardsticks that can stand inside a whole model."""
+"""Baselines that can stand inside a whole model."""
 
 _DETECTS = {"rpn_head", "bbox_head"}  # parts of mmdet's models
 

@@ -1,4 +1,4 @@
-"""Cropr turned upside down, a sanity check."""
+"""Cropr with the opposite choice, a sanity check."""
 
 from torch import Tensor
 

@@ -1,4 +1,4 @@
-"""Random pruning: the floor that a learned method must beat."""
+"""Random pruning, the baseline that a learned method must beat."""
 
 from torch import Tensor
 

@@ -153,8 +153,8 @@ class ETPS(AttentionRanker, Squeezer):
 class DTPS(KeepDecision, Squeezer):
     """dTPS: rank by a learned decision (see :class:`KeepDecision`), then squeeze.
 
-    In training, tokens that a step masks are squeezed into those that it keeps; what was masked
-    before is neither guest nor host.
+    In training, tokens that a step masks are squeezed into those that it keeps; tokens that were
+    masked before take no part.
 
     Args:
         embed_dim: C, given by the backbone, a multiple of 4.

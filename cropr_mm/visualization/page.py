@@ -1,4 +1,4 @@
-"""One self-contained page: no address in it is opened, whatever it shows."""
+"""One self-contained HTML page, which loads nothing from elsewhere."""
 
 import base64
 import json

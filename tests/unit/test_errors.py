@@ -8,12 +8,13 @@ from pathlib import Path
 import pytest
 import torch
 from mmengine.hooks import Hook
+from mmengine.registry import MODELS as MMENGINE_MODELS
 from torch import nn
 
 from cropr_mm.checkpoints import CheckpointError
 from cropr_mm.engine.arguments import add_traceback_option
 from cropr_mm.engine.console import short_errors
-from cropr_mm.engine.errors import building_errors, running_errors
+from cropr_mm.engine.errors import building_errors, message_of, running_errors
 from cropr_mm.engine.preflight import SetupError
 from cropr_mm.registry import HOOKS, MODELS
 from cropr_mm.schedules import ConstantRate
@@ -102,3 +103,17 @@ def test_a_memory_that_is_too_small_is_named_and_other_bugs_keep_their_traceback
         torch.ones(2).view(3)
     with pytest.raises(SetupError, match="too large"), building_errors():
         torch.empty(10**15)
+
+
+@pytest.mark.parametrize(
+    ("cfg", "says"),
+    [
+        (dict(type="cropr_mm.Croper"), "nearest name of this package is cropr_mm.Cropr"),
+        (dict(type="RandomPruner"), "nearest name of this package is cropr_mm.RandomPruner"),
+        (dict(type="cropr_mm.Cropr", embed_dim=8, num_querys=2), "num_queries"),
+    ],
+)
+def test_unknown_names_are_answered_with_known_ones(cfg: dict, says: str) -> None:
+    with pytest.raises((KeyError, TypeError)) as caught:
+        MMENGINE_MODELS.build(cfg)
+    assert says in message_of(caught.value)

@@ -1,4 +1,4 @@
-"""A training uses the GPU that is there: one that runs on the CPU by mistake takes days."""
+"""Refuse a training that would not use the GPU of the machine."""
 
 import os
 from pathlib import Path
