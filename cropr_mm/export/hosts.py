@@ -42,6 +42,7 @@ class Host:
             transforms.append({**transform, **changes})
         with DefaultScope.overwrite_default_scope(source.scope), building_errors():
             self.pipeline = Compose(transforms)
+        self.transforms = transforms
 
     def pixels(self, file: Path, to: Input) -> Tensor:
         """An image file as the host's preprocessor gives it, padded to (1, 3, H, W)."""
@@ -53,6 +54,9 @@ class Host:
         with DefaultScope.overwrite_default_scope(self.source.scope):
             item = self.pipeline(dict(img_path=str(file), img_id=0))
             content = tuple(item["inputs"].shape[-2:])
+            if content[0] > size[0] or content[1] > size[1]:
+                item = self._fitted(file, size)
+                content = tuple(item["inputs"].shape[-2:])
             data = self.source.model.data_preprocessor(pseudo_collate([item]), False)
         images = data["inputs"]
         right, below = size[1] - images.shape[-1], size[0] - images.shape[-2]
@@ -61,6 +65,20 @@ class Host:
             data["data_samples"][0],
             content,
         )
+
+    def _fitted(self, file: Path, size: tuple[int, int]) -> dict:
+        """An image that keeps its ratio and would be larger than the input, at the size that fits.
+
+        The hosts' limits are those of the longer and the shorter side, whichever these are.
+        """
+        height, width = self.pipeline.transforms[0](dict(img_path=str(file)))["img"].shape[:2]
+        factor = min(size[0] / height, size[1] / width)
+        scale = (int(width * factor + 0.5), int(height * factor + 0.5))
+        fitted = [
+            {**t, "scale": scale, "keep_ratio": False} if t["type"] == "Resize" else t
+            for t in self.transforms
+        ]
+        return Compose(fitted)(dict(img_path=str(file), img_id=0))
 
     def differing_results(
         self, task: str, file: Path, images: Tensor, placed: Placed, outputs: list[NDArray]

@@ -30,8 +30,13 @@ def open_session(file: Path, form: str, threads: int | None) -> Session:
 
     def run(*inputs: NDArray[np.float32]) -> Arrays:
         # A compiled program reads other memory formats wrongly.
-        with torch.no_grad():
-            outputs = program(*(torch.from_numpy(np.ascontiguousarray(x)) for x in inputs))
+        tensors = [torch.from_numpy(np.ascontiguousarray(x)) for x in inputs]
+        try:
+            with torch.no_grad():
+                outputs = program(*tensors)
+        except RuntimeError as error:
+            shapes = [tuple(x.shape) for x in tensors]
+            raise ExportError(f"{file} does not run on inputs {shapes}: {error}") from error
         return [output.numpy() for output in outputs]
 
     return Session(

@@ -151,15 +151,6 @@ def test_an_encoder_for_another_size(
 
 
 @pytest.mark.slow
-def test_a_compiled_encoder(
-    models: dict[str, tuple[Path, Path]], tool: Tool, tmp_path: Path
-) -> None:
-    out = tmp_path / "encoder.pt2"
-    text = tool("export.py", *models["det"], out, "--format", "aoti", "--part", "encoder")
-    assert "kept sets   6 of 6 equal" in text
-
-
-@pytest.mark.slow
 @pytest.mark.parametrize(("form", "ending"), [("onnx", "onnx"), ("openvino", "xml")])
 def test_a_detector_gives_boxes_and_masks(
     form: str, ending: str, tool: Tool, tmp_path: Path
