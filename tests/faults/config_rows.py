@@ -5,7 +5,6 @@ import sys
 from contextlib import redirect_stderr, redirect_stdout
 from functools import partial
 from pathlib import Path
-from unittest.mock import patch
 
 from row import Row
 from tiny import tiny_config, train_tiny, training
@@ -29,9 +28,15 @@ def _added(folder: Path, text: str) -> None:
 
 def _without(folder: Path, package: str, backend: str) -> None:
     """Train with logs for a package that is not there, whether it is or not."""
-    absent = dict.fromkeys((package, f"torch.utils.{package}"))
-    with patch.dict(sys.modules, absent):  # None stands for absent
+    names = (package, f"torch.utils.{package}")
+    present = {name: sys.modules.pop(name) for name in names if name in sys.modules}
+    sys.modules.update(dict.fromkeys(names))
+    try:
         train_tiny(folder, "cls", visualizer__vis_backends=[dict(type=backend)])
+    finally:  # what was imported meanwhile stays
+        for name in names:
+            del sys.modules[name]
+        sys.modules.update(present)
 
 
 def _frozen(folder: Path) -> str:
