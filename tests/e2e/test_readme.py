@@ -150,4 +150,4 @@ def test_prune_chooses_the_steps(capsys: pytest.CaptureFixture[str]) -> None:
     names: dict[str, Any] = {}
     exec(snippet("docs/quick_start.md", "python", "import prune"), names)
     assert names["backbone"]["reducer"] == dict(type="cropr_mm.Cropr", num_classes=80)
-    assert capsys.readouterr().out.splitlines()[-1].endswith("75%")
+    assert capsys.readouterr().out.splitlines()[-1].endswith("75.0%")

@@ -64,7 +64,7 @@ def test_the_steps_are_printed(capsys: pytest.CaptureFixture) -> None:
     ((block, count),) = cfg["schedule"]["num_keep"].items()
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].startswith("64 patch tokens")
-    assert lines[-1].split() == [str(block + 1), str(count), "75%"]
+    assert lines[-1].split() == [str(block + 1), str(count), "75.0%"]
 
 
 def test_the_flagship_config_is_pruned_in_whole_windows() -> None:
