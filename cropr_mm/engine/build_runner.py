@@ -1,6 +1,7 @@
 """Build the runner of a config once everything that can be checked before has been checked."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from mmengine.config import Config
 from mmengine.dist import is_main_process
@@ -25,6 +26,7 @@ from cropr_mm.engine.preflight import (
     check_levels,
     check_mixing,
     check_model_config,
+    check_same_classes,
     check_targets,
     loading,
 )
@@ -67,17 +69,18 @@ def build_runner(cfg: Config, splits: Sequence[str]) -> ToolRunner:
     check_mixing(model)
     if "train" in splits:
         check_hooks(model, runner.hooks)
-    for split in splits:
-        _build_loop(runner, split)
+    built = {split: _build_loop(runner, split) for split in splits}
+    for split, dataset in built.items():
+        check_same_classes(built.get("train"), dataset, f"{split}_dataloader")
     return runner
 
 
-def _build_loop(runner: ToolRunner, split: str) -> None:
-    """Build the loop of one split, and compare its data with the model."""
+def _build_loop(runner: ToolRunner, split: str) -> Any:
+    """Build the loop of one split, and compare its data with the model; returns the data set."""
     with loading(runner.cfg, split):
         loop = getattr(runner, f"{split}_loop")
     if loop is None:
-        return
+        return None
     dataset, where = loop.dataloader.dataset, f"{split}_dataloader"
     check_length(dataset, runner.cfg, split)
     check_classes(unwrapped_model(runner), dataset, where)
@@ -90,6 +93,7 @@ def _build_loop(runner: ToolRunner, split: str) -> None:
     else:
         check_evaluator(loop.evaluator, dataset, f"{split}_evaluator")
     name_damaged_files(dataset)
+    return dataset
 
 
 def print_outputs(runner: ToolRunner, done: str, files: Mapping[str, object]) -> None:

@@ -93,6 +93,17 @@ ROWS = [
         partial(_listed, line="box/1.png 2"),
     ),
     Row(
+        "classes-order",
+        FOLDERS,
+        "validation has the classes in another order",
+        r"val_dataloader: expected the classes of train_dataloader .*'disc' for 'box'",
+        partial(
+            _classify,
+            train_dataloader__dataset__metainfo=dict(classes=("box", "disc")),
+            val_dataloader__dataset__metainfo=dict(classes=("disc", "box")),
+        ),
+    ),
+    Row(
         "mixup",
         MODELS,
         "mixup without num_classes",

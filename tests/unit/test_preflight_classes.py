@@ -1,6 +1,8 @@
 """Folders and lists of classes, mixed images, and levels of a pyramid."""
 
+import warnings
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import cv2
@@ -16,6 +18,7 @@ from cropr_mm.engine.preflight import (
     check_class_folders,
     check_levels,
     check_mixing,
+    check_same_classes,
 )
 from cropr_mm.necks import SimpleFPN
 
@@ -108,6 +111,18 @@ def test_lines_of_lists(line: str, message: str | None, tmp_path: Path) -> None:
             check_class_folders(cfg, BOTH)
     cfg.train_dataloader.dataset.with_label = False
     check_class_folders(cfg, BOTH)
+
+
+def test_classes_of_all_loops_are_in_one_order() -> None:
+    def dataset(*classes: str) -> SimpleNamespace:
+        return SimpleNamespace(metainfo=dict(classes=classes))
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        check_same_classes(dataset("cat", "dog"), dataset("cat", "dog"), "val_dataloader")
+        check_same_classes([1], dataset("cat", "dog"), "val_dataloader")
+    with pytest.warns(UserWarning, match=r"val_dataloader: .* 'dog' for 'cat', 'cat' for 'dog'"):
+        check_same_classes(dataset("cat", "dog"), dataset("dog", "cat"), "val_dataloader")
 
 
 def test_mixed_images_need_the_number_of_classes() -> None:

@@ -1,6 +1,6 @@
 """Checks of data, model and checkpoint before anything expensive starts."""
 
-from cropr_mm.engine.preflight.class_folders import check_class_folders
+from cropr_mm.engine.preflight.class_folders import check_class_folders, check_same_classes
 from cropr_mm.engine.preflight.class_weights import check_class_weights
 from cropr_mm.engine.preflight.data import check_data, check_length, loading
 from cropr_mm.engine.preflight.device import check_device
@@ -41,6 +41,7 @@ __all__ = [
     "check_mixing",
     "check_model",
     "check_model_config",
+    "check_same_classes",
     "check_targets",
     "loading",
 ]

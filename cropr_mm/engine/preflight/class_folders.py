@@ -4,6 +4,7 @@ Labels are places in the sorted list of folders, so that one that is missing shi
 """
 
 import os
+import warnings
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -42,6 +43,27 @@ def check_class_folders(cfg: Mapping[str, Any], splits: Iterable[str]) -> None:
                 first = (where, root, folders)
             elif folders != first[2]:
                 raise SetupError(_difference((where, root, folders), first))
+
+
+def check_same_classes(trained: Any, dataset: Any, where: str) -> None:
+    """Warn if the names of as many classes differ from those of the training data.
+
+    Args:
+        trained: Built dataset of training.
+        dataset: Built dataset of another loop.
+        where: Name of the latter for the message.
+    """
+    expected, got = (
+        tuple((getattr(part, "metainfo", None) or {}).get("classes") or ())
+        for part in (trained, dataset)
+    )
+    if len(expected) == len(got) and expected != got:
+        differing = [f"{a!r} for {b!r}" for a, b in zip(got, expected, strict=True) if a != b]
+        warnings.warn(
+            f"{where}: expected the classes of train_dataloader in their order, got "
+            f"{some(differing)}: predictions are scored by place, not by name",
+            stacklevel=2,
+        )
 
 
 def _folders(root: str, dataset: Any, where: str) -> list[str]:
