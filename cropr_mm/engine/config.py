@@ -8,7 +8,6 @@ from typing import Any
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
 
-import cropr_mm.compat  # noqa: F401 - lets configs inherit from mmseg on both lines
 from cropr_mm.checkpoints import register_safe_loader
 from cropr_mm.classes import share_classes
 from cropr_mm.engine.config_file import read_config
