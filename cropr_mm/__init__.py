@@ -4,6 +4,7 @@ The names below are imported on first use: a program that only reads options, or
 model, waits for neither torch nor the host libraries.
 """
 
+from contextlib import suppress
 from importlib import import_module
 from typing import TYPE_CHECKING
 
@@ -19,6 +20,8 @@ __version__ = "0.2.0"
 
 _MODULES = {"CroprPVT": "backbones", "CroprViT": "backbones", "prune": "pruning"}
 
+with suppress(ModuleNotFoundError):  # exported models run where mmengine is absent
+    import_module("cropr_mm.compat")  # lets configs inherit from mmseg on both lines
 moved.install()  # old import paths, until 0.3
 
 

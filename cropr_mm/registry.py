@@ -13,8 +13,6 @@ from mmengine.registry import OPTIM_WRAPPERS as MMENGINE_OPTIM_WRAPPERS
 from mmengine.registry import TASK_UTILS as MMENGINE_TASK_UTILS
 from mmengine.registry import Registry
 
-import cropr_mm.compat  # noqa: F401 - lets configs inherit from mmseg on both lines
-
 # Classes that need a host library, or libraries that training does without -> module.
 _LAZY = {
     "AtomicCheckpointHook": "cropr_mm.hooks.checkpoint_hook",

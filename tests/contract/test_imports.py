@@ -12,8 +12,7 @@ PACKAGE = Path(__file__).parents[2] / "cropr_mm"
 
 # Top to bottom; layers of one row do not import each other.
 ORDER = (
-    ("compat", "messages", "moved", "structures", "text_table"),
-    ("registry",),
+    ("compat", "messages", "moved", "registry", "structures", "text_table"),
     ("classes",),
     ("build",),
     ("ops",),

@@ -312,10 +312,11 @@ def test_evaluator_of_another_data_set_is_named_before_training(
     root: Path, tool: Callable[..., str]
 ) -> None:
     content = json.loads((root / "det.json").read_text())
-    content["categories"] = [dict(category, name="cat") for category in content["categories"]]
+    for number, category in enumerate(content["categories"]):
+        category["name"] = f"cat{number}"
     (root / "cats.json").write_text(json.dumps(content))
     config = write_config(root, "det", val_evaluator__ann_file=str(root / "cats.json"))
-    with pytest.raises(SystemExit, match=r"val_evaluator\.ann_file expects .*got categories cat"):
+    with pytest.raises(SystemExit, match=r"val_evaluator\.ann_file expects .*got categories cat0"):
         tool("train.py", config, "--work-dir", root / "bad")
 
 
