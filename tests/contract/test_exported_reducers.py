@@ -74,7 +74,7 @@ def test_kept_tokens_are_the_same_in_other_runtimes(tmp_path: Path) -> None:
         pytest.importorskip(package, reason="needs cropr_mm[export]")
     openvino = pytest.importorskip("openvino", reason="needs cropr_mm[export]")
     model, images = Several(), torch.randn(2, 3, 32, 32)
-    program = trace(model, images, False)
+    program = trace(model, (images,), False)
     files = {"onnx": tmp_path / "several.onnx", "openvino": tmp_path / "several.xml"}
     torch.onnx.export(program, dynamo=True, opset_version=18).save(str(files["onnx"]))
     # Not from the ONNX file: OpenVINO stumbles over NonSalient in there.
