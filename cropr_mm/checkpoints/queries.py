@@ -3,7 +3,7 @@
 M queries of a grid of rows x columns in raster order, C channels.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from math import isqrt
 
 from mmengine.logging import print_log
@@ -77,3 +77,8 @@ def _grid(
     if count == target.shape[1] or side**2 != count or side == 1:
         return None
     return side, side
+
+
+def has_deployed_query(names: Iterable[str]) -> bool:
+    """Whether weights by these names are of a deployed model: a reducer has one vector there."""
+    return any(name.endswith(".query") and ".reducers." in f".{name}" for name in names)

@@ -14,6 +14,7 @@ from cropr_mm.checkpoints import safe_load
 from cropr_mm.checkpoints.atomic import replacing
 from cropr_mm.checkpoints.content import as_checkpoint
 from cropr_mm.checkpoints.load import check_names, check_shapes
+from cropr_mm.checkpoints.queries import has_deployed_query
 from cropr_mm.checkpoints.values import check_values
 from cropr_mm.engine.outputs import check_writable
 
@@ -74,8 +75,7 @@ def deploy_checkpoint(cfg: Config, checkpoint: str | Path, out: str | Path) -> D
     content = as_checkpoint(safe_load(checkpoint), str(checkpoint))
     weights, wanted = content["state_dict"], model.state_dict()
     missing, unexpected = wanted.keys() - weights.keys(), weights.keys() - wanted.keys()
-    deployed = any(name.endswith(".query") for name in unexpected)
-    hint = ": it is deployed already" if deployed else ""
+    hint = ": it is deployed already" if has_deployed_query(unexpected) else ""
     check_names(missing, unexpected, f"{checkpoint} is not a checkpoint of this config{hint}")
     check_shapes(weights, wanted, str(checkpoint))
     check_values(weights, wanted, str(checkpoint))

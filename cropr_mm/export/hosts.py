@@ -108,11 +108,9 @@ class Host:
             (predicted,) = self.source.model.predict(images, [sample])
         if task == "segmenter":
             labels = predicted.pred_sem_seg.data[0].numpy()
-            return (
-                1.0
-                if labels.shape != result["labels"].shape
-                else float((labels != result["labels"]).mean())
-            )
+            if labels.shape != result["labels"].shape:
+                return 1.0
+            return float((labels != result["labels"]).mean())
         return float(int(predicted.pred_score.argmax()) != int(result["label"]))
 
     def detections(self, file: Path, images: Tensor) -> Result:

@@ -8,6 +8,7 @@ import torch
 from mmengine.runner import load_state_dict
 from torch import Tensor, nn
 
+from cropr_mm.checkpoints.queries import has_deployed_query
 from cropr_mm.reducers.cropr import Cropr
 
 LOADERS: dict[str, Callable[[nn.Module, dict[str, Tensor]], object]] = {
@@ -71,3 +72,16 @@ def test_half_of_the_training_form_is_refused() -> None:
     del weights["1.attention.k.weight"]
     with pytest.raises(RuntimeError, match=r"attention\.k\.weight"):
         wrapped(scorer="mha", num_heads=4, deploy=True).load_state_dict(weights, strict=False)
+
+
+@pytest.mark.parametrize(
+    ("name", "deployed"),
+    [
+        ("backbone.reducers.3.query", True),
+        ("reducers.3.query", True),
+        ("backbone.reducers.3.queries", False),
+        ("decode_head.query", False),  # of a decoder, not of a reducer
+    ],
+)
+def test_a_deployed_reducer_is_known_by_its_query(name: str, deployed: bool) -> None:
+    assert has_deployed_query(["backbone.norm.weight", name]) is deployed

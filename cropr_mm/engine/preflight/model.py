@@ -12,6 +12,7 @@ from cropr_mm.checkpoints.errors import CheckpointError
 from cropr_mm.checkpoints.final_norm import FINAL_NORM, norms_mean
 from cropr_mm.checkpoints.grid import stored_grid
 from cropr_mm.checkpoints.load import check_names, check_shapes
+from cropr_mm.checkpoints.queries import has_deployed_query
 from cropr_mm.checkpoints.values import check_values
 from cropr_mm.engine.preflight.data import annotation_loaders, leaves
 from cropr_mm.engine.preflight.errors import SetupError
@@ -127,7 +128,6 @@ def check_model(model: nn.Module, weights: Mapping[str, Tensor], label: str) -> 
     """
     target = model.state_dict()
     missing, unexpected = target.keys() - weights.keys(), weights.keys() - target.keys()
-    deployed = any(name.endswith(".query") and ".reducers." in f".{name}" for name in unexpected)
     try:
         check_names(
             missing,
@@ -139,7 +139,7 @@ def check_model(model: nn.Module, weights: Mapping[str, Tensor], label: str) -> 
         check_values(weights, target, label)
     except CheckpointError as error:
         hint = "\nit is a deployed checkpoint: add --cfg-options model.backbone.deploy=True"
-        raise SetupError(f"{error}{hint if deployed else ''}") from error
+        raise SetupError(f"{error}{hint if has_deployed_query(unexpected) else ''}") from error
 
 
 def check_encoder(
