@@ -9,6 +9,7 @@ import torch
 
 from cropr_mm.backbones import CroprViT
 from cropr_mm.backbones.base import ReducingBackbone
+from cropr_mm.reducers import MergingReducer
 from cropr_mm.registry import MODELS, class_of
 from cropr_mm.text_table import format_table
 
@@ -20,6 +21,8 @@ def prune(
     reducer: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Add a reducer, a schedule and Last Layer Fusion to the config of a dense backbone.
+
+    Methods that merge tokens leave none to fuse, so they go without fusion.
 
     With global attention tokens leave after every block, the same share of those that are left, so
     that any image size works. With window attention they leave right before the global blocks, in
@@ -49,7 +52,8 @@ def prune(
     dense = _build(backbone)
     cfg = copy.deepcopy(dict(backbone))
     cfg["reducer"] = dict(reducer or dict(type="cropr_mm.Cropr", num_classes=num_classes))
-    fuses = "fusion" in inspect.signature(type(dense)).parameters
+    merges = issubclass(class_of(cfg["reducer"], MODELS), MergingReducer)
+    fuses = "fusion" in inspect.signature(type(dense)).parameters and not merges
     blocks = range(dense.depth - (2 if fuses else 1))
     if isinstance(dense, CroprViT) and dense.window_size is not None:
         cfg["schedule"] = _whole_windows(dense, dense.window_size, pruned, blocks)
