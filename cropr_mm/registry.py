@@ -22,6 +22,8 @@ _LAZY = {
     "CroprAuxLossHook": "cropr_mm.hooks.aux_loss_hook",
     "CroprBenchmarkHook": "cropr_mm.hooks.benchmark_hook",
     "CroprCurriculumHook": "cropr_mm.hooks.curriculum_hook",
+    "CroprElasticHook": "cropr_mm.hooks.elastic_hook",
+    "CroprRouterHook": "cropr_mm.hooks.router_hook",
     "EarlyExitHead": "cropr_mm.heads.early_exit_head",
     "FiniteLossHook": "cropr_mm.hooks.finite_loss_hook",
     "ProgressHook": "cropr_mm.hooks.progress_hook",

@@ -19,6 +19,22 @@ def main() -> None:
         help="go on from this checkpoint; without one, from the latest in the work dir",
     )
     parser.add_argument(
+        "--load-from", metavar="CKPT", help="start from the weights of this checkpoint"
+    )
+    parser.add_argument(
+        "--trainable",
+        choices=("all", "routers"),
+        default="all",
+        help="routers: freeze encoder and heads, and train the Cropr modules alone",
+    )
+    parser.add_argument(
+        "--progress",
+        type=float,
+        metavar="SHARE",
+        help="share of the full reduction while routers learn (default: 0, so that all learn from "
+        "one dense pass; a curriculum of the config decides itself)",
+    )
+    parser.add_argument(
         "--amp",
         action=argparse.BooleanOptionalAction,
         help="with or without automatic mixed precision (default: as in the config)",
@@ -34,6 +50,10 @@ def main() -> None:
     add_device_option(parser)
     add_traceback_option(parser)
     args = parser.parse_args()
+    if args.resume and args.load_from:
+        parser.error("--load-from starts a training, --resume goes on with one: expected one")
+    if args.progress is not None and args.trainable != "routers":
+        parser.error("--progress expects --trainable routers")
     if args.device == "cpu":
         hide_gpus()
     # Imports that take seconds come after the options are read.
@@ -45,7 +65,7 @@ def main() -> None:
     hint = "a training goes on with --resume"
     with short_errors(NonFiniteError, hint=hint, traceback=args.traceback):
         cfg = load_config(args.config, args.work_dir, args.launcher, args.cfg_options)
-        train(cfg, args.resume, args.amp)
+        train(cfg, args.resume, args.amp, args.load_from, args.trainable, args.progress)
 
 
 if __name__ == "__main__":

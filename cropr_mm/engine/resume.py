@@ -11,8 +11,14 @@ from mmengine.runner import EpochBasedTrainLoop, Runner
 from cropr_mm.checkpoints import CheckpointError, safe_load
 from cropr_mm.checkpoints.sums import check_sums
 from cropr_mm.engine.preflight import SetupError
-from cropr_mm.hooks.curriculum_hook import STATE, CroprCurriculumHook
+from cropr_mm.engine.trainable import trains_routers
+from cropr_mm.hooks import curriculum_hook, elastic_hook, router_hook
 
+_STATES = {
+    curriculum_hook.CroprCurriculumHook: curriculum_hook.STATE,
+    elastic_hook.CroprElasticHook: elastic_hook.STATE,
+    router_hook.CroprRouterHook: router_hook.STATE,
+}
 _PARTS = ("state_dict", "meta", "message_hub", "optimizer")
 
 
@@ -90,14 +96,19 @@ def check_resumable(runner: Runner, checkpoint: Mapping[str, Any], label: str) -
     missing = [part for part in _PARTS if part not in checkpoint]
     if runner.param_schedulers and "param_schedulers" not in checkpoint:
         missing.append("param_schedulers")
-    curricula = [hook for hook in runner.hooks if isinstance(hook, CroprCurriculumHook)]
-    if curricula and not checkpoint.get(STATE):
-        missing.append(STATE)
+    for kind, state in _STATES.items():
+        if any(isinstance(hook, kind) for hook in runner.hooks) and not checkpoint.get(state):
+            missing.append(state)
     if missing:
         raise SetupError(
             f"{label}: expected all that a training goes on from, got a file without "
             f"{', '.join(missing)}; to start anew from its weights, leave --resume out and add "
             f"--cfg-options load_from={label}"
+        )
+    if router_hook.STATE in checkpoint and not trains_routers(runner.cfg):
+        raise SetupError(
+            f"{label} is from a training of routers alone: expected --trainable routers with "
+            "--resume"
         )
     _check_steps(runner, checkpoint["meta"], label)
     _check_counts(runner, checkpoint, label)

@@ -16,8 +16,10 @@ from cropr_mm.checkpoints.queries import collapse_queries
 from cropr_mm.engine.checkpoint_io import drop_token_norm, resample_queries
 from cropr_mm.engine.console import is_for_console
 from cropr_mm.engine.errors import building_errors
-from cropr_mm.engine.preflight import SetupError, check_encoder, check_model
+from cropr_mm.engine.preflight import SetupError, check_encoder, check_model, check_plans_of
 from cropr_mm.engine.resume import check_resumable
+from cropr_mm.engine.trainable import check_frozen, trains_routers
+from cropr_mm.hooks.router_hook import freeze_all_but_routers
 
 
 class ToolRunner(Runner):
@@ -37,6 +39,13 @@ class ToolRunner(Runner):
             if not isinstance(handler, logging.FileHandler):
                 handler.addFilter(is_for_console)
         return logger
+
+    def build_model(self, model: Any) -> nn.Module:
+        """Build the model; where only routers learn, all else is frozen before it is wrapped."""
+        built = super().build_model(model)
+        if trains_routers(self.cfg):
+            freeze_all_but_routers(built)
+        return built
 
     def build_optim_wrapper(self, optim_wrapper: Any) -> Any:
         """Build the optimizer; SetupError for arguments that it does not take."""
@@ -85,6 +94,7 @@ class ToolRunner(Runner):
         if strict:
             collapse_queries(weights, model)
             check_model(model, weights, filename)
+            check_plans_of(model, checkpoint["meta"], filename)
             if self._resume:
                 check_resumable(self, checkpoint, filename)
         else:
@@ -92,6 +102,8 @@ class ToolRunner(Runner):
                 resample_queries(weights, backbone, path, checkpoint)
                 drop_token_norm(weights, backbone, path, checkpoint)
             check_encoder(model, weights, filename, checkpoint)
+            if trains_routers(self.cfg):
+                check_frozen(model, weights, filename)
         # Hooks may put other weights of these names there, such as averaged ones.
         self.call_hook("after_load_checkpoint", checkpoint=checkpoint)
         load_state_dict(model, weights, strict, logger="silent")  # differences are checked above

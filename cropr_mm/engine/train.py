@@ -14,20 +14,31 @@ from cropr_mm.engine.config import require_entries
 from cropr_mm.engine.errors import running_errors
 from cropr_mm.engine.options import check_precision, disable_amp, enable_amp
 from cropr_mm.engine.outputs import check_writable
-from cropr_mm.engine.preflight import check_device, check_masks
+from cropr_mm.engine.preflight import SetupError, check_device, check_masks
 from cropr_mm.engine.resume import find_checkpoint, keep_seed
 from cropr_mm.engine.runner import ToolRunner, unwrapped_model
 from cropr_mm.engine.safeguards import add_safeguards
+from cropr_mm.engine.trainable import train_routers, trains_routers
 from cropr_mm.engine.work_folder import lock_folder, set_aside
 
 
-def train(cfg: Config, resume: str | None = None, amp: bool | None = None) -> None:
+def train(
+    cfg: Config,
+    resume: str | None = None,
+    amp: bool | None = None,
+    load_from: str | None = None,
+    trainable: str = "all",
+    progress: float | None = None,
+) -> None:
     """Check, then train.
 
     Args:
         cfg: Config from :func:`load_config`; changed in place.
         resume: Checkpoint to go on from, or 'auto' for the latest in the working folder.
         amp: Whether to train with automatic mixed precision; None leaves that to the config.
+        load_from: Checkpoint to start from, in the place of the config's.
+        trainable: 'all', or 'routers' for the reducers alone, see :func:`train_routers`.
+        progress: Share of the full reduction while routers learn; None for the default.
 
     Raises:
         SetupError: If config or data do not fit, or there is a GPU that would not be used, before
@@ -39,6 +50,10 @@ def train(cfg: Config, resume: str | None = None, amp: bool | None = None) -> No
     if amp is not None:
         (enable_amp if amp else disable_amp)(cfg)
     add_safeguards(cfg)
+    if load_from is not None:
+        cfg.load_from, cfg.resume = load_from, False
+    if trainable == "routers":
+        train_routers(cfg, progress)
     if resume is None and cfg.get("resume"):
         resume = cfg.get("load_from") or "auto"
     if resume == "auto":
@@ -50,6 +65,8 @@ def train(cfg: Config, resume: str | None = None, amp: bool | None = None) -> No
         keep_seed(cfg, resume)
     if cfg.get("load_from"):
         existing_checkpoint(cfg.load_from)
+    elif trains_routers(cfg):
+        raise SetupError("routers learn in a trained model: expected --load-from, got none")
     runner = build_runner(cfg, ("train", "val"))
     runner.strict = bool(cfg.get("resume"))
     model = unwrapped_model(runner)

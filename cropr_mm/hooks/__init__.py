@@ -9,6 +9,8 @@ __all__ = [
     "CroprAuxLossHook",
     "CroprBenchmarkHook",
     "CroprCurriculumHook",
+    "CroprElasticHook",
+    "CroprRouterHook",
     "FiniteLossHook",
     "ProgressHook",
     "PruneAuditHook",

@@ -7,8 +7,7 @@ from mmengine.hooks import Hook
 from mmengine.runner import IterBasedTrainLoop, Runner
 from torch import nn
 
-from cropr_mm.backbones.base import ReducingBackbone
-from cropr_mm.backbones.find import find_backbones
+from cropr_mm.hooks.shares import check_reduces_less, set_share
 from cropr_mm.registry import HOOKS
 
 STATE = "cropr_curriculum"
@@ -82,24 +81,7 @@ class CroprCurriculumHook(Hook):
         Raises:
             ValueError: If none reduces, or one has a fixed number of slots.
         """
-        reducers = [
-            reducer
-            for backbone in find_backbones(model).values()
-            for reducer in backbone.reducers.values()
-        ]
-        if not reducers:
-            raise ValueError(
-                "CroprCurriculumHook expects a model with a backbone such as cropr_mm.CroprViT "
-                f"that has reducer and schedule, got {type(model).__name__} without"
-            )
-        fixed_slots = sorted(
-            {type(reducer).__name__ for reducer in reducers if reducer.fixed_slots}
-        )
-        if fixed_slots:
-            raise ValueError(
-                f"{', '.join(fixed_slots)} has as many slots as the schedule leaves tokens, but "
-                "CroprCurriculumHook leaves more at first: expected custom_hooks without it"
-            )
+        check_reduces_less(model, type(self).__name__)
 
     def before_train(self, runner: Runner) -> None:
         """Check the model and find the number of steps."""
@@ -130,15 +112,15 @@ class CroprCurriculumHook(Hook):
     def before_val(self, runner: Runner) -> None:
         """Set the progress that validation uses."""
         if self.val_progress == "final":
-            _apply(runner, 1.0)
+            set_share(runner, 1.0)
 
     def after_val(self, runner: Runner) -> None:
         """Set the progress of training again."""
-        _apply(runner, self._progress)
+        set_share(runner, self._progress)
 
     def before_test(self, runner: Runner) -> None:
         """Set the full reduction."""
-        _apply(runner, 1.0)
+        set_share(runner, 1.0)
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
         """Store the state of the curriculum."""
@@ -153,7 +135,7 @@ class CroprCurriculumHook(Hook):
     def _advance(self, runner: Runner) -> None:
         step = runner.epoch if self.by_epoch else runner.iter
         self._progress = ramp(step, self._num_steps, self.end, self.start, self.shape)
-        _apply(runner, self._progress)
+        set_share(runner, self._progress)
 
 
 def ramp(step: int, num_steps: int, end: float, start: float = 0.0, shape: str = "linear") -> float:
@@ -176,15 +158,3 @@ def ramp(step: int, num_steps: int, end: float, start: float = 0.0, shape: str =
         return 0.0
     share = (step - first) / (last - first - 1)
     return share if shape == "linear" else (1 - math.cos(math.pi * share)) / 2
-
-
-def _backbones(runner: Runner) -> list[ReducingBackbone]:
-    """Backbones of the model, wrapped or not, and of averaged copies that hooks keep."""
-    copies = [getattr(hook, "ema_model", None) for hook in runner.hooks]
-    models = [runner.model, *(model for model in copies if model is not None)]
-    return [backbone for model in models for backbone in find_backbones(model).values()]
-
-
-def _apply(runner: Runner, progress: float) -> None:
-    for backbone in _backbones(runner):
-        backbone.progress = progress

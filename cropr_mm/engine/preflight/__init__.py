@@ -3,6 +3,7 @@
 from cropr_mm.engine.preflight.class_folders import check_class_folders, check_same_classes
 from cropr_mm.engine.preflight.class_weights import check_class_weights
 from cropr_mm.engine.preflight.data import check_data, check_length, loading
+from cropr_mm.engine.preflight.deployed import check_plans_of
 from cropr_mm.engine.preflight.device import check_device
 from cropr_mm.engine.preflight.errors import SetupError
 from cropr_mm.engine.preflight.heads import check_channels, check_labels, check_model_config
@@ -41,6 +42,7 @@ __all__ = [
     "check_mixing",
     "check_model",
     "check_model_config",
+    "check_plans_of",
     "check_same_classes",
     "check_targets",
     "loading",

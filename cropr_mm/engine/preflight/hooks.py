@@ -10,6 +10,8 @@ from cropr_mm.backbones.find import auxiliary_reducers, find_backbones
 from cropr_mm.engine.preflight.errors import SetupError
 from cropr_mm.hooks.aux_loss_hook import CroprAuxLossHook
 from cropr_mm.hooks.curriculum_hook import CroprCurriculumHook
+from cropr_mm.hooks.elastic_hook import CroprElasticHook
+from cropr_mm.hooks.router_hook import CroprRouterHook
 from cropr_mm.targets import AuxiliaryTarget
 
 
@@ -22,9 +24,10 @@ def check_hooks(model: nn.Module, hooks: Sequence[Hook]) -> None:
 
     Raises:
         SetupError: If reducers have losses of their own and no CroprAuxLossHook adds them, there
-            are two hooks of one kind, or a curriculum has nothing to reduce less.
+            are two hooks of one kind, or a curriculum and elastic training, or the model is none
+            for a hook.
     """
-    for kind in (CroprAuxLossHook, CroprCurriculumHook):
+    for kind in (CroprAuxLossHook, CroprCurriculumHook, CroprElasticHook, CroprRouterHook):
         number = sum(isinstance(hook, kind) for hook in hooks)
         if number > 1:
             raise SetupError(
@@ -33,9 +36,15 @@ def check_hooks(model: nn.Module, hooks: Sequence[Hook]) -> None:
                 "[hook for hook in _base_.custom_hooks if hook.type != "
                 f"'cropr_mm.{kind.__name__}']"
             )
+    deciding = [type(hook).__name__ for hook in hooks if _sets_progress(hook)]
+    if len(deciding) > 1:
+        raise SetupError(
+            f"{' and '.join(deciding)} both say how much is pruned in training: expected one of "
+            "them in custom_hooks; CroprRouterHook(progress=None) leaves it to the other"
+        )
     _check_trained(model, hooks)
     for hook in hooks:
-        if isinstance(hook, CroprCurriculumHook):
+        if isinstance(hook, CroprCurriculumHook | CroprElasticHook | CroprRouterHook):
             try:
                 hook.check(model)
             except ValueError as error:
@@ -67,6 +76,13 @@ def check_targets(
                 raise SetupError(str(error)) from error
             targets[f"{type(target).__name__} of {type(hook).__name__}"] = target
     return targets
+
+
+def _sets_progress(hook: Hook) -> bool:
+    """Whether it decides which share of the reduction is in force in training."""
+    if isinstance(hook, CroprRouterHook):
+        return hook.progress is not None
+    return isinstance(hook, CroprCurriculumHook | CroprElasticHook)
 
 
 def _check_trained(model: nn.Module, hooks: Sequence[Hook]) -> None:
