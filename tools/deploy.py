@@ -11,6 +11,13 @@ def main() -> None:
     parser.add_argument("config", help="config file the checkpoint was trained with")
     parser.add_argument("checkpoint", help="training checkpoint")
     parser.add_argument("out", help="file to write")
+    parser.add_argument(
+        "--progress",
+        type=float,
+        default=1.0,
+        metavar="SHARE",
+        help="share of the full reduction to deploy for, 0 to 1 (default: 1)",
+    )
     add_traceback_option(parser)
     args = parser.parse_args()
     # Imports that take seconds come after the options are read.
@@ -19,7 +26,8 @@ def main() -> None:
     from cropr_mm.export.deploy import deploy_checkpoint
 
     with short_errors(ValueError, traceback=args.traceback):
-        print(deploy_checkpoint(load_config(args.config), args.checkpoint, args.out))
+        cfg = load_config(args.config)
+        print(deploy_checkpoint(cfg, args.checkpoint, args.out, args.progress))
 
 
 if __name__ == "__main__":

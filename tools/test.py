@@ -29,6 +29,14 @@ def main() -> None:
         help="test-time augmentation: tta_model and tta_pipeline of the config, or each image as "
         "it is and mirrored",
     )
+    parser.add_argument(
+        "--progress",
+        type=float,
+        nargs="+",
+        metavar="SHARE",
+        help="share of the full reduction, 0 to 1, also with a curriculum; of several, metrics and "
+        "times in one table",
+    )
     parser.add_argument("--out", metavar="FILE", help="write all predictions to this .pkl file")
     parser.add_argument("--show-dir", metavar="DIR", help="draw all predictions into this folder")
     parser.add_argument("--launcher", choices=("none", "pytorch", "slurm", "mpi"), default="none")
@@ -41,26 +49,37 @@ def main() -> None:
     )
     add_traceback_option(parser)
     args = parser.parse_args()
-    if args.rounds is not None and not args.benchmark:
-        parser.error("--rounds expects --benchmark")
+    shares = args.progress or [None]
+    if args.rounds is not None and not args.benchmark and len(shares) == 1:
+        parser.error("--rounds expects --benchmark, or several shares of --progress")
+    if len(shares) > 1 and (args.benchmark or args.audit or args.tta or args.out or args.show_dir):
+        parser.error(
+            "--progress expects one share with --benchmark, --audit, --tta, --out or --show-dir"
+        )
+    rounds = 20 if args.rounds is None else args.rounds
     if args.tta and (args.benchmark or args.audit):
         parser.error("--tta expects neither --benchmark nor --audit, which look at single passes")
     # Imports that take seconds come after the options are read.
     from cropr_mm.engine.config import load_config
     from cropr_mm.engine.console import short_errors
     from cropr_mm.engine.evaluate import evaluate
+    from cropr_mm.engine.evaluate_shares import evaluate_shares
 
     with short_errors(traceback=args.traceback):
         cfg = load_config(args.config, args.work_dir, args.launcher, args.cfg_options)
+        if len(shares) > 1:
+            evaluate_shares(cfg, args.checkpoint, shares, rounds)
+            return
         evaluate(
             cfg,
             args.checkpoint,
             out=args.out,
             show_dir=args.show_dir,
             benchmark=args.benchmark,
-            rounds=20 if args.rounds is None else args.rounds,
+            rounds=rounds,
             audit=args.audit,
             tta=args.tta,
+            progress=shares[0],
         )
 
 

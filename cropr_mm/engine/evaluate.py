@@ -13,6 +13,7 @@ from cropr_mm.engine.build_runner import build_runner, print_outputs
 from cropr_mm.engine.checkpoint_io import existing_checkpoint
 from cropr_mm.engine.config import require_entries
 from cropr_mm.engine.errors import running_errors
+from cropr_mm.engine.force_share import force_share
 from cropr_mm.engine.options import add_hook, dump_predictions, show_predictions
 from cropr_mm.engine.outputs import check_writable
 from cropr_mm.engine.preflight import SetupError
@@ -31,6 +32,7 @@ def evaluate(
     rounds: int = 20,
     audit: bool = False,
     tta: bool = False,
+    progress: float | None = None,
 ) -> dict[str, Any]:
     """Check, then test.
 
@@ -43,6 +45,8 @@ def evaluate(
         rounds: Timed calls of each part of the benchmark.
         audit: Also find out which ground-truth objects lost their tokens.
         tta: Test with test-time augmentation, see :func:`enable_tta`.
+        progress: Share of the full reduction, in [0, 1], also with a curriculum; None for all of
+            it.
 
     Returns:
         Metrics by name, also written to ``test_metrics.json`` in the working folder.
@@ -50,9 +54,7 @@ def evaluate(
     Raises:
         SetupError: If config, data or checkpoint do not fit.
     """
-    require_entries(cfg, "test_dataloader", "test_cfg", "test_evaluator")
-    cfg.load_from, cfg.resume = existing_checkpoint(checkpoint), False
-    check_writable("--work-dir", cfg.work_dir, folder=True)
+    prepare_test(cfg, checkpoint)
     if out is not None:
         check_writable("--out", out)
     if show_dir is not None:
@@ -67,14 +69,14 @@ def evaluate(
         add_hook(cfg, "cropr_mm.CroprBenchmarkHook", rounds=rounds)
     if audit:
         add_hook(cfg, "cropr_mm.PruneAuditHook")
-    runner = build_runner(cfg, ("test",))
-    _check_hooks(runner)
-    runner.strict = True
+    runner = build_test_runner(cfg)
+    if progress is not None:
+        force_share(runner, [progress])
     with running_errors():
         metrics = runner.test()
     file = Path(runner.work_dir, "test_metrics.json")
     if is_main_process():
-        file.write_text(json.dumps(metrics, indent=2, default=_plain) + "\n")
+        file.write_text(json.dumps(metrics, indent=2, default=as_plain) + "\n")
     folder = Path(runner.work_dir)
     files = {
         "metrics": file,
@@ -87,6 +89,29 @@ def evaluate(
     return metrics
 
 
+def prepare_test(cfg: Config, checkpoint: str) -> None:
+    """Check what can be known before a runner is built.
+
+    Args:
+        cfg: Config; the checkpoint is written into it.
+        checkpoint: File or address.
+
+    Raises:
+        SetupError: If entries or the file are missing, or the working folder cannot be written.
+    """
+    require_entries(cfg, "test_dataloader", "test_cfg", "test_evaluator")
+    cfg.load_from, cfg.resume = existing_checkpoint(checkpoint), False
+    check_writable("--work-dir", cfg.work_dir, folder=True)
+
+
+def build_test_runner(cfg: Config) -> ToolRunner:
+    """Runner of a test, which takes checkpoints of exactly its model; SetupError as in checks."""
+    runner = build_runner(cfg, ("test",))
+    _check_hooks(runner)
+    runner.strict = True
+    return runner
+
+
 def _check_hooks(runner: ToolRunner) -> None:
     """What is to be found out in a test can be, which would otherwise fail at its end."""
     for hook in runner.hooks:
@@ -97,7 +122,7 @@ def _check_hooks(runner: ToolRunner) -> None:
                 raise SetupError(str(error)) from error
 
 
-def _plain(value: Any) -> Any:
+def as_plain(value: Any) -> Any:
     """Numbers of numpy and torch for JSON; anything else by its text."""
     if isinstance(value, np.ndarray | np.generic | torch.Tensor):
         return value.tolist()

@@ -17,7 +17,7 @@ from cropr_mm.checkpoints.content import as_checkpoint
 from cropr_mm.checkpoints.queries import collapse_queries
 from cropr_mm.engine.console import import_quietly
 from cropr_mm.engine.errors import building_errors
-from cropr_mm.engine.preflight import SetupError, check_model
+from cropr_mm.engine.preflight import SetupError, check_model, check_plans_of
 from cropr_mm.engine.preflight.data import leaves
 from cropr_mm.layers.positions import Positions
 from cropr_mm.reducers import KeepDecision, KMedoids, TokenPruner, TokenReducer
@@ -70,6 +70,10 @@ def load_source(
     weights = content["state_dict"]
     collapse_queries(weights, model)
     check_model(model, weights, checkpoint)
+    if progress is not None:
+        backbone.progress = progress
+    if not dense:
+        check_plans_of(model, content["meta"], checkpoint)
     load_state_dict(model, weights, strict=True, logger="silent")
     if dense:
         backbone = backbone.unpruned()
@@ -80,8 +84,6 @@ def load_source(
         if isinstance(reducer, KeepDecision):
             reducer.needs = frozenset()  # its noise is for training
     backbone.switch_to_deploy()
-    if progress is not None:
-        backbone.progress = progress
     if scope != "mmengine":
         import_quietly(f"{scope}.datasets")
     dataset = next(leaves(cfg.test_dataloader.dataset))

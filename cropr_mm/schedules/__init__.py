@@ -1,5 +1,6 @@
 """Schedules: how many patch tokens remain after each block."""
 
+from cropr_mm.schedules.at_progress import AtProgress
 from cropr_mm.schedules.base import Schedule, ScheduleSettings
 from cropr_mm.schedules.constant_rate import ConstantRate
 from cropr_mm.schedules.discs import Discs, ShrinkingDiscs
@@ -10,6 +11,7 @@ from cropr_mm.schedules.stages import Stages
 from cropr_mm.schedules.window_stages import WindowStages
 
 __all__ = [
+    "AtProgress",
     "ConstantRate",
     "Discs",
     "ExplicitTokens",

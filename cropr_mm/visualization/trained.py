@@ -24,7 +24,7 @@ from cropr_mm.checkpoints.content import as_checkpoint
 from cropr_mm.checkpoints.queries import collapse_queries
 from cropr_mm.engine.console import import_quietly
 from cropr_mm.engine.errors import running_errors
-from cropr_mm.engine.preflight import SetupError, check_model
+from cropr_mm.engine.preflight import SetupError, check_model, check_plans_of
 from cropr_mm.engine.preflight.data import leaves
 from cropr_mm.inspection.maps import Image, input_picture
 from cropr_mm.inspection.token_record import TokenRecord, TokenRecorder
@@ -126,6 +126,7 @@ def load_trained(name: str, cfg: Config, checkpoint: str, device: str = "cpu") -
     weights = content["state_dict"]
     collapse_queries(weights, model)
     check_model(model, weights, checkpoint)
+    check_plans_of(model, content["meta"], checkpoint)
     load_state_dict(model, weights, strict=True, logger="silent")
     stored = content["meta"].get("dataset_meta")
     return TrainedModel(
