@@ -126,6 +126,11 @@ def add_train_step(parser: Parser) -> None:
     parser.add_argument(
         "--num-cells", nargs="*", type=int, default=[], metavar="N", help="also train N cells"
     )
+    parser.add_argument(
+        "--routers",
+        action="store_true",
+        help="also train the modules of Cropr alone, in a dense and in a pruned pass",
+    )
     parser.add_argument("--dtype", choices=DTYPES, default="fp32")
     parser.add_argument("--sdpa", choices=KERNELS, default="auto")
     parser.add_argument("--device", default=DEVICE)

@@ -9,6 +9,7 @@ import argparse
 import copy
 import gc
 import json
+import re
 import shlex
 import sys
 from collections.abc import Callable, Mapping
@@ -25,6 +26,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from cropr_mm.engine.console import check_outputs, show_rounds
 from cropr_mm.hooks.auxiliary_listener import AuxiliaryListener
+from cropr_mm.hooks.router_hook import freeze_all_but_routers, set_modes
 from cropr_mm.profiling.candidates import native_size, with_image_size
 from cropr_mm.profiling.environment import git_commit, machine_name, peak_memory, versions
 from cropr_mm.profiling.latency import Latencies, measure
@@ -36,6 +38,8 @@ from cropr_mm.text_table import format_table
 from experiments.encoder_memory import peak_bytes
 
 DENSE, EXACT = "dense", "cropr, exact"
+ROUTERS, PRUNED_ROUTERS = "routers", "pruned routers"
+"""Encoder and head frozen, the modules of Cropr learn in a dense or a pruned pass."""
 
 
 class Model(nn.Module):
@@ -95,7 +99,7 @@ class Step:
 
     Args:
         cfg: Config of a Cropr model.
-        variant: Name; DENSE, EXACT or 'N cells'.
+        variant: Name; DENSE, EXACT, 'N cells', or ROUTERS or PRUNED_ROUTERS, with ', N cells'.
         batch_size: Images.
         mode: Precision and place.
         optimize: Whether AdamW takes a step.
@@ -120,8 +124,13 @@ class Step:
         self.samples = random_samples(batch_size, size, target.num_classes, mode.device)
         self.model = (model or mode.place(build(cfg, variant))).train()
         if variant != DENSE:
-            num_cells = None if variant == EXACT else int(variant.split()[0])
+            cells = re.search(r"(\d+) cells", variant)
+            num_cells = int(cells[1]) if cells else None
             AuxiliaryListener(self.model, target, num_cells=num_cells)
+        if ROUTERS in variant:
+            freeze_all_but_routers(self.model)
+            set_modes(self.model)
+            self.model.backbone.progress = float(variant.startswith(PRUNED_ROUTERS))
         weights = self.model.parameters()
         self.optimizer = torch.optim.AdamW(weights, lr=1e-6) if optimize else None
 
@@ -252,6 +261,9 @@ def run(args: argparse.Namespace) -> None:
     if args.checkpoint_blocks:
         cfg.model.backbone.with_cp = args.checkpoint_blocks == "on"
     variants = [DENSE, EXACT, *(f"{n} cells" for n in args.num_cells)]
+    if args.routers:
+        suffixes = ["", *(f", {n} cells" for n in args.num_cells)]
+        variants += [f"{kind}{end}" for end in suffixes for kind in (ROUTERS, PRUNED_ROUTERS)]
     makes = {v: partial(Step, cfg, v, args.batch_size, mode, args.optimizer) for v in variants}
     counts = {
         v: dict(macs=count_macs(cfg, v), **count_bytes(cfg, v, args.batch_size, mode))
@@ -298,15 +310,21 @@ def allowed(counts: Mapping[str, Mapping[str, int]], variant: str) -> float:
 
 
 def count_rows(counts: Mapping[str, Mapping[str, int]]) -> list[list[str]]:
-    """Multiply-adds of an image and bytes of a batch, with their ratios to the dense step."""
+    """Multiply-adds of an image and bytes of a batch, with their ratios to the dense step.
+
+    The last ratio is of all: weights, AdamW's states, and the peak of what the step makes.
+    """
     head = ["", "GMAC an image", "MACs allow", "weights GiB", "step GiB", "x dense", "with weights"]
-    rows = [head]
+    rows = [[*head, "with states"]]
     dense = counts[DENSE]
     for variant, c in counts.items():
         both = (c["weights"] + c["step"]) / (dense["weights"] + dense["step"])
         row = [f"{c['macs'] / 1e9:.1f}", f"{allowed(counts, variant):.2f}x"]
         row += [f"{c[kind] / 2**30:.3f}" for kind in ("weights", "step")]
-        rows.append([variant, *row, f"{c['step'] / dense['step']:.2f}", f"{both:.2f}"])
+        kinds = ("weights", "optimizer", "step")
+        every = sum(c[kind] for kind in kinds) / sum(dense[kind] for kind in kinds)
+        row += [f"{ratio:.2f}" for ratio in (c["step"] / dense["step"], both, every)]
+        rows.append([variant, *row])
     return rows
 
 
