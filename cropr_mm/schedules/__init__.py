@@ -4,6 +4,7 @@ from cropr_mm.schedules.at_progress import AtProgress
 from cropr_mm.schedules.base import Schedule, ScheduleSettings
 from cropr_mm.schedules.constant_rate import ConstantRate
 from cropr_mm.schedules.discs import Discs, ShrinkingDiscs
+from cropr_mm.schedules.explicit_shares import ExplicitShares
 from cropr_mm.schedules.explicit_tokens import ExplicitTokens
 from cropr_mm.schedules.inflected_rate import InflectedRate
 from cropr_mm.schedules.keep_ratios import KeepRatios
@@ -14,6 +15,7 @@ __all__ = [
     "AtProgress",
     "ConstantRate",
     "Discs",
+    "ExplicitShares",
     "ExplicitTokens",
     "InflectedRate",
     "KeepRatios",

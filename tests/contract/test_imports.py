@@ -28,6 +28,7 @@ ORDER = (
     ("hooks",),
     ("engine",),
     ("export",),
+    ("budget",),
     ("visualization", "demo"),
 )
 RANK = {layer: rank for rank, row in enumerate(ORDER) for layer in row}

@@ -14,6 +14,7 @@ from cropr_mm.registry import TASK_UTILS
 from cropr_mm.schedules import (
     ConstantRate,
     Discs,
+    ExplicitShares,
     ExplicitTokens,
     InflectedRate,
     KeepRatios,
@@ -25,7 +26,7 @@ from cropr_mm.schedules import (
 )
 
 SCHEDULES = [
-    *(ConstantRate, Discs, ExplicitTokens, InflectedRate),
+    *(ConstantRate, Discs, ExplicitShares, ExplicitTokens, InflectedRate),
     *(KeepRatios, ShrinkingDiscs, Stages, WindowStages),
 ]
 
@@ -434,3 +435,18 @@ def test_discs_of_another_norm_than_the_pruners_are_refused(kind: str, other: di
         with pytest.raises(ValueError, match=f"{kind} counts discs of .* expected the same"):
             CroprViT(**options, reducer=pruner | own, schedule=schedule | asked)
     CroprViT(**options, reducer=dict(type="cropr_mm.RandomPruner"), schedule=schedule | other)
+
+
+def test_shares_are_rounded_to_tokens_and_whole_windows() -> None:
+    shares = ExplicitShares({0: 0.75, 4: 0.3, 6: 0.001})
+    assert ask(shares, 432) == {0: 324, 4: 130, 6: 1}
+    assert ask(shares, 432, progress=0.0) == {0: 432, 4: 432, 6: 432}
+    assert ask(shares, 432, progress=0.5)[0] == 378
+    assert ask(shares, 36 * 64, window_size=8) == {0: 27 * 64, 4: 11 * 64, 6: 64}
+    assert ask(ExplicitShares({0: 1.0}), 70, window_size=8) == {0: 70}
+
+
+@pytest.mark.parametrize("share", [{}, {0: 0.0}, {0: 1.1}, {0: 0.5, 1: 0.6}, {-1: 0.5}])
+def test_shares_that_are_none_are_refused(share: dict[int, float]) -> None:
+    with pytest.raises(ValueError, match="expected"):
+        ExplicitShares(share)

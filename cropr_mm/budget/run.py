@@ -1,0 +1,175 @@
+"""The search as a program: each part in turn, then what it found."""
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from mmengine.config import Config
+
+from cropr_mm.backbones.find import backbone_entry
+from cropr_mm.budget.choose import find_frontier
+from cropr_mm.budget.damage import DamageMeter, training_batches
+from cropr_mm.budget.families import hand_made
+from cropr_mm.budget.ladder import token_counts
+from cropr_mm.budget.report import (
+    better_by,
+    draw_search,
+    format_candidates,
+    write_config,
+    write_record,
+)
+from cropr_mm.budget.search import (
+    Budget,
+    Candidate,
+    measure_cost,
+    measure_damage,
+    pick,
+    target_ms,
+    try_whole,
+)
+from cropr_mm.budget.searched_model import load_searched
+from cropr_mm.budget.work import work_of
+from cropr_mm.engine.checkpoint_io import existing_checkpoint
+from cropr_mm.engine.console import print_files, show_rounds
+from cropr_mm.engine.outputs import check_writable
+from cropr_mm.engine.preflight import SetupError
+from cropr_mm.profiling.environment import git_commit, machine_name, versions
+
+_TOLERANCE = 1.02  # of a target, which times scatter about
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How to search.
+
+    Attributes:
+        form: In which encoders are timed, see :data:`cropr_mm.budget.timing.FORMS`.
+        batch: Images of one call.
+        images: Training images.
+        reducer: Method, or None for the config's own.
+        rounds: Timed calls of each plan.
+        device: Where to run; None for a GPU where there is one.
+
+    Raises:
+        ValueError: If a number is too small.
+    """
+
+    form: str = "eager"
+    batch: int = 1
+    images: int = 128
+    reducer: str | None = None
+    rounds: int = 10
+    device: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.batch < 1 or self.images < 2 or self.rounds < 1:
+            raise ValueError(
+                "expected batch >= 1, images >= 2 and rounds >= 1, got "
+                f"{self.batch}, {self.images} and {self.rounds}"
+            )
+
+
+def search_schedule(
+    cfg: Config, checkpoint: str, budget: Budget, out: Path, settings: Settings
+) -> dict[str, Candidate]:
+    """Search, print what was found, and write config, record and picture.
+
+    Args:
+        cfg: From :func:`cropr_mm.engine.config.load_config`.
+        checkpoint: Of exactly this model.
+        budget: What is asked for.
+        out: Folder for the results.
+        settings: How to search.
+
+    Returns:
+        All plans that were measured whole, by name.
+
+    Raises:
+        SetupError: If the parts do not fit, or the budget cannot be met or needs no pruning.
+    """
+    existing_checkpoint(checkpoint)
+    check_writable("--out", out, folder=True)
+    device = settings.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    searched = load_searched(cfg, checkpoint, settings.reducer)
+    model, backbone = searched.model.to(device), searched.backbone
+    counts = token_counts(backbone)
+    batches = training_batches(cfg, model, settings.images)
+    half = len(batches) // 2
+    if not half:
+        raise SetupError(f"expected --images of two batches at least, got {settings.images}")
+    images = torch.randn(settings.batch, backbone.in_channels, *backbone.native_size, device=device)
+
+    cost = measure_cost(backbone, settings.form, images, settings.rounds, show_rounds)
+    errors = sorted(cost.errors)
+    print(
+        f"dense encoder  {cost.dense_ms:.1f} ms a call of {settings.batch} images, "
+        f"{settings.form}, {machine_name(device)}\n"
+        f"cost model     errors on {len(errors)} plans it was not fitted to: median "
+        f"{errors[len(errors) // 2]:.1%}, largest {errors[-1]:.1%}"
+    )
+    if not cost.latencies.is_idle:
+        print(f"NOT IDLE, load {cost.latencies.load:.2f}: these times do not count")
+    damage = measure_damage(DamageMeter(model, backbone, batches[:half]), counts, show_rounds)
+    frontier = find_frontier(backbone, cost.model, counts, damage)
+    best = pick(frontier, budget, cost.dense_ms)
+    target = best[0].ms if budget.max_drop is not None else target_ms(budget, cost.dense_ms)
+    plans = {f"found {i}": choice.plan for i, choice in enumerate(best, start=1)}
+    plans |= hand_made(backbone, cost.model, target)
+    if searched.own:
+        plans["config"] = searched.own
+    meter = DamageMeter(model, backbone, batches[half:])
+    candidates = try_whole(plans, meter, cost, settings.form, images, settings.rounds, show_rounds)
+    chosen = choose(candidates, budget, target)
+    total = counts[0]
+    print(f"\n{format_candidates(candidates, total, chosen)}")
+    others = {n: c for n, c in candidates.items() if n in ("ConstantRate", "KeepRatios")}
+    for name, other in others.items():
+        print(f"loss of {chosen} against {name}: {better_by(candidates[chosen], other)}")
+
+    out.mkdir(parents=True, exist_ok=True)
+    files = {name: out / file for name, file in _FILES.items()}
+    entry: Any = backbone_entry(cfg)
+    replaced = [name for name in ("reducer", "schedule", "fusion") if entry.get(name)]
+    dense = candidates["dense"].ms
+    write_config(
+        files["config"], cfg.filename, candidates[chosen], dense, searched.entry, total, replaced
+    )
+    about = dict(
+        machine=machine_name(device),
+        idle=cost.latencies.is_idle,
+        versions=versions(),
+        commit=git_commit(),
+        checkpoint=checkpoint,
+        budget=asdict(budget),
+        settings=asdict(settings),
+        dense_ms=cost.dense_ms,
+        chosen=chosen,
+        work_dense=work_of(backbone, {})._asdict(),
+    )
+    write_record(
+        files["report"],
+        about,
+        cost=cost,
+        frontier=frontier,
+        damage=damage,
+        candidates=candidates,
+    )
+    draw_search(files["picture"], cost, frontier, candidates, f"{cfg.filename}, {settings.form}")
+    print_files("\nSearched", files)
+    return candidates
+
+
+_FILES = {"config": "config.py", "report": "report.json", "picture": "frontier.png"}
+
+
+def choose(candidates: dict[str, Candidate], budget: Budget, target: float) -> str:
+    """Name of the pruned plan that serves a budget best, as measured whole."""
+    pruned = {name: c for name, c in candidates.items() if c.plan}
+    if budget.max_drop is not None:
+        within = {n: c for n, c in pruned.items() if c.growth <= budget.max_drop} or pruned
+        return min(within, key=lambda name: within[name].ms)
+    within = {n: c for n, c in pruned.items() if c.ms <= _TOLERANCE * target}
+    if not within:
+        return min(pruned, key=lambda name: pruned[name].ms)
+    return min(within, key=lambda name: within[name].growth)

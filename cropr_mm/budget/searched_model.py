@@ -1,0 +1,115 @@
+"""A trained model made ready for a search: a reducer at every block where a step may stand."""
+
+import copy
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from mmengine.config import Config
+from mmengine.runner import load_state_dict
+from torch import Tensor, nn
+
+from cropr_mm.backbones.cropr_vit import CroprViT
+from cropr_mm.backbones.find import backbone_entry, only_backbone
+from cropr_mm.build import build_model
+from cropr_mm.checkpoints import safe_load
+from cropr_mm.checkpoints.content import as_checkpoint
+from cropr_mm.checkpoints.queries import collapse_queries
+from cropr_mm.engine.config import require_entries
+from cropr_mm.engine.console import import_quietly
+from cropr_mm.engine.errors import building_errors
+from cropr_mm.engine.preflight import SetupError, check_model
+from cropr_mm.layers.arch import resolve_arch
+from cropr_mm.reducers import AttentionRanker, TokenPruner
+from cropr_mm.registry import MODELS, class_of
+
+
+class SearchedModel(NamedTuple):
+    """What is searched.
+
+    Attributes:
+        model: The whole model in evaluation mode, with the file's weights.
+        backbone: Its encoder, with a reducer at each block where a step may stand.
+        entry: What the config's backbone gets: 'reducer' and 'fusion'.
+        own: The plan of the config itself, by block; empty where it is dense.
+    """
+
+    model: nn.Module
+    backbone: CroprViT
+    entry: dict[str, Any]
+    own: dict[int, int]
+
+
+def load_searched(cfg: Config, checkpoint: str, reducer: str | None = None) -> SearchedModel:
+    """Build the model of a config for a search and fill it from a checkpoint.
+
+    Methods without weights may act at any block; those that learn act where the checkpoint has
+    them.
+
+    Args:
+        cfg: From :func:`cropr_mm.engine.config.load_config`; dense or pruned.
+        checkpoint: Of exactly this model, as trained or deployed.
+        reducer: Method to search with. Default: the config's own; for a dense one ``AttnTopK``.
+
+    Raises:
+        SetupError: If config, checkpoint and method do not fit, or the method cannot be searched.
+        CheckpointError: If the file is damaged.
+    """
+    require_entries(cfg, "train_dataloader")
+    if cfg.get("default_scope"):
+        import_quietly(f"{cfg.default_scope}.datasets")
+    entry = backbone_entry(cfg, CroprViT)
+    kept = _method(entry, reducer)
+    with building_errors():
+        native = only_backbone(build_model(cfg, "meta"))[1]
+    own = native.num_keep()
+    learned = reducer is None and any(True for _ in native.reducers.parameters())
+    last = native.depth - (2 if kept["fusion"] else 1)
+    sites = list(own) if learned else list(range(last))
+    total = native.grid[0] * native.grid[1]
+    changed = copy.deepcopy(cfg)
+    changed.model.backbone.update(
+        **kept,
+        schedule=dict(type="cropr_mm.ExplicitTokens", num_keep=dict.fromkeys(sites, total)),
+    )
+    with building_errors():
+        model = build_model(changed)
+    content = as_checkpoint(safe_load(checkpoint), checkpoint)
+    weights = content["state_dict"]
+    if reducer is not None:
+        weights = {name: w for name, w in weights.items() if ".reducers." not in name}
+        _check_taught(model, weights, reducer)
+    collapse_queries(weights, model)
+    check_model(model, weights, checkpoint)
+    load_state_dict(model, weights, strict=True, logger="silent")
+    backbone = only_backbone(model)[1]
+    assert isinstance(backbone, CroprViT)
+    backbone.switch_to_deploy()
+    return SearchedModel(model.eval().requires_grad_(False), backbone, kept, own)
+
+
+def _check_taught(model: nn.Module, weights: Mapping[str, Tensor], reducer: str) -> None:
+    """Refuse a method that has weights of its own where the file has none."""
+    if any(".reducers." in name for name in model.state_dict().keys() - weights.keys()):
+        raise SetupError(
+            f"{reducer} learns which tokens to keep, and the checkpoint has no weights of it: "
+            "train a config with it and search that, or search with a method that needs no "
+            "training, such as AttnTopK"
+        )
+
+
+def _method(entry: Mapping[str, Any], name: str | None) -> dict[str, Any]:
+    """Reducer and fusion of a searched backbone."""
+    reducer = entry.get("reducer")
+    fusion = entry.get("fusion") if reducer else dict(type="cropr_mm.LastLayerFusion")
+    if name is not None or reducer is None:
+        reducer = dict(type=f"cropr_mm.{name or 'AttnTopK'}")
+    kind = class_of(reducer, MODELS)
+    if not issubclass(kind, TokenPruner) or kind.num_exit_classes or kind.fixed_slots:
+        raise SetupError(
+            "expected a method that keeps any number of tokens as they are, such as AttnTopK, "
+            f"VariancePruner or Cropr, got {kind.__name__}"
+        )
+    has_class_token = entry.get("with_cls_token", resolve_arch(entry["arch"]).cls_token)
+    if issubclass(kind, AttentionRanker) and "signal" not in reducer and not has_class_token:
+        reducer["signal"] = "column_mean"
+    return dict(reducer=dict(reducer), fusion=fusion)
