@@ -130,7 +130,7 @@ def search_schedule(
     out.mkdir(parents=True, exist_ok=True)
     files = {name: out / file for name, file in _FILES.items()}
     entry: Any = backbone_entry(cfg)
-    replaced = [name for name in ("reducer", "schedule", "fusion") if entry.get(name)]
+    replaced = [name for name in ("reducer", "schedule", "fusion") if name in entry]
     dense = candidates["dense"].ms
     write_config(
         files["config"], cfg.filename, candidates[chosen], dense, searched.entry, total, replaced

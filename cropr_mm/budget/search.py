@@ -157,6 +157,11 @@ def pick(frontier: Sequence[Choice], budget: Budget, dense_ms: float) -> list[Ch
         SetupError: If the budget cannot be met, with the nearest that can, or is met without
             pruning.
     """
+    if not any(choice.plan for choice in frontier):
+        raise SetupError(
+            f"no pruned plan is predicted to be faster than the dense encoder's {dense_ms:.1f} ms: "
+            "images have too few tokens for steps to pay in this form"
+        )
     if budget.max_drop is not None:
         within = [choice for choice in frontier if choice.damage <= budget.max_drop]
         pruned = sorted((c for c in within if c.plan), key=lambda choice: choice.ms)

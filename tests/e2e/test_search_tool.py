@@ -1,0 +1,101 @@
+"""A trained model and a budget become a config that the other tools take."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from mmengine.config import Config
+from tiny_tasks import write_config
+
+from cropr_mm.backbones.cropr_vit import CroprViT
+from cropr_mm.backbones.find import only_backbone
+from cropr_mm.budget.cost import CostModel
+from cropr_mm.budget.work import Plan, work_of
+from cropr_mm.build import build_model
+from cropr_mm.profiling.latency import Latencies
+
+Tool = Callable[..., str]
+COST = CostModel((1, 64), (0.1, 6.4), pair_ms=0.0, step_ms=0.1, choice_ms=0.0, base_ms=1.0)
+CROPR = dict(type="cropr_mm.Cropr", num_classes=2, num_queries=3)
+DENSE = dict.fromkeys([f"model__backbone__{name}" for name in ("reducer", "schedule", "fusion")])
+
+
+@pytest.fixture(autouse=True)
+def _known_times(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Encoders so small are not faster with fewer tokens: times are counted instead."""
+
+    def time_plans(
+        backbone: CroprViT, plans: dict[str, Plan], form: str, images: torch.Tensor, rounds: int,
+        on_round: Callable[[int], None],
+    ) -> Latencies:  # fmt: skip
+        times = {n: (COST.predict(work_of(backbone, plan)),) * rounds for n, plan in plans.items()}
+        return Latencies(times, items=1, load=0.0, threads=1, device="cpu")
+
+    monkeypatch.setattr("cropr_mm.budget.search.time_plans", time_plans)
+
+
+def trained(root: Path, folder: Path, task: str, **changes: Any) -> tuple[Path, Path]:
+    """Config and checkpoint of a tiny model."""
+    config = write_config(root, task, custom_hooks=[], **changes)
+    model = build_model(Config.fromfile(config))
+    file = folder / "model.pth"
+    torch.save(dict(meta={}, state_dict=model.state_dict()), file)
+    return config, file
+
+
+@pytest.mark.parametrize(("task", "metric"), [("seg", "mIoU"), ("cls", "accuracy/top1")])
+def test_found_config_is_tested_with_the_dense_checkpoint(
+    task: str, metric: str, root: Path, tmp_path: Path, tool: Tool
+) -> None:
+    config, checkpoint = trained(root, tmp_path, task, **DENSE)
+    reducer = ("--reducer", "VariancePruner")
+    out = tmp_path / "found"
+    budget = ("--max-drop", 100, "--images", 4, "--rounds", 1)
+    printed = tool("search_schedule.py", config, checkpoint, *budget, *reducer, "--out", out)
+    assert "cost model" in printed
+    assert (out / "frontier.png").stat().st_size > 10_000
+    report = json.loads((out / "report.json").read_text())
+    chosen = report["candidates"][report["chosen"]]
+    assert chosen["growth"] == pytest.approx(
+        sum(chosen["losses"]) / sum(report["candidates"]["dense"]["losses"]) - 1
+    )
+    found = only_backbone(build_model(Config.fromfile(out / "config.py"), "meta"))[1]
+    assert found.num_keep() == {int(block): n for block, n in chosen["plan"].items()}
+    tested = tool("test.py", out / "config.py", checkpoint, "--work-dir", tmp_path / "test")
+    assert metric in tested
+
+
+def test_learned_steps_stay_where_the_checkpoint_has_them(
+    root: Path, tmp_path: Path, tool: Tool
+) -> None:
+    steps = dict(type="cropr_mm.ExplicitTokens", num_keep={1: 40, 2: 20}, _delete_=True)
+    changes = dict(model__backbone__reducer=CROPR, model__backbone__schedule=steps)
+    config, checkpoint = trained(root, tmp_path, "det", **changes)
+    out = tmp_path / "found"
+    budget = ("--max-drop", 100, "--images", 4, "--rounds", 1)
+    tool("search_schedule.py", config, checkpoint, *budget, "--out", out)
+    report = json.loads((out / "report.json").read_text())
+    assert report["candidates"]["config"]["plan"] == {"1": 40, "2": 20}
+    assert {step["block"] for step in report["damage"]} == {1, 2}
+    assert all({*choice["plan"]} <= {"1", "2"} for choice in report["frontier"])
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--reducer", "Cropr"], "Cropr learns which tokens to keep"),
+        (["--reducer", "ToMe"], "expected a method that keeps any number of tokens as they are"),
+        (["--images", "100"], "expected at least 100 training images, got 4"),
+        (["--speedup", "0.5"], "a speed-up above 1"),
+    ],
+)
+def test_what_cannot_be_searched_is_named(
+    options: list[str], message: str, root: Path, tmp_path: Path, tool: Tool
+) -> None:
+    config, checkpoint = trained(root, tmp_path, "seg", **DENSE)
+    budget = [] if "--speedup" in options else ["--max-drop", "1"]
+    with pytest.raises(SystemExit, match=message):
+        tool("search_schedule.py", config, checkpoint, *budget, *options, "--out", tmp_path / "o")
