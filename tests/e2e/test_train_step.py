@@ -33,17 +33,21 @@ def test_counts_of_a_segmenter_fall_with_the_cells(run: Callable[..., str], tmp_
 def test_times_stand_beside_what_the_counts_allow(run: Callable[..., str], tmp_path: Path) -> None:
     file = tmp_path / "step.json"
     config = str(ROOT / "configs/demo/cropr_tiny_vit_digits_cls.py")
-    out = run(config, "--rounds", "2", "--device", "cpu", "--json", str(file), "--optimizer")
-    assert [line.split("  ")[0] for line in out.splitlines()[-5:-2]] == [
-        "",
-        "dense",
-        "cropr, exact",
-    ]
+    options = ("--rounds", "2", "--device", "cpu", "--optimizer", "--routers")
+    out = run(config, *options, "--json", str(file))
+    variants = ["dense", "cropr, exact", "routers", "pruned routers"]
+    assert [line.split("  ")[0] for line in out.splitlines()[-7:-2]] == ["", *variants]
     record = json.loads(file.read_text())
-    assert list(record["measured"]["functions"]) == ["dense", "cropr, exact"]
+    assert list(record["measured"]["functions"]) == variants
     assert record["counted"]["cropr, exact"]["macs"] < record["counted"]["dense"]["macs"]
     for value in record["measured"]["functions"].values():
         assert len(value["times_ms"]) == 2
+    dense, _, routers, pruned = record["counted"].values()
+    assert routers["macs"] == pytest.approx(dense["macs"] / 3, rel=0.03), "no backward pass"
+    assert pruned["macs"] < routers["macs"]
+    for one in (routers, pruned):
+        memory, of_dense = (sum(c[k] for k in ("step", "optimizer")) for c in (one, dense))
+        assert memory < 0.5 * of_dense
 
 
 def test_configs_without_auxiliary_losses_are_refused(run: Callable[..., str]) -> None:
