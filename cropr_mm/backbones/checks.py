@@ -67,25 +67,25 @@ def _check_ascending(name: str, blocks: Sequence[int], depth: int) -> None:
         raise ValueError(f"{name} must be ascending blocks of 0..{depth - 1}, got {list(blocks)}")
 
 
-def check_windows(
-    window_size: int | None, num_prefix: int, global_block_indexes: Sequence[int], depth: int
-) -> None:
-    """Raise ValueError for windows that a model of this depth and prefix cannot have."""
+def check_windows(window_size: int | None, global_block_indexes: Sequence[int], depth: int) -> None:
+    """Raise ValueError for windows that a model of this depth cannot have."""
     _check_ascending("global_block_indexes", global_block_indexes, depth)
     if window_size is None:
         if global_block_indexes:
             raise ValueError("global_block_indexes needs a window_size, got None")
         return
     _check_whole("window_size", window_size)
-    if num_prefix:
+
+
+def check_window_positions(
+    window_size: int | None, use_rel_pos: bool, window_rope: str, num_prefix: int
+) -> None:
+    """Raise ValueError for a relative position bias that prefix tokens or windows cannot have."""
+    if use_rel_pos and num_prefix:
         raise ValueError(
-            f"window attention has no place for prefix tokens, got {num_prefix}; "
-            "set with_cls_token=False and choose an architecture without registers"
+            f"relative position bias is one of patches: expected no prefix tokens, got {num_prefix}"
+            "; set with_cls_token=False and choose an architecture without registers"
         )
-
-
-def check_window_positions(window_size: int | None, use_rel_pos: bool, window_rope: str) -> None:
-    """Raise ValueError for a relative position bias that windows cannot have."""
     if window_size is not None and use_rel_pos and window_rope != "slot":
         raise ValueError(
             "relative position bias in windows uses the places in the window: "

@@ -284,7 +284,7 @@ class CroprViT(ReducingBackbone):
     def _set_windows(
         self, window_size: int | None, global_block_indexes: Sequence[int], survivor_order: str
     ) -> None:
-        check_windows(window_size, self.num_prefix, global_block_indexes, self.depth)
+        check_windows(window_size, global_block_indexes, self.depth)
         self.window_size = window_size
         self.global_block_indexes = frozenset(global_block_indexes)
         self.survivor_order = survivor_order
@@ -319,7 +319,7 @@ class CroprViT(ReducingBackbone):
             self.pos_embed = nn.Parameter(torch.empty(1, rows, dim))
 
     def _build_positions(self, window_rope: str, use_rel_pos: bool) -> None:
-        check_window_positions(self.window_size, use_rel_pos, window_rope)
+        check_window_positions(self.window_size, use_rel_pos, window_rope, self.num_prefix)
         self.positions = Positions(
             self.arch, self.grid, self.num_prefix, self.window_size, window_rope, use_rel_pos
         )

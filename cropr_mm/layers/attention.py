@@ -17,6 +17,7 @@ from cropr_mm.ops.attention import (
     resize_relative_table,
 )
 from cropr_mm.ops.rope import Rope, apply_rope
+from cropr_mm.ops.window_attention import prefix_window_attention
 
 
 class Relative(NamedTuple):
@@ -41,6 +42,7 @@ class Geometry(NamedTuple):
         relative: For the relative position bias, or None.
         slots: Slot of each token in the filled-up window layout, or None where windows are full.
         num_slots: Length of that layout.
+        num_prefix: In windows: prefix tokens, which attend to all tokens and are seen by all.
         key_bias: Added to all logits of a token as key, shape (B, N), or None; global attention.
         policy: Training mask of the tokens, prefix included, shape (B, N), float32, or None; global
             attention.
@@ -51,6 +53,7 @@ class Geometry(NamedTuple):
     relative: Relative | None = None
     slots: Tensor | None = None
     num_slots: int = 0
+    num_prefix: int = 0
     key_bias: Tensor | None = None
     policy: Tensor | None = None
 
@@ -116,6 +119,9 @@ class Attention(nn.Module):
             signals["values"] = v.flatten(2)
         if geometry.rope is not None:
             qk = apply_rope(qk, geometry.rope, self.rope_half)
+        if geometry.num_prefix:
+            out, found = self._attend_in_windows(qk, v, geometry, needs)
+            return self.proj(self.norm(out)), {**signals, **found}
         length = geometry.window_tokens or num_tokens
         windows = batch * (num_tokens // length)
         split = (windows, length, self.num_heads, v.shape[-1])
@@ -149,6 +155,26 @@ class Attention(nn.Module):
             out = masked_attention(q, k, v, geometry.policy, bias)
         out = out.transpose(1, 2).reshape(x.shape)
         return self.proj(self.norm(out)), signals
+
+    def _attend_in_windows(
+        self, qk: Tensor, v: Tensor, geometry: Geometry, needs: frozenset[str]
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Window attention beside prefix tokens; queries and keys (B, N, 2, H, d)."""
+        assert geometry.window_tokens is not None, "prefix tokens stand apart in windows only"
+        real = None
+        if geometry.slots is not None:
+            real = torch.zeros(geometry.num_slots, dtype=torch.bool, device=v.device)
+            real = real.index_fill(0, geometry.slots, True)
+        out, signals = prefix_window_attention(
+            qk[:, :, 0].transpose(1, 2),
+            qk[:, :, 1].transpose(1, 2),
+            v.transpose(1, 2),
+            geometry.num_prefix,
+            geometry.window_tokens,
+            real,
+            needs,
+        )
+        return out.transpose(1, 2).flatten(2), signals
 
     def _project(self, x: Tensor) -> Tensor:
         if self.q_bias is None:

@@ -143,13 +143,22 @@ class Positions(nn.Module):
         if self.rel_pos:
             place = torch.arange(side**2, device=tokens.x.device)[None]
             relative = Relative((place // side, place % side), (side, side))
-        filled = not pruned and num_slots != tokens.index.shape[1]
+        prefix = tokens.num_prefix
+        if rope is not None and prefix:  # not rotated
+            rope = Rope(
+                F.pad(rope.cos, (0, 0, prefix, 0), value=1.0), F.pad(rope.sin, (0, 0, prefix, 0))
+            )
+        slots = None
+        if not pruned and num_slots != tokens.index.shape[1]:
+            slots = tables.slots.index_select(0, tables.order) + prefix
+            slots = torch.cat([torch.arange(prefix, device=slots.device), slots])
         return Geometry(
             window_tokens=side**2,
             rope=rope,
             relative=relative,
-            slots=tables.slots.index_select(0, tables.order) if filled else None,
-            num_slots=num_slots,
+            slots=slots,
+            num_slots=prefix + num_slots,
+            num_prefix=prefix,
         )
 
     def _compute(self, grid: tuple[int, int], device: torch.device | None) -> GridTables:

@@ -75,18 +75,18 @@ def column_mean(
     The attention matrix is built in strips of queries, so memory grows with N, not N**2.
 
     Args:
-        q_BHNd: Queries, shape (B, H, N, d).
+        q_BHNd: Queries, shape (B, H, M, d).
         k_BHNd: Keys, shape (B, H, N, d).
-        bias: Added to the scaled logits, shape (B, H, N, N), or None.
-        live: Queries that count, shape (B, N), bool, or None for all.
+        bias: Added to the scaled logits, shape (B, H, M, N), or None.
+        live: Queries that count, shape (B, M), bool, or None for all.
 
     Returns:
         Mean attention, shape (B, H, N), float32; each row sums to one.
     """
-    num_tokens = q_BHNd.shape[2]
-    count: Tensor | int = num_tokens if live is None else live.sum(dim=1)[:, None, None]
-    total = q_BHNd.new_zeros(q_BHNd.shape[:3], dtype=torch.float32)
-    for start in range(0, num_tokens, _ROWS_AT_ONCE):
+    num_queries = q_BHNd.shape[2]
+    count: Tensor | int = num_queries if live is None else live.sum(dim=1)[:, None, None]
+    total = k_BHNd.new_zeros(k_BHNd.shape[:3], dtype=torch.float32)
+    for start in range(0, num_queries, _ROWS_AT_ONCE):
         rows = slice(start, start + _ROWS_AT_ONCE)
         strip = attention_rows(
             q_BHNd[:, :, rows], k_BHNd, None if bias is None else bias[:, :, rows]

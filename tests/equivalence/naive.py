@@ -119,6 +119,8 @@ def naive_pruned_forward(
     if model.pos_embed is not None:
         prefix = [model.cls_token[0, 0] + model.pos_embed[0, 0]] if model.num_prefix else []
         x = x + model.pos_embed[0, model.num_prefix :]
+    elif model.num_prefix:
+        prefix = [model.cls_token[0, 0], *model.reg_token[0]]
     ids = list(range(h * w))
     if side is not None:
         ids.sort(key=lambda i: (i // w // side, i % w // side, i // w, i % w))
@@ -137,15 +139,15 @@ def naive_pruned_forward(
         else:
             if model.positions.window_rope == "slot":
                 cells = [(i % side**2 // side, i % side) for i in range(len(alive))]
-            parts = range(0, len(alive), side**2)
-            y = torch.cat(
-                [
-                    naive_attention(
-                        block.attn, y[i : i + side**2], model, cells[i : i + side**2], (side, side)
-                    )
-                    for i in parts
-                ]
-            )
+            # The prefix sees all tokens, and each window sees the prefix.
+            front, span = len(prefix), (side, side)
+            cells = [None] * front + cells[-len(alive) :]
+            parts = [naive_attention(block.attn, y, model, cells, span)[:front]] if front else []
+            for i in range(front, len(y), side**2):
+                rows = [*range(front), *range(i, i + side**2)]
+                seen = naive_attention(block.attn, y[rows], model, [cells[r] for r in rows], span)
+                parts.append(seen[front:])
+            y = torch.cat(parts)
         tokens = block.apply_mlp((tokens + block.ls1(y))[None])[0]
         prefix = list(tokens[: len(prefix)])
         alive = [(t, i) for t, (_, i) in zip(tokens[len(prefix) :], alive, strict=True)]

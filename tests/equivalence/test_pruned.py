@@ -22,6 +22,7 @@ EVA = dict(
     patch_size=4,
 )
 PLAIN = dict(embed_dim=24, depth=6, num_heads=2, hidden_dim=32, patch_size=4)
+REGISTERS = dict(PLAIN, rope="dinov3", rope_temperature=100.0, pos_embed=False, num_registers=2)
 LLF = dict(type="cropr_mm.LastLayerFusion")
 WINDOWS = dict(window_size=2, global_block_indexes=(2, 5), with_cls_token=False)
 
@@ -70,6 +71,20 @@ def test_pruned_windows_equal_the_papers_step(order: str, window_rope: str) -> N
     with torch.no_grad():
         expected = naive_pruned_forward(model, img, keep, rectangles)
         (got,) = model(img)
+    torch.testing.assert_close(got, expected, rtol=TOLERANCE, atol=TOLERANCE)
+
+
+@pytest.mark.parametrize("window_rope", ["origin", "slot"])
+@pytest.mark.parametrize("arch", [EVA, REGISTERS], ids=["class", "class_and_registers"])
+def test_pruned_windows_with_a_prefix_equal_the_papers_step(arch: dict, window_rope: str) -> None:
+    keep = {1: 24, 3: 8}
+    windows = dict(WINDOWS, with_cls_token=True, window_rope=window_rope)
+    model = pruned(arch, keep, fusion=LLF, **windows)
+    img = torch.randn(1, 3, 32, 24)
+    with torch.no_grad():
+        expected = naive_pruned_forward(model, img, keep, {})
+        (got,) = model(img)
+    assert model.num_prefix == (3 if arch is REGISTERS else 1)
     torch.testing.assert_close(got, expected, rtol=TOLERANCE, atol=TOLERANCE)
 
 

@@ -6,6 +6,9 @@ import torch.nn.functional as F
 from naive import naive_forward, randomize
 
 from cropr_mm import CroprViT
+from cropr_mm.layers.attention import Geometry
+from cropr_mm.ops.window import pad_to_windows
+from cropr_mm.structures import Tokens
 
 TOLERANCE = 1e-5
 EVA = dict(embed_dim=24, depth=4, num_heads=2, mlp="swiglu", attn_bias="qv", rope="eva")
@@ -80,3 +83,36 @@ def test_global_relative_positions_resize_to_another_grid() -> None:
     img = torch.randn(1, 3, 24, 16)
     with torch.no_grad():
         torch.testing.assert_close(model(img)[0], bigger(img)[0], rtol=TOLERANCE, atol=TOLERANCE)
+
+
+@pytest.mark.parametrize("needs", [("cls_row", "cls_heads"), ("column_mean", "column_heads")])
+def test_prefix_sees_all_tokens_and_every_window_sees_it(needs: tuple[str, ...]) -> None:
+    # 5 x 7 cells in windows of 3: filled up to 6 x 9, and the prefix does not see what was added.
+    arch = dict(embed_dim=24, depth=1, num_heads=2, num_registers=2)
+    model = CroprViT(arch, img_size=(20, 28), patch_size=4, window_size=3).eval()
+    randomize(model)
+    attn, prefix = model.blocks[0].attn, 3
+    x = torch.randn(1, prefix + 35, 24)
+    index = model.positions.order[None]
+    tokens = Tokens(x, index, model.grid, prefix)
+    geometry = model.positions.geometry(tokens, model.positions.tables(model.grid, x.device), True)
+    y = torch.randn_like(x)
+    padded = pad_to_windows(y, geometry.slots, geometry.num_slots)
+    with torch.no_grad():
+        got, signals = attn(padded, geometry, frozenset(needs))
+        everything, among_all = attn(y, Geometry(), frozenset(needs))
+        torch.testing.assert_close(got[:, :prefix], everything[:, :prefix])
+        for window in range(6):
+            rows = [*range(prefix), *range(prefix + 9 * window, prefix + 9 * window + 9)]
+            alone, _ = attn(padded[:, rows], Geometry(), frozenset(needs))
+            torch.testing.assert_close(got[:, rows[prefix:]], alone[:, prefix:])
+    if "cls_row" in needs:
+        row = signals["cls_row"].index_select(1, geometry.slots)
+        torch.testing.assert_close(row, among_all["cls_row"])
+        assert signals["cls_heads"].shape == (1, geometry.num_slots, 2)
+    else:
+        column = signals["column_heads"].mean(dim=2)
+        torch.testing.assert_close(signals["column_mean"], column)
+        # What a patch gives its window and what it gives the prefix sum to one.
+        assert (column[:, :prefix] == 0).all()
+        assert (column[:, prefix:].view(6, 9).sum(dim=1) < 1).all()

@@ -40,7 +40,7 @@ WINDOWS = dict(window_size=2, with_cls_token=False)
             r"global_block_indexes must be ascending blocks of 0..3, got \[3, 1\]",
         ),
         (dict(frozen_stages=5), r"frozen_stages must be in -1..4, got 5"),
-        (dict(window_size=2), "no place for prefix tokens, got 1"),
+        (dict(use_rel_pos=True), "expected no prefix tokens, got 1"),
         (dict(global_block_indexes=(1,)), "needs a window_size, got None"),
         (dict(WINDOWS, use_rel_pos=True), "needs window_rope='slot', got 'origin'"),
         (dict(reducer=CROPR), "reducer and schedule go together"),
