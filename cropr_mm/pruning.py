@@ -66,6 +66,16 @@ def prune(
     return cfg
 
 
+def untrained_method(encoder: ReducingBackbone) -> dict[str, Any]:
+    """Config of the method that needs no training and does best among the cheap ones.
+
+    It is the attention of the class token, or where there is none the variance of pixels.
+    """
+    if encoder.has_cls and "cls_row" in encoder.signals:
+        return dict(type="cropr_mm.AttnTopK")
+    return dict(type="cropr_mm.VariancePruner")
+
+
 def _build(cfg: Mapping[str, Any]) -> ReducingBackbone:
     """The backbone on the meta device, where it needs no memory."""
     kind = class_of(cfg, MODELS)

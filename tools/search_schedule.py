@@ -66,7 +66,8 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         "--reducer",
         metavar="NAME",
-        help="method that needs no training (default: the config's own; AttnTopK for a dense one)",
+        help="method that needs no training (default: the config's own; for a dense one AttnTopK, "
+        "without a class token VariancePruner)",
     )
     parser.add_argument("--rounds", type=int, default=10, metavar="N", help="default: %(default)s")
     parser.add_argument("--device", help="default: a GPU where there is one")

@@ -8,6 +8,7 @@ from mmengine.config import Config
 from mmengine.runner import load_state_dict
 from torch import Tensor, nn
 
+from cropr_mm.backbones.base import ReducingBackbone
 from cropr_mm.backbones.cropr_vit import CroprViT
 from cropr_mm.backbones.find import backbone_entry, only_backbone
 from cropr_mm.build import build_model
@@ -18,7 +19,7 @@ from cropr_mm.engine.config import require_entries
 from cropr_mm.engine.console import import_quietly
 from cropr_mm.engine.errors import building_errors
 from cropr_mm.engine.preflight import SetupError, check_model
-from cropr_mm.layers.arch import resolve_arch
+from cropr_mm.pruning import untrained_method
 from cropr_mm.reducers import AttentionRanker, TokenPruner
 from cropr_mm.registry import MODELS, class_of
 
@@ -48,7 +49,8 @@ def load_searched(cfg: Config, checkpoint: str, reducer: str | None = None) -> S
     Args:
         cfg: From :func:`cropr_mm.engine.config.load_config`; dense or pruned.
         checkpoint: Of exactly this model, as trained or deployed.
-        reducer: Method to search with. Default: the config's own; for a dense one ``AttnTopK``.
+        reducer: Method to search with. Default: the config's own; for a dense one that of
+            :func:`cropr_mm.pruning.untrained_method`.
 
     Raises:
         SetupError: If config, checkpoint and method do not fit, or the method cannot be searched.
@@ -58,9 +60,9 @@ def load_searched(cfg: Config, checkpoint: str, reducer: str | None = None) -> S
     if cfg.get("default_scope"):
         import_quietly(f"{cfg.default_scope}.datasets")
     entry = backbone_entry(cfg, CroprViT)
-    kept = _method(entry, reducer)
     with building_errors():
         native = only_backbone(build_model(cfg, "meta"))[1]
+    kept = _method(entry, native, reducer)
     own = native.num_keep()
     learned = reducer is None and any(True for _ in native.reducers.parameters())
     last = native.depth - (2 if kept["fusion"] else 1)
@@ -97,19 +99,17 @@ def _check_taught(model: nn.Module, weights: Mapping[str, Tensor], reducer: str)
         )
 
 
-def _method(entry: Mapping[str, Any], name: str | None) -> dict[str, Any]:
+def _method(entry: Mapping[str, Any], native: ReducingBackbone, name: str | None) -> dict[str, Any]:
     """Reducer and fusion of a searched backbone."""
-    reducer = entry.get("reducer")
-    fusion = entry.get("fusion") if reducer else dict(type="cropr_mm.LastLayerFusion")
-    if name is not None or reducer is None:
-        reducer = dict(type=f"cropr_mm.{name or 'AttnTopK'}")
+    own = entry.get("reducer")
+    fusion = entry.get("fusion") if own else dict(type="cropr_mm.LastLayerFusion")
+    reducer = dict(type=f"cropr_mm.{name}") if name else own or untrained_method(native)
     kind = class_of(reducer, MODELS)
     if not issubclass(kind, TokenPruner) or kind.num_exit_classes or kind.fixed_slots:
         raise SetupError(
             "expected a method that keeps any number of tokens as they are, such as AttnTopK, "
             f"VariancePruner or Cropr, got {kind.__name__}"
         )
-    has_class_token = entry.get("with_cls_token", resolve_arch(entry["arch"]).cls_token)
-    if issubclass(kind, AttentionRanker) and "signal" not in reducer and not has_class_token:
-        reducer["signal"] = "column_mean"
+    if issubclass(kind, AttentionRanker) and "signal" not in reducer and not native.has_cls:
+        reducer = {**reducer, "signal": "column_mean"}
     return dict(reducer=dict(reducer), fusion=fusion)

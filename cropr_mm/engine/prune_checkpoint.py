@@ -9,7 +9,6 @@ from typing import Any, NamedTuple, TypeGuard
 import torch
 from mmengine.config import Config
 
-from cropr_mm.backbones.base import ReducingBackbone
 from cropr_mm.backbones.find import only_backbone
 from cropr_mm.build import build_model
 from cropr_mm.checkpoints import safe_load
@@ -18,7 +17,7 @@ from cropr_mm.checkpoints.content import as_checkpoint
 from cropr_mm.engine.errors import building_errors
 from cropr_mm.engine.outputs import check_writable
 from cropr_mm.engine.preflight import SetupError, check_model
-from cropr_mm.pruning import prune
+from cropr_mm.pruning import prune, untrained_method
 from cropr_mm.reducers import TokenReducer
 from cropr_mm.registry import MODELS
 
@@ -77,7 +76,7 @@ def prune_checkpoint(
     with building_errors():
         dense = build_model(cfg)
         path, encoder = only_backbone(dense)
-    method = dict(reducer or _default(encoder))
+    method = dict(reducer or untrained_method(encoder))
     _check_method(method)
     content = as_checkpoint(safe_load(checkpoint), str(checkpoint))
     check_model(dense, content["state_dict"], str(checkpoint))
@@ -99,13 +98,6 @@ def prune_checkpoint(
     with replacing(files[1]) as temporary:
         torch.save(dict(meta=meta, state_dict=content["state_dict"]), temporary)
     return Pruned(*files, method["type"].removeprefix("cropr_mm."))
-
-
-def _default(encoder: ReducingBackbone) -> dict[str, Any]:
-    """The method that needs no training and does best among the cheap ones."""
-    if encoder.has_cls and "cls_row" in encoder.signals:
-        return dict(type="cropr_mm.AttnTopK")
-    return dict(type="cropr_mm.VariancePruner")
 
 
 def _check_method(cfg: Mapping[str, Any]) -> None:
