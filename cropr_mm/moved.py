@@ -40,8 +40,10 @@ MOVED = {
     "analysis.token_summary": "inspection.summary",
     "analysis.yardsticks": "profiling.baselines",
     "backbones.lookup": "backbones.find",
+    "backbones.outputs": "backbones.feature_maps",
     "console": "engine.console",
     "convert": "engine.convert",
+    "demo.report": "demo.demo_report",
     "deploy": "export.deploy",
     "hooks.aux_loss": "hooks.aux_loss_hook",
     "hooks.benchmark": "hooks.benchmark_hook",
@@ -54,27 +56,46 @@ MOVED = {
     "hooks.pruning_map": "hooks.pruning_map_hook",
     "hooks.token_record": "hooks.token_record_hook",
     "metrics": "inspection.metrics",
+    "metrics.clusters": "inspection.metrics.clusters",
+    "metrics.features": "inspection.metrics.features",
+    "metrics.maps": "inspection.metrics.depth_maps",
+    "metrics.patterns": "inspection.metrics.kept_patterns",
+    "metrics.proxy": "inspection.metrics.proxy",
     "ops.gather": "tokens.gather",
     "ops.merge": "tokens.merge",
-    "ops.policy": "tokens.policy",
     "ops.restore": "tokens.restore",
-    "ops.settle": "ops.eager_backward",
     "options": "engine.options",
     "preflight": "engine.preflight",
+    "preflight.coco": "engine.preflight.coco",
+    "preflight.data": "engine.preflight.data",
+    "preflight.errors": "engine.preflight.errors",
+    "preflight.heads": "engine.preflight.heads",
+    "preflight.label_maps": "engine.preflight.label_maps",
+    "preflight.model": "engine.preflight.model",
 }
-# Old module -> its names, each with the module that it is in now.
+# Old module -> its names, each with where it is now: several modules, or names that have changed.
 SPLIT = {
     "analysis.benchmark": {
-        "Benchmark": "profiling.benchmark_record",
-        "benchmark_model": "profiling.dense_vs_pruned",
-        "format_benchmark": "profiling.benchmark_record",
+        "Benchmark": "profiling.benchmark_record.Benchmark",
+        "benchmark_model": "profiling.dense_vs_pruned.benchmark_model",
+        "format_benchmark": "profiling.benchmark_record.format_benchmark",
+        "only_backbone": "backbones.find.only_backbone",
+    },
+    "ops.policy": {
+        "advance": "tokens.policy.update_live",
+        "is_soft": "tokens.policy.is_soft",
+        "whole_policy": "tokens.policy.whole_policy",
+    },
+    "ops.settle": {
+        "settle": "ops.eager_backward.eager_backward",
+        "used_at_once": "ops.eager_backward.used_at_once",
     },
     "runner": {
-        "ToolRunner": "engine.runner",
-        "evaluate": "engine.evaluate",
-        "load_config": "engine.config",
-        "short_errors": "engine.console",
-        "train": "engine.train",
+        "ToolRunner": "engine.runner.ToolRunner",
+        "evaluate": "engine.evaluate.evaluate",
+        "load_config": "engine.config.load_config",
+        "short_errors": "engine.console.short_errors",
+        "train": "engine.train.train",
     },
 }
 # Old module -> where its code is now: in the repository, not in the package.
@@ -109,19 +130,40 @@ class _Alias(Loader):
 
 
 class _Collection(Loader):
-    """Gives the names of an old module that are in several modules now."""
+    """Gives the names of an old module that are elsewhere now, each under its old name."""
 
     def __init__(self, names: Mapping[str, str]) -> None:
         self.names = names
 
     def create_module(self, spec: ModuleSpec) -> None:
         """Warn; Python makes the module."""
-        _warn(spec.name, " and ".join(_PREFIX + m for m in sorted(set(self.names.values()))))
+        homes = sorted({_PREFIX + path.rpartition(".")[0] for path in self.names.values()})
+        split = f"split into {', '.join(homes[:-1])} and " if homes[1:] else ""
+        _warn(spec.name, split + homes[-1])
 
     def exec_module(self, module: ModuleType) -> None:
         """Fill the module."""
-        for name, home in self.names.items():
-            setattr(module, name, getattr(importlib.import_module(_PREFIX + home), name))
+        for name, path in self.names.items():
+            home, _, new = path.rpartition(".")
+            setattr(module, name, getattr(importlib.import_module(_PREFIX + home), new))
+
+
+def renamed(module: str, name: str, new: Mapping[str, tuple[str, object]]) -> object:
+    """For the ``__getattr__`` of a module: what a name of release 0.1 stands for now.
+
+    Args:
+        module: ``__name__`` of the module.
+        name: The name that was asked for.
+        new: What each old name is called now, and the object.
+
+    Raises:
+        AttributeError: If the module never had this name.
+    """
+    if name not in new:
+        raise AttributeError(f"module {module!r} has no attribute {name!r}")
+    called, value = new[name]
+    _warn(f"{module}.{name}", called)
+    return value
 
 
 def _warn(old: str, new: str) -> None:

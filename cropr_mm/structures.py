@@ -10,6 +10,8 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
+from cropr_mm.moved import renamed
+
 
 class Tokens(NamedTuple):
     """Live tokens of one batch: features and the grid cell that each one came from.
@@ -127,3 +129,8 @@ class Reduction(NamedTuple):
     kept: Tokens
     dropped: Tokens | None = None
     assignment: Tensor | None = None
+
+
+def __getattr__(name: str) -> object:
+    replace = ("Tokens.replace", lambda tokens, x: tokens.replace(x=x))
+    return renamed(__name__, name, {"with_features": replace})

@@ -5,6 +5,7 @@ import json
 from pathlib import Path
 
 from cropr_mm.engine.arguments import add_traceback_option
+from cropr_mm.engine.cfg_options import add_cfg_options
 
 
 def main() -> None:
@@ -31,10 +32,13 @@ def main() -> None:
         metavar=("H", "W"),
         help="image size in pixels (default: img_size of the backbone)",
     )
+    add_cfg_options(parser, "model.backbone.schedule.rate=30")
     add_traceback_option(parser)
     args = parser.parse_args()
     if not (args.config or args.methods) or (args.methods and args.fusions):
         parser.error("expected a config or --methods")
+    if args.cfg_options and not args.config:
+        parser.error("--cfg-options expects a config")
     # Imports that take seconds come after the options are read.
     from cropr_mm.engine.config import load_config
     from cropr_mm.engine.console import check_outputs, short_errors
@@ -45,21 +49,23 @@ def main() -> None:
     if args.methods:
         with short_errors(ValueError, traceback=args.traceback):
             if args.config:
-                load_config(args.config)
+                load_config(args.config, options=args.cfg_options)
             print(method_table())
         return
     if args.fusions and (args.json or args.img_size):
         parser.error("--fusions takes neither --json nor --img-size")
     with short_errors(ValueError, traceback=args.traceback):
         check_outputs(json=args.json)
+        cfg = load_config(args.config, options=args.cfg_options)
         if args.fusions:
-            print(fusion_table(load_config(args.config)))
+            print(fusion_table(cfg))
             return
         size = tuple(args.img_size) if args.img_size else None
-        report = complexity_report(load_config(args.config), size)
+        report = complexity_report(cfg, size)
     print(format_complexity(report))
     if args.json:
-        args.json.write_text(json.dumps({"config": args.config, **report}, indent=2) + "\n")
+        source = {"config": args.config, "cfg_options": args.cfg_options or {}}
+        args.json.write_text(json.dumps({**source, **report}, indent=2) + "\n")
         print(f"written to {args.json}")
 
 

@@ -3,6 +3,7 @@
 import argparse
 
 from cropr_mm.engine.arguments import add_traceback_option
+from cropr_mm.engine.cfg_options import add_cfg_options
 
 
 def main() -> None:
@@ -18,6 +19,7 @@ def main() -> None:
         metavar="SHARE",
         help="share of the full reduction to deploy for, 0 to 1 (default: 1)",
     )
+    add_cfg_options(parser, "model.backbone.img_size=512")
     add_traceback_option(parser)
     args = parser.parse_args()
     # Imports that take seconds come after the options are read.
@@ -26,7 +28,7 @@ def main() -> None:
     from cropr_mm.export.deploy import deploy_checkpoint
 
     with short_errors(ValueError, traceback=args.traceback):
-        cfg = load_config(args.config)
+        cfg = load_config(args.config, options=args.cfg_options)
         print(deploy_checkpoint(cfg, args.checkpoint, args.out, args.progress))
 
 

@@ -10,9 +10,8 @@ import sys
 import warnings
 from pathlib import Path
 
-from mmengine.config import DictAction
-
 from cropr_mm.engine.arguments import add_traceback_option
+from cropr_mm.engine.cfg_options import add_cfg_options
 from cropr_mm.export.limits import Limits
 from cropr_mm.export.runtime import ExportError
 from cropr_mm.export.runtime.card import FORMATS
@@ -115,7 +114,7 @@ def parse_args() -> argparse.Namespace:
         default=limits.tie,
         help="scores nearer than this share of the largest are equal (default: %(default)s)",
     )
-    parser.add_argument("--cfg-options", nargs="+", action=DictAction, metavar="KEY=VALUE")
+    add_cfg_options(parser, "model.test_cfg.mode=whole")
     add_traceback_option(parser)
     return parser.parse_args()
 

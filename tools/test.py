@@ -2,8 +2,8 @@
 
 import argparse
 
-from cropr_mm.engine.arguments import add_traceback_option
-from cropr_mm.engine.cfg_options import ConfigOptions
+from cropr_mm.engine.arguments import add_device_option, add_traceback_option, hide_gpus
+from cropr_mm.engine.cfg_options import add_cfg_options
 
 
 def main() -> None:
@@ -40,13 +40,8 @@ def main() -> None:
     parser.add_argument("--out", metavar="FILE", help="write all predictions to this .pkl file")
     parser.add_argument("--show-dir", metavar="DIR", help="draw all predictions into this folder")
     parser.add_argument("--launcher", choices=("none", "pytorch", "slurm", "mpi"), default="none")
-    parser.add_argument(
-        "--cfg-options",
-        nargs="+",
-        action=ConfigOptions,
-        metavar="KEY=VALUE",
-        help="replace config entries, one key at a time, such as test_dataloader.batch_size=4",
-    )
+    add_cfg_options(parser, "test_dataloader.batch_size=4")
+    add_device_option(parser)
     add_traceback_option(parser)
     args = parser.parse_args()
     shares = args.progress or [None]
@@ -59,6 +54,8 @@ def main() -> None:
     rounds = 20 if args.rounds is None else args.rounds
     if args.tta and (args.benchmark or args.audit):
         parser.error("--tta expects neither --benchmark nor --audit, which look at single passes")
+    if args.device == "cpu":
+        hide_gpus()
     # Imports that take seconds come after the options are read.
     from cropr_mm.engine.config import load_config
     from cropr_mm.engine.console import short_errors

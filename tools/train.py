@@ -3,7 +3,7 @@
 import argparse
 
 from cropr_mm.engine.arguments import add_device_option, add_traceback_option, hide_gpus
-from cropr_mm.engine.cfg_options import ConfigOptions
+from cropr_mm.engine.cfg_options import add_cfg_options
 
 
 def main() -> None:
@@ -40,13 +40,7 @@ def main() -> None:
         help="with or without automatic mixed precision (default: as in the config)",
     )
     parser.add_argument("--launcher", choices=("none", "pytorch", "slurm", "mpi"), default="none")
-    parser.add_argument(
-        "--cfg-options",
-        nargs="+",
-        action=ConfigOptions,
-        metavar="KEY=VALUE",
-        help="replace config entries, one key at a time, such as train_dataloader.batch_size=4",
-    )
+    add_cfg_options(parser, "train_dataloader.batch_size=4")
     add_device_option(parser)
     add_traceback_option(parser)
     args = parser.parse_args()

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from cropr_mm.engine.arguments import add_traceback_option
-from cropr_mm.engine.cfg_options import ConfigOptions
+from cropr_mm.engine.cfg_options import add_cfg_options
 from cropr_mm.engine.config import load_config
 from cropr_mm.engine.console import short_errors
 from cropr_mm.engine.options import names_of
@@ -50,13 +50,7 @@ def main() -> None:
     parser.add_argument(
         "--score-thr", type=float, default=0.3, help="least score of detections (default: 0.3)"
     )
-    parser.add_argument(
-        "--cfg-options",
-        nargs="+",
-        action=ConfigOptions,
-        metavar="KEY=VALUE",
-        help="replace entries of every config, such as model.test_cfg.mode=whole",
-    )
+    add_cfg_options(parser, "model.test_cfg.mode=whole")
     add_traceback_option(parser)
     args = parser.parse_args()
     pairs = [(args.config, args.checkpoint), *map(tuple, args.against)]

@@ -1,9 +1,25 @@
-"""The action of ``--cfg-options``."""
+"""The option ``--cfg-options``."""
 
 from argparse import ArgumentParser, Namespace
 from typing import Any
 
 from mmengine.config import DictAction
+
+
+def add_cfg_options(parser: ArgumentParser, example: str) -> None:
+    """Let a program take ``--cfg-options``, a dict of values by dotted key; None if not given.
+
+    Args:
+        parser: Parser of the program.
+        example: A KEY=VALUE pair for its help.
+    """
+    parser.add_argument(
+        "--cfg-options",
+        nargs="+",
+        action=ConfigOptions,
+        metavar="KEY=VALUE",
+        help=f"replace config entries, one key at a time, such as {example}",
+    )
 
 
 class ConfigOptions(DictAction):

@@ -16,7 +16,7 @@ from cropr_mm.engine.errors import running_errors
 from cropr_mm.engine.force_share import force_share
 from cropr_mm.engine.options import add_hook, dump_predictions, show_predictions
 from cropr_mm.engine.outputs import check_writable
-from cropr_mm.engine.preflight import SetupError
+from cropr_mm.engine.preflight import SetupError, check_device
 from cropr_mm.engine.runner import ToolRunner
 from cropr_mm.engine.tta import enable_tta
 from cropr_mm.hooks.benchmark_hook import CroprBenchmarkHook
@@ -97,8 +97,10 @@ def prepare_test(cfg: Config, checkpoint: str) -> None:
         checkpoint: File or address.
 
     Raises:
-        SetupError: If entries or the file are missing, or the working folder cannot be written.
+        SetupError: If entries or the file are missing, the working folder cannot be written, or a
+            GPU would stay unused.
     """
+    check_device()
     require_entries(cfg, "test_dataloader", "test_cfg", "test_evaluator")
     cfg.load_from, cfg.resume = existing_checkpoint(checkpoint), False
     check_writable("--work-dir", cfg.work_dir, folder=True)

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from itertools import pairwise
 from typing import NamedTuple
 
+from cropr_mm.moved import renamed
+
 
 class ScheduleSettings(NamedTuple):
     """The model and image that a schedule is asked about.
@@ -102,3 +104,7 @@ def check_blocks(blocks: Sequence[int]) -> tuple[int, ...]:
     if not result or result[0] < 0 or not ascending:
         raise ValueError(f"expected ascending 0-based blocks, got {list(blocks)}")
     return result
+
+
+def __getattr__(name: str) -> object:
+    return renamed(__name__, name, {"Setting": ("ScheduleSettings", ScheduleSettings)})

@@ -8,7 +8,7 @@ def moved_modules() -> str:
     """Old module and new one."""
     rows = {old: f"`cropr_mm.{new}`" for old, new in MOVED.items()}
     for old, names in SPLIT.items():
-        rows[old] = ", ".join(f"`cropr_mm.{home}.{name}`" for name, home in names.items())
+        rows[old] = ", ".join(f"`cropr_mm.{new}`" for new in names.values())
     for old, place in REMOVED.items():
         rows[old] = f"left the package, see `{place}` in the repository"
     cells = [[f"`cropr_mm.{old}`", new] for old, new in sorted(rows.items())]

@@ -12,7 +12,8 @@ PACKAGE = Path(__file__).parents[2] / "cropr_mm"
 
 # Top to bottom; layers of one row do not import each other.
 ORDER = (
-    ("compat", "messages", "moved", "registry", "structures", "text_table"),
+    ("moved",),
+    ("compat", "messages", "registry", "structures", "text_table"),
     ("classes",),
     ("build",),
     ("ops",),

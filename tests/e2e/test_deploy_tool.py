@@ -80,6 +80,16 @@ def test_result_loads_strictly_and_predicts_the_same(
     assert "backbone.deploy=True" in text
 
 
+def test_options_replace_entries_of_the_config(tmp_path: Path, deploy: Callable[..., None]) -> None:
+    config = write_config(tmp_path, "cls", model__backbone__reducer=CROPR)
+    save(build(config, reducer=dict(CROPR, num_queries=1)), tmp_path / "train.pth")
+    files = (config, tmp_path / "train.pth", tmp_path / "deployed.pth")
+    with pytest.raises(SystemExit, match="queries"):
+        deploy(*files)
+    deploy(*files, "--cfg-options", "model.backbone.reducer.num_queries=1")
+    assert "num_queries=1" in safe_load(files[-1])["meta"]["cfg"]
+
+
 def test_other_checkpoints_and_configs_are_refused(
     tmp_path: Path, deploy: Callable[..., None]
 ) -> None:

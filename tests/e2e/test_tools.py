@@ -419,8 +419,10 @@ def test_complexity_prints_and_writes_what_was_counted(
     root: Path, tool: Callable[..., str]
 ) -> None:
     config, file = write_config(root, "det"), root / "complexity.json"
-    output = tool("complexity.py", config, "--json", file, "--img-size", 64, 128)
+    size = "model.backbone.img_size=(64,128)"
+    output = tool("complexity.py", config, "--json", file, "--cfg-options", size)
     report = json.loads(file.read_text())
+    assert report["cfg_options"] == {"model.backbone.img_size": [64, 128]}
     assert report["img_size"] == [64, 128]
     tokens = [block["tokens"] for block in report["encoder"]["blocks"]]
     assert tokens == [129, 112, 96, 80, 129]
@@ -467,8 +469,10 @@ def test_names_of_models_stay_in_the_folder(
 @pytest.mark.parametrize(
     ("options", "says"), [((), "a GPU is there, but"), (("--device", "cpu"), "data/coco")]
 )
-def test_training_looks_for_the_gpu_before_data(
+@pytest.mark.parametrize("program", ["train.py", "test.py"])
+def test_the_gpu_is_looked_for_before_data(
     tool: Callable[..., str],
+    program: str,
     options: tuple[str, ...],
     says: str,
     tmp_path: Path,
@@ -480,5 +484,7 @@ def test_training_looks_for_the_gpu_before_data(
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
     config = ROOT / "configs/cropr_eva02_cascade_coco.py"
+    (tmp_path / "weights.pth").touch()
+    weights = [tmp_path / "weights.pth"] if program == "test.py" else []
     with pytest.raises(SystemExit, match=says):
-        tool("train.py", config, "--work-dir", tmp_path / "run", *options)
+        tool(program, config, *weights, "--work-dir", tmp_path / "run", *options)

@@ -1,4 +1,4 @@
-"""Refuse a training that would not use the GPU of the machine."""
+"""Refuse a training or test that would not use the GPU of the machine."""
 
 import os
 from pathlib import Path
@@ -13,7 +13,7 @@ _DEVICES = (Path("/dev/nvidia0"), Path("/dev/dxg"))
 
 
 class Machine(NamedTuple):
-    """What decides whether a training uses a GPU.
+    """What decides whether a training or test uses a GPU.
 
     Attributes:
         gpu: Whether the machine shows a GPU that ``CUDA_VISIBLE_DEVICES`` does not hide.
@@ -43,7 +43,7 @@ def this_machine() -> Machine:
 
 
 def unused_gpu(machine: Machine) -> str:
-    """Say why a training would not use the GPU, or fail on it; empty if all is well."""
+    """Say why torch or mmcv would not use the GPU, or fail on it; empty if all is well."""
     if not machine.gpu:
         return ""
     if machine.cuda is None:
@@ -65,12 +65,10 @@ def check_device() -> None:
     """Compare the machine with what torch and mmcv can use.
 
     Raises:
-        SetupError: If there is a GPU and training would not use it.
+        SetupError: If there is a GPU and the model would not run on it.
     """
     if problem := unused_gpu(this_machine()):
-        raise SetupError(
-            f"a GPU is there, but {problem}; --device cpu trains on the CPU all the same"
-        )
+        raise SetupError(f"a GPU is there, but {problem}; --device cpu uses the CPU all the same")
 
 
 def _has_cuda_ops() -> bool | None:
