@@ -31,7 +31,7 @@ DRIVER = Path("/proc/driver/nvidia/version")
 DEVICES = (Path("/dev/nvidia0"), Path("/dev/dxg"))
 
 
-class SetupError(RuntimeError):
+class EnvError(RuntimeError):
     """Something the user has to change before the set-up can go on."""
 
 
@@ -57,13 +57,13 @@ def torch_backend(environ: dict[str, str]) -> str | None:
         ("default"), None to keep what is installed.
 
     Raises:
-        SetupError: If the name is none of these.
+        EnvError: If the name is none of these.
     """
     asked = environ.get("TORCH_BACKEND", "")
     if asked == "default":
         return ""
     if asked and not re.fullmatch(r"cu\d{3}|cpu", asked):
-        raise SetupError(f"expected TORCH_BACKEND=cu126 (or alike), cpu or default, got {asked!r}")
+        raise EnvError(f"expected TORCH_BACKEND=cu126 (or alike), cpu or default, got {asked!r}")
     return asked or None
 
 
@@ -107,7 +107,7 @@ def find_driver() -> str:
     return parse_driver(answer.stdout)
 
 
-def fingerprint() -> str:
+def describe() -> str:
     """Describe, without torch, what decides about mmcv's CUDA ops; empty if no GPU is there."""
     names = ("FORCE_CUDA", "CUDA_HOME", "TORCH_CUDA_ARCH_LIST")
     env_overrides = [os.environ.get(name, "") for name in names]
@@ -168,14 +168,14 @@ def choose_target(
         driver: Version of the NVIDIA driver, empty if none.
 
     Raises:
-        SetupError: If CUDA ops are asked for and cannot be built.
+        EnvError: If CUDA ops are asked for and cannot be built.
     """
     cpu = Target(probe["torch"], "", "", "")
     archs = environ.get("TORCH_CUDA_ARCH_LIST") or ";".join(probe["archs"])
     forced = environ.get("FORCE_CUDA", "")
     missing = missing_for_cuda_ops(probe, toolkit_release, archs)
     if forced == "1" and missing:
-        raise SetupError(f"FORCE_CUDA=1, but {missing}")
+        raise EnvError(f"FORCE_CUDA=1, but {missing}")
     if forced == "0":
         return cpu
     if forced != "1" and not probe["usable"]:
@@ -189,7 +189,7 @@ def ask_torch(python: Path) -> dict:
     """Return what ``PROBE`` prints in the environment of ``python``."""
     answer = subprocess.run([python, "-c", PROBE], capture_output=True, text=True, check=False)
     if answer.returncode:
-        raise SetupError(f"torch does not import:\n{answer.stderr.strip()}")
+        raise EnvError(f"torch does not import:\n{answer.stderr.strip()}")
     return json.loads(answer.stdout.splitlines()[-1])
 
 

@@ -7,7 +7,6 @@ exit status and within milliseconds, whether the environment is whole.
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
 import os
 import re
@@ -18,13 +17,20 @@ import sys
 import time
 from itertools import chain
 from pathlib import Path
-from typing import NamedTuple, NoReturn
+from typing import NoReturn
 
 import accelerator
 import mmcv_wheel
-from accelerator import SetupError
-
-ROOT = Path(__file__).resolve().parent.parent
+from accelerator import EnvError
+from env_state import (
+    ROOT,
+    Stack,
+    broken_distributions,
+    fault,
+    fingerprint,
+    installed_files,
+    stack_named,
+)
 
 # Run by the new environment's interpreter: the imports that everything else rests on.
 SMOKE_TEST = """
@@ -39,107 +45,6 @@ for device in sys.argv[1:]:
 names = (torch, mmcv, mmengine, mmdet, mmseg, mmpretrain, timm)
 print(", ".join(f"{module.__name__} {module.__version__}" for module in names))
 """
-
-
-class Stack(NamedTuple):
-    """One line of host libraries and the folder of its environment."""
-
-    name: str
-    venv: Path
-
-    @property
-    def python(self) -> Path:
-        """The environment's interpreter."""
-        return self.venv / "bin" / "python"
-
-    @property
-    def uv(self) -> Path:
-        """The environment's uv."""
-        return self.venv / "bin" / "uv"
-
-    @property
-    def stamp(self) -> Path:
-        """File that says what is installed."""
-        return self.venv / "cropr_env.json"
-
-    @property
-    def pins(self) -> Path:
-        """File with the pinned versions."""
-        return ROOT / "requirements" / f"{self.name}.txt"
-
-    @property
-    def mmcv(self) -> str:
-        """Pinned requirement of mmcv."""
-        return (ROOT / "requirements" / f"{self.name}.mmcv.txt").read_text().strip()
-
-    @property
-    def site_packages(self) -> Path:
-        """Folder of the installed packages."""
-        return next(iter(self.venv.glob("lib/python3.*/site-packages")), self.venv / "missing")
-
-
-def stack_named(name: str) -> Stack:
-    """Return the stack called ``name``."""
-    return Stack(name, ROOT / (".venv" if name == "onedl" else f".venv-{name}"))
-
-
-def fingerprint(stack: Stack) -> str:
-    """Hash what the environment depends on besides its own files."""
-    digest = hashlib.sha256(str(ROOT).encode())
-    names = ("env", "accelerator", "mmcv_wheel", "mmcv_compile", "mmcv_unity")
-    scripts = [Path(__file__).with_name(f"{name}.py") for name in names]
-    for path in (stack.pins, ROOT / "setup.py", *scripts):
-        digest.update(path.read_bytes())
-    digest.update(stack.mmcv.encode())
-    return digest.hexdigest()
-
-
-def fault(stack: Stack) -> str:
-    """Say what is wrong with the environment; empty if it is whole."""
-    if not stack.venv.exists():
-        return "no environment yet"
-    if not os.access(stack.python, os.X_OK):
-        return f"{stack.python} does not run"
-    try:
-        stamp = json.loads(stack.stamp.read_text())
-    except (OSError, ValueError):
-        return "the environment was never finished"
-    if stamp["fingerprint"] != fingerprint(stack):
-        return "pins, set-up scripts or the checkout's folder have changed"
-    # A GPU that came asks for other ops; one that went (a login node) leaves them alone.
-    if accelerator.fingerprint() not in ("", stamp["accelerator"]):
-        return "the GPU, its driver or its toolkit has changed"
-    backend = accelerator.torch_backend(dict(os.environ))
-    if backend not in (None, accelerator.installed_backend(stack.site_packages)):
-        return "another build of torch is asked for"
-    site = str(stack.site_packages)
-    for name in stamp["files"]:
-        if not os.path.exists(f"{site}/{name}"):
-            return f"{name} is missing"
-    return ""
-
-
-def installed_files(site: Path) -> dict[str, list[str]]:
-    """Map each dist-info folder in ``site`` to the files that its RECORD lists, bytecode aside.
-
-    A distribution without a RECORD was installed halfway; it maps to its missing RECORD.
-    """
-    files = {}
-    for info in sorted(site.glob("*.dist-info")):
-        record = info / "RECORD"
-        lines = record.read_text().splitlines() if record.exists() else [f"{info.name}/RECORD,,"]
-        names = [re.sub(r",[^,]*,[^,]*$", "", line).strip('"') for line in lines]
-        files[info.name] = [n for n in names if not n.endswith(".pyc")]
-    return files
-
-
-def broken_distributions(site: Path) -> list[str]:
-    """Name the distributions in ``site`` that lack a file."""
-    return [
-        info.split("-")[0]
-        for info, names in installed_files(site).items()
-        if not all(os.path.exists(f"{site}/{name}") for name in names)
-    ]
 
 
 class Builder:
@@ -167,7 +72,7 @@ class Builder:
             self.tell(stage.__name__, result, time.monotonic() - began)
         stamp = {
             "fingerprint": fingerprint(self.stack),
-            "accelerator": accelerator.fingerprint(),
+            "accelerator": accelerator.describe(),
             "files": [*chain(*installed_files(self.stack.site_packages).values())],
         }
         temporary = self.stack.stamp.with_suffix(".tmp")
@@ -184,7 +89,7 @@ class Builder:
         """Run a command and return what it printed.
 
         Raises:
-            SetupError: If it fails; holds its error output.
+            EnvError: If it fails; holds its error output.
         """
         process = subprocess.Popen(
             [str(part) for part in command],
@@ -202,7 +107,7 @@ class Builder:
             raise
         if process.returncode:
             line = " ".join(str(part) for part in command)
-            raise SetupError(f"{line}\nfailed with exit code {process.returncode}:\n{error}{out}")
+            raise EnvError(f"{line}\nfailed with exit code {process.returncode}:\n{error}{out}")
         return out
 
     def install(self, *arguments: str | Path) -> None:
@@ -219,8 +124,8 @@ class Builder:
         shutil.rmtree(self.stack.venv, ignore_errors=True)
         try:
             self.run(sys.executable, "-m", "venv", self.stack.venv)
-        except SetupError as error:
-            raise SetupError(f"{error}\nOn Debian and Ubuntu: install python3-venv.") from None
+        except EnvError as error:
+            raise EnvError(f"{error}\nOn Debian and Ubuntu: install python3-venv.") from None
         python = self.stack.python
         self._use_index()
         self.run(python, "-m", "pip", "install", "-q", "--disable-pip-version-check", uv[0])
@@ -235,7 +140,7 @@ class Builder:
             self.run(self.stack.uv, "--version")
             # Scripts name the folder that the environment was created in.
             created_here = str(self.stack.venv) in (self.stack.venv / "bin/pip").read_text()
-        except (SetupError, OSError):
+        except (EnvError, OSError):
             return False
         return (
             created_here
@@ -313,7 +218,7 @@ class Builder:
         site = self.stack.site_packages
         broken = broken_distributions(site)
         if broken:
-            raise SetupError(f"files are missing after installation: {', '.join(broken)}")
+            raise EnvError(f"files are missing after installation: {', '.join(broken)}")
         return self.run(self.stack.python, "-c", SMOKE_TEST, *self.devices).splitlines()[-1]
 
 
@@ -347,7 +252,7 @@ def main() -> int:
             reason = fault(stack)
             if reason:
                 Builder(stack).build(reason)
-    except SetupError as error:
+    except EnvError as error:
         print(f"env {stack.name}: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:

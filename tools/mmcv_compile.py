@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from accelerator import SetupError, Target
+from accelerator import EnvError, Target
 
 MAKE_WHEEL = Path(__file__).with_name("mmcv_unity.py")
 MEMORY_PER_COMPILER = 3 * 2**30  # bytes; a group of 20 sources took 2.3 GB
@@ -36,7 +36,7 @@ def compile_wheel(
         tell: Receives progress lines.
 
     Raises:
-        SetupError: If a source does not compile by itself either; holds the end of the log.
+        EnvError: If a source does not compile by itself either; holds the end of the log.
     """
     environ = _environ(python, target, build)
     jobs = environ["MAX_JOBS"]
@@ -49,12 +49,12 @@ def compile_wheel(
         while not _runs([*make_wheel, *sorted(apart)], source, environ, log, tell):
             failed = failed_groups(log.read_text(errors="replace")) - apart
             if not failed:
-                raise SetupError("a source does not compile")
+                raise EnvError("a source does not compile")
             tell(f"{', '.join(sorted(failed))}: fails as a whole, compiling one by one")
             apart |= failed
-    except SetupError as error:
+    except EnvError as error:
         tail = "\n".join(log.read_text(errors="replace").splitlines()[-30:])
-        raise SetupError(f"{requirement}: {error}; the end of {log}:\n{tail}") from None
+        raise EnvError(f"{requirement}: {error}; the end of {log}:\n{tail}") from None
 
 
 def failed_groups(log: str) -> set[str]:
@@ -99,7 +99,7 @@ def _unpacked(
     command: Command = [python, "-m", "pip", "download", "--no-cache-dir", "--no-deps"]
     command += ["--no-build-isolation", "--no-binary", name, "-d", build / "sdist", requirement]
     if not _runs(command, build, environ, log, lambda text: None):
-        raise SetupError("its source cannot be downloaded")
+        raise EnvError("its source cannot be downloaded")
     (archive,) = (build / "sdist").iterdir()
     shutil.unpack_archive(archive, build / "source")
     (folder,) = (build / "source").iterdir()

@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from accelerator import SetupError, Target
+from accelerator import EnvError, Target
 from mmcv_compile import compile_wheel
 
 
@@ -61,10 +61,10 @@ def require_compiler() -> None:
     """Raise before anything long is done if nothing can be compiled here."""
     compiler = os.environ.get("CXX", "").split() or ["c++", "g++", "clang++"]
     if not any(map(shutil.which, compiler)):
-        raise SetupError(f"mmcv is compiled from source: no C++ compiler ({', '.join(compiler)})")
+        raise EnvError(f"mmcv is compiled from source: no C++ compiler ({', '.join(compiler)})")
     header = Path(sysconfig.get_path("include")) / "Python.h"
     if not header.exists():
-        raise SetupError(f"mmcv is compiled from source: {header} is missing (python3-dev)")
+        raise EnvError(f"mmcv is compiled from source: {header} is missing (python3-dev)")
 
 
 def might_be_cached(requirement: str) -> bool:
@@ -95,7 +95,7 @@ def wheel(python: Path, requirement: str, target: Target, tell: Callable[[str], 
         tell: Receives progress lines.
 
     Raises:
-        SetupError: If the compilation fails; names the log.
+        EnvError: If the compilation fails; names the log.
     """
     folder = cache_dir() / key(requirement, target)
     lock = folder.with_name(folder.name + ".lock")
@@ -111,7 +111,7 @@ def wheel(python: Path, requirement: str, target: Target, tell: Callable[[str], 
             (build / "wheel").mkdir()
             compile_wheel(python, requirement, target, build, log, tell)
             if cached(build / "wheel") is None:
-                raise SetupError(f"the wheel holds no compiled ops; log: {log}")
+                raise EnvError(f"the wheel holds no compiled ops; log: {log}")
             shutil.rmtree(folder, ignore_errors=True)
             (build / "wheel").rename(folder)
         finally:

@@ -35,8 +35,9 @@ from experiments.model_memory import (
     model_memory,
     random_training_batch,
 )
+from experiments.step import DENSE, EXACT
 from experiments.studies import STUDIES
-from experiments.train_step import DENSE, EXACT, count_bytes
+from experiments.train_step import count_bytes
 
 Row = dict[str, Any]
 

@@ -55,8 +55,16 @@ def check_lora(frozen_stages: int, deploy: bool) -> None:
         )
 
 
-def check_out_indices(out_indices: Sequence[int], depth: int) -> None:
-    """Raise ValueError for blocks that do not ascend or do not exist, or for none."""
+def check_frozen_stages(frozen_stages: int, depth: int) -> None:
+    """Raise ValueError for more frozen blocks than there are, or fewer than none."""
+    if not -1 <= frozen_stages <= depth:
+        raise ValueError(f"frozen_stages must be in -1..{depth}, got {frozen_stages}")
+
+
+def check_outputs(out_indices: Sequence[int], depth: int, out_type: str, has_cls: bool) -> None:
+    """Raise ValueError for outputs of blocks or tokens that do not exist, or for none."""
+    if out_type == "cls_token" and not has_cls:
+        raise ValueError("out_type='cls_token' needs a class token, got with_cls_token=False")
     _check_ascending("out_indices", out_indices, depth)
     if not out_indices:
         raise ValueError("out_indices must name at least one block, got none")

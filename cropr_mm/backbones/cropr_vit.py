@@ -4,20 +4,21 @@ B batch, P prefix tokens, N patch tokens of the h x w grid, C channels.
 """
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
-from timm.layers import resample_abs_pos_embed, to_2tuple
+from timm.layers import to_2tuple
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from cropr_mm.backbones.base import ReducingBackbone
 from cropr_mm.backbones.checks import (
     check_choices,
+    check_frozen_stages,
     check_images,
     check_init_cfg,
     check_lora,
-    check_out_indices,
+    check_outputs,
     check_reducer,
     check_sizes,
     check_synthetic_rope,
@@ -26,32 +27,19 @@ from cropr_mm.backbones.checks import (
     drop_path_rates,
 )
 from cropr_mm.backbones.feature_maps import make_exit_map, make_output
+from cropr_mm.backbones.layout import Layout, token_geometry
 from cropr_mm.backbones.lora import add_adapters, merge_adapters
 from cropr_mm.checkpoints import load_backbone
 from cropr_mm.layers.arch import resolve_arch
 from cropr_mm.layers.attention import Geometry
 from cropr_mm.layers.block import Block
 from cropr_mm.layers.initial import reset_linear
-from cropr_mm.layers.patch_embed import make_patch_embed
+from cropr_mm.layers.patch_embed import add_positions, make_patch_embed
 from cropr_mm.layers.positions import GridTables, Positions
-from cropr_mm.layers.weights import weigh_tokens
 from cropr_mm.reducers import TokenMerger, TokenReducer
 from cropr_mm.registry import MODELS
 from cropr_mm.structures import Signals, Tokens
 from cropr_mm.tokens.policy import update_live
-
-
-class Layout(NamedTuple):
-    """Where the tokens of one forward pass lie.
-
-    Attributes:
-        tables: Tables of the grid.
-        geometries: Of the tokens that are alive, by whether attention works in windows; filled when
-            a block asks.
-    """
-
-    tables: GridTables
-    geometries: dict[bool, Geometry]
 
 
 @MODELS.register_module()
@@ -290,16 +278,13 @@ class CroprViT(ReducingBackbone):
         self.survivor_order = survivor_order
 
     def _set_outputs(self, out_indices: int | Sequence[int], out_type: str) -> None:
-        if out_type == "cls_token" and not self.has_cls:
-            raise ValueError("out_type='cls_token' needs a class token, got with_cls_token=False")
         indices = (out_indices,) if isinstance(out_indices, int) else tuple(out_indices)
         self.out_indices = tuple(i + self.depth if i < 0 else i for i in indices)
         self.out_type = out_type
-        check_out_indices(self.out_indices, self.depth)
+        check_outputs(self.out_indices, self.depth, out_type, self.has_cls)
 
     def _set_training(self, frozen_stages: int, with_cp: bool) -> None:
-        if not -1 <= frozen_stages <= self.depth:
-            raise ValueError(f"frozen_stages must be in -1..{self.depth}, got {frozen_stages}")
+        check_frozen_stages(frozen_stages, self.depth)
         self.frozen_stages = frozen_stages
         self.with_cp = with_cp
 
@@ -345,14 +330,7 @@ class CroprViT(ReducingBackbone):
         prefix = [t for t in (self.cls_token, self.reg_token) if t is not None]
         if self.pos_embed is not None:
             rows = self._num_embedded_prefix()
-            pos = self.pos_embed
-            if grid != self.grid:
-                pos = resample_abs_pos_embed(
-                    pos, new_size=grid, old_size=self.grid, num_prefix_tokens=rows
-                )
-            x = x + pos[:, rows:]
-            if rows:
-                prefix = [torch.cat(prefix, dim=1) + pos[:, :rows]]
+            x, prefix = add_positions(x, prefix, self.pos_embed, rows, self.grid, grid)
         if self.window_size is not None:
             x = x.index_select(1, tables.order)
         x = torch.cat([t.expand(x.shape[0], -1, -1).to(x.dtype) for t in prefix] + [x], dim=1)
@@ -367,11 +345,9 @@ class CroprViT(ReducingBackbone):
         """Where the tokens lie for a block, and how much each one counts in its attention."""
         windowed = self.is_windowed(block)
         if windowed not in layout.geometries:
-            geometry = self.positions.geometry(tokens, layout.tables, windowed)
-            proportional = tokens.size is not None and self.proportional
-            if tokens.policy is not None or proportional:
-                geometry = weigh_tokens(geometry, tokens, proportional)
-            layout.geometries[windowed] = geometry
+            layout.geometries[windowed] = token_geometry(
+                self.positions, layout.tables, tokens, windowed, self.proportional
+            )
         return layout.geometries[windowed]
 
     def _checkpointed(self, function: Any, *args: Any) -> Any:

@@ -4,7 +4,7 @@ H, W pixels of the graph's input; h, w those of the image.
 """
 
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -20,6 +20,20 @@ from cropr_mm.export.runtime import Input
 from cropr_mm.export.runtime.pixels import Placed
 from cropr_mm.export.runtime.results import Result, result_of
 from cropr_mm.export.source import Source
+
+
+class Prepared(NamedTuple):
+    """An image file as the host library prepares it.
+
+    Attributes:
+        images: Padded to the graph's input, shape (1, 3, H, W), float32.
+        sample: The host's data sample of it.
+        content: Height and width of the image inside, in pixels.
+    """
+
+    images: Tensor
+    sample: BaseDataElement
+    content: tuple[int, int]
 
 
 class Host:
@@ -44,13 +58,9 @@ class Host:
             self.pipeline = Compose(transforms)
         self.transforms = transforms
 
-    def pixels(self, file: Path, to: Input) -> Tensor:
-        """An image file as the host's preprocessor gives it, padded to (1, 3, H, W)."""
-        return self._prepare(file, to.size, to.pad_value)[0]
-
-    def _prepare(
-        self, file: Path, size: tuple[int, int], pad_value: float
-    ) -> tuple[Tensor, BaseDataElement, tuple[int, int]]:
+    def prepare(self, file: Path, to: Input) -> Prepared:
+        """Read an image file, as the host's test pipeline and preprocessor do, for this input."""
+        size = to.size
         with DefaultScope.overwrite_default_scope(self.source.scope):
             item = self.pipeline(dict(img_path=str(file), img_id=0))
             content = tuple(item["inputs"].shape[-2:])
@@ -60,11 +70,8 @@ class Host:
             data = self.source.model.data_preprocessor(pseudo_collate([item]), False)
         images = data["inputs"]
         right, below = size[1] - images.shape[-1], size[0] - images.shape[-2]
-        return (
-            F.pad(images, (0, right, 0, below), value=pad_value),
-            data["data_samples"][0],
-            content,
-        )
+        images = F.pad(images, (0, right, 0, below), value=to.pad_value)
+        return Prepared(images, data["data_samples"][0], content)
 
     def _fitted(self, file: Path, size: tuple[int, int]) -> dict:
         """An image that keeps its ratio and would be larger than the input, at the size that fits.
@@ -81,14 +88,13 @@ class Host:
         return Compose(fitted)(dict(img_path=str(file), img_id=0))
 
     def differing_results(
-        self, task: str, file: Path, images: Tensor, placed: Placed, outputs: list[NDArray]
+        self, task: str, prepared: Prepared, placed: Placed, outputs: list[NDArray]
     ) -> float | None:
         """Share of the results of an image that differ from the host's own predictions.
 
         Args:
             task: Of the card.
-            file: The image.
-            images: As :meth:`pixels` gives it.
+            prepared: The image, see :meth:`prepare`.
             placed: The same as the runner gives it.
             outputs: Of the exported model.
 
@@ -98,8 +104,8 @@ class Host:
         if task == "encoder":
             return None
         result = result_of(task, outputs, placed)
+        images, sample, content = prepared
         height, width = images.shape[-2:]
-        _, sample, content = self._prepare(file, (height, width), 0.0)
         if task == "segmenter":
             padding = (0, width - content[1], 0, height - content[0])
             sample.set_metainfo(dict(img_padding_size=padding, pad_shape=(height, width)))
@@ -113,15 +119,14 @@ class Host:
             return float((labels != result["labels"]).mean())
         return float(int(predicted.pred_score.argmax()) != int(result["label"]))
 
-    def detections(self, file: Path, images: Tensor) -> Result:
+    def detections(self, prepared: Prepared) -> Result:
         """The host's own detections in an image, as the runner gives them.
 
         Args:
-            file: The image.
-            images: As :meth:`pixels` gives it.
+            prepared: The image, see :meth:`prepare`.
         """
+        images, sample, content = prepared
         height, width = images.shape[-2:]
-        _, sample, content = self._prepare(file, (height, width), 0.0)
         size = dict(batch_input_shape=(height, width), pad_shape=(height, width))
         sample.set_metainfo({"scale_factor": (1.0, 1.0), **sample.metainfo, **size})
         sample.set_metainfo(dict(img_shape=content))

@@ -21,7 +21,6 @@ from cropr_mm.export.hosts import Host
 from cropr_mm.export.limits import Limits
 from cropr_mm.export.parts import WithKeptIds
 from cropr_mm.export.runtime import ExportedModel
-from cropr_mm.export.runtime.pixels import Placed
 from cropr_mm.export.runtime.results import Result, result_of
 from cropr_mm.reducers.base import TokenRanker, exclude
 
@@ -97,7 +96,8 @@ def verify(
     ours, with_ids = shipped.run(every), instrumented.run(every)
     number = len(ours)
     for i, (name, file) in enumerate(files.items()):
-        images = host.pixels(file, shipped.card.input)
+        prepared = host.prepare(file, shipped.card.input)
+        images = prepared.images
         inputs = [images]
         if shipped.card.task == "detector":
             inputs.append(torch.tensor([placed[name].content], dtype=torch.float32))
@@ -114,12 +114,16 @@ def verify(
             continue
         expected = [output[0].numpy() for output in outputs[:number]]
         if shipped.card.task == "detector":
-            _compare_detections(found, host, file, images, placed[name], _of(ours, i))
-            _compare_detections(found, host, file, images, placed[name], _of(with_ids, i)[:number])
+            theirs = host.detections(prepared)
+            for got in (_of(ours, i), _of(with_ids, i)[:number]):
+                _compare_detections(found, result_of("detector", got, placed[name]), theirs)
             continue
         found.difference = max(found.difference, difference(expected, _of(ours, i)))
         found.instrumented = max(found.instrumented, difference(expected, _of(with_ids, i)))
-        _compare_results(found, host, shipped, file, images, placed[name], _of(ours, i))
+        task = shipped.card.task
+        share = host.differing_results(task, prepared, placed[name], _of(ours, i))
+        if share is not None:
+            found.results = max(found.results or 0.0, share)
     _judge(found, limits)
     return found
 
@@ -189,30 +193,7 @@ def score_gap(backbone: CroprViT, images: Tensor, step: int, tokens: set[int]) -
     return (max(values) - min(values)) / max(largest, 1e-12)
 
 
-def _compare_results(
-    found: Verification,
-    host: Host,
-    model: ExportedModel,
-    file: Path,
-    images: Tensor,
-    placed: Placed,
-    outputs: list[NDArray],
-) -> None:
-    share = host.differing_results(model.card.task, file, images, placed, outputs)
-    if share is not None:
-        found.results = max(found.results or 0.0, share)
-
-
-def _compare_detections(
-    found: Verification,
-    host: Host,
-    file: Path,
-    images: Tensor,
-    placed: Placed,
-    outputs: list[NDArray],
-) -> None:
-    ours = result_of("detector", outputs, placed)
-    theirs = host.detections(file, images)
+def _compare_detections(found: Verification, ours: Result, theirs: Result) -> None:
     found.detections += len(ours["scores"]) + len(theirs["scores"])
     found.unmatched += unmatched(ours, theirs) + unmatched(theirs, ours)
 

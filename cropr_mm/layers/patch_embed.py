@@ -1,9 +1,11 @@
-"""From pixels to patch tokens: one product, or a convolutional stem.
+"""From pixels to patch tokens, one matmul or a convolutional stem, and their learned positions.
 
 B batch, N patches, C channels.
 """
 
+import torch
 import torch.nn.functional as F
+from timm.layers import resample_abs_pos_embed
 from torch import Tensor, nn
 
 from cropr_mm.layers.arch import Arch
@@ -78,3 +80,32 @@ def make_patch_embed(arch: Arch, patch_size: int, in_channels: int) -> nn.Module
     if arch.conv_stem is not None:
         return ConvStem(patch_size, in_channels, arch.conv_stem, arch.embed_dim)
     return PatchEmbed(patch_size, in_channels, arch.embed_dim)
+
+
+def add_positions(
+    x: Tensor,
+    prefix: list[Tensor],
+    pos_embed: Tensor,
+    rows: int,
+    native_grid: tuple[int, int],
+    grid: tuple[int, int],
+) -> tuple[Tensor, list[Tensor]]:
+    """Add the learned position embedding to patch and prefix tokens.
+
+    Args:
+        x: Patch tokens in raster order, shape (B, N, C).
+        prefix: Class and register tokens, each of shape (1, number, C).
+        pos_embed: Embedding of the native grid, shape (1, rows + native N, C).
+        rows: Its first rows, which belong to the prefix; 0 where the prefix has no position.
+        native_grid: Grid (h, w) of ``pos_embed``.
+        grid: Grid of the patches; the embedding is interpolated for another one.
+
+    Returns:
+        Patch tokens, and prefix tokens.
+    """
+    if grid != native_grid:
+        pos_embed = resample_abs_pos_embed(
+            pos_embed, new_size=grid, old_size=native_grid, num_prefix_tokens=rows
+        )
+    x = x + pos_embed[:, rows:]
+    return x, [torch.cat(prefix, dim=1) + pos_embed[:, :rows]] if rows else prefix

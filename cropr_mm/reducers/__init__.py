@@ -1,9 +1,9 @@
 """Token reduction methods."""
 
 from cropr_mm.reducers.ats import ATS
+from cropr_mm.reducers.attention_ranker import AttentionRanker
 from cropr_mm.reducers.attn_topk import AttnTopK
 from cropr_mm.reducers.base import (
-    AttentionRanker,
     MergingReducer,
     TokenMerger,
     TokenPruner,

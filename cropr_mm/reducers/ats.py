@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from cropr_mm.ops.select import select_topk
-from cropr_mm.reducers.base import AttentionRanker, exclude
+from cropr_mm.reducers.attention_ranker import AttentionRanker
+from cropr_mm.reducers.base import exclude
 from cropr_mm.registry import MODELS
 from cropr_mm.structures import Reduction, Signals, Tokens
 from cropr_mm.tokens.gather import take_tokens

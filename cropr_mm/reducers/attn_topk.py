@@ -2,7 +2,8 @@
 
 from typing import Literal
 
-from cropr_mm.reducers.base import AttentionRanker, TokenPruner
+from cropr_mm.reducers.attention_ranker import AttentionRanker
+from cropr_mm.reducers.base import TokenPruner
 from cropr_mm.registry import MODELS
 
 

@@ -3,7 +3,7 @@
 B batch, P prefix tokens, N live patch tokens, C channels.
 """
 
-from cropr_mm.reducers.base import AttentionRanker
+from cropr_mm.reducers.attention_ranker import AttentionRanker
 from cropr_mm.registry import MODELS
 from cropr_mm.structures import Reduction, Signals, Tokens
 from cropr_mm.tokens.gather import take_tokens

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from cropr_mm.ops.precision import without_autocast
-from cropr_mm.reducers.base import AttentionRanker, TokenRanker
+from cropr_mm.reducers.attention_ranker import AttentionRanker
+from cropr_mm.reducers.base import TokenRanker
 from cropr_mm.reducers.keep_decision import KeepDecision
 from cropr_mm.registry import MODELS
 from cropr_mm.structures import Reduction, Signals, Tokens

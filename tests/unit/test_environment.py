@@ -14,7 +14,7 @@ import pytest
 TOOLS = Path(__file__).parents[2] / "tools"
 sys.path.insert(0, str(TOOLS))
 import accelerator  # noqa: E402
-import env  # noqa: E402
+import env_state  # noqa: E402
 
 sys.path.remove(str(TOOLS))
 
@@ -55,7 +55,7 @@ def test_ops_fit_the_machine(
 def test_forced_cuda_ops_that_cannot_be_built_raise(
     probe: dict, toolkit: str, message: str
 ) -> None:
-    with pytest.raises(accelerator.SetupError, match=message):
+    with pytest.raises(accelerator.EnvError, match=message):
         accelerator.choose_target(probe, toolkit, {"FORCE_CUDA": "1"})
 
 
@@ -118,13 +118,13 @@ def test_torch_backend_is_one_of_uvs_or_the_default(asked: str | None, backend: 
 
 
 def test_unknown_torch_backend_is_refused() -> None:
-    with pytest.raises(accelerator.SetupError, match="got 'cuda12'"):
+    with pytest.raises(accelerator.EnvError, match="got 'cuda12'"):
         accelerator.torch_backend({"TORCH_BACKEND": "cuda12"})
 
 
 @pytest.mark.parametrize("name", ["onedl", "openmmlab"])
 def test_another_build_of_torch_keeps_all_other_pins(name: str) -> None:
-    pins = env.stack_named(name).pins.read_text()
+    pins = env_state.stack_named(name).pins.read_text()
     others, torch = accelerator.split_pins(pins, "cu126")
     version = re.search(r"^torch==(\S+)", pins, flags=re.M)
     assert version is not None
@@ -138,9 +138,9 @@ def test_another_build_of_torch_keeps_all_other_pins(name: str) -> None:
 
 
 @pytest.fixture
-def stack(tmp_path: Path) -> env.Stack:
+def stack(tmp_path: Path) -> env_state.Stack:
     """A tiny environment that counts as whole."""
-    stack = env.Stack("onedl", tmp_path / ".venv")
+    stack = env_state.Stack("onedl", tmp_path / ".venv")
     site = stack.venv / "lib/python3.11/site-packages"
     for name in ("pkg/__init__.py", "pkg/_ext.so", "pkg-1.0.dist-info/METADATA"):
         (site / name).parent.mkdir(parents=True, exist_ok=True)
@@ -150,24 +150,24 @@ def stack(tmp_path: Path) -> env.Stack:
     (site / "pkg-1.0.dist-info/RECORD").write_text(record)
     stack.python.parent.mkdir()
     stack.python.symlink_to(sys.executable)
-    files = env.installed_files(site)["pkg-1.0.dist-info"]
+    files = env_state.installed_files(site)["pkg-1.0.dist-info"]
     stamp = dict(
-        fingerprint=env.fingerprint(stack), accelerator=accelerator.fingerprint(), files=files
+        fingerprint=env_state.fingerprint(stack), accelerator=accelerator.describe(), files=files
     )
     stack.stamp.write_text(json.dumps(stamp))
     return stack
 
 
-def test_whole_environment_has_no_fault(stack: env.Stack) -> None:
-    assert env.fault(stack) == ""
-    assert env.broken_distributions(stack.site_packages) == []
+def test_whole_environment_has_no_fault(stack: env_state.Stack) -> None:
+    assert env_state.fault(stack) == ""
+    assert env_state.broken_distributions(stack.site_packages) == []
 
 
-def edit_stamp(stack: env.Stack, **changes: str) -> None:
+def edit_stamp(stack: env_state.Stack, **changes: str) -> None:
     stack.stamp.write_text(json.dumps(json.loads(stack.stamp.read_text()) | changes))
 
 
-DAMAGE: dict[str, Callable[[env.Stack], object]] = {
+DAMAGE: dict[str, Callable[[env_state.Stack], object]] = {
     "no environment yet": lambda s: shutil.rmtree(s.venv),
     "does not run": lambda s: s.python.unlink(),
     "never finished": lambda s: s.stamp.unlink(),
@@ -179,41 +179,41 @@ DAMAGE: dict[str, Callable[[env.Stack], object]] = {
 
 
 @pytest.mark.parametrize("message", DAMAGE)
-def test_damage_is_noticed(message: str, stack: env.Stack) -> None:
+def test_damage_is_noticed(message: str, stack: env_state.Stack) -> None:
     DAMAGE[message](stack)
-    assert message in env.fault(stack)
+    assert message in env_state.fault(stack)
 
 
 def test_other_build_of_torch_is_noticed_and_kept_when_nothing_is_asked(
-    stack: env.Stack, monkeypatch: pytest.MonkeyPatch
+    stack: env_state.Stack, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TORCH_BACKEND", "cu126")
-    assert "another build of torch" in env.fault(stack)
+    assert "another build of torch" in env_state.fault(stack)
     (stack.site_packages / "torch-2.11.0+cu126.dist-info").mkdir()
-    assert env.fault(stack) == ""
+    assert env_state.fault(stack) == ""
     monkeypatch.delenv("TORCH_BACKEND")
-    assert env.fault(stack) == ""
+    assert env_state.fault(stack) == ""
     monkeypatch.setenv("TORCH_BACKEND", "default")
-    assert "another build of torch" in env.fault(stack)
+    assert "another build of torch" in env_state.fault(stack)
 
 
 def test_new_accelerator_asks_for_other_ops_and_a_lost_one_does_not(
-    stack: env.Stack, monkeypatch: pytest.MonkeyPatch
+    stack: env_state.Stack, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(accelerator, "fingerprint", lambda: "a GPU and a toolkit")
-    assert "GPU" in env.fault(stack)
+    monkeypatch.setattr(accelerator, "describe", lambda: "a GPU and a toolkit")
+    assert "GPU" in env_state.fault(stack)
     edit_stamp(stack, accelerator="a GPU and a toolkit")
-    assert env.fault(stack) == ""
-    monkeypatch.setattr(accelerator, "fingerprint", lambda: "")
-    assert env.fault(stack) == ""
+    assert env_state.fault(stack) == ""
+    monkeypatch.setattr(accelerator, "describe", lambda: "")
+    assert env_state.fault(stack) == ""
 
 
-def test_distribution_without_a_file_or_record_is_broken(stack: env.Stack) -> None:
+def test_distribution_without_a_file_or_record_is_broken(stack: env_state.Stack) -> None:
     (stack.site_packages / "pkg/__init__.py").unlink()
-    assert env.broken_distributions(stack.site_packages) == ["pkg"]
+    assert env_state.broken_distributions(stack.site_packages) == ["pkg"]
     (stack.site_packages / "pkg/__init__.py").touch()
     (stack.site_packages / "pkg-1.0.dist-info/RECORD").unlink()
-    assert env.broken_distributions(stack.site_packages) == ["pkg"]
+    assert env_state.broken_distributions(stack.site_packages) == ["pkg"]
 
 
 @pytest.mark.parametrize(

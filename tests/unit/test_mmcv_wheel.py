@@ -87,7 +87,7 @@ def test_failed_compilation_leaves_no_wheel_and_names_the_log(
     fake_python: Callable[[str], Path],
 ) -> None:
     python = fake_python("echo 'fatal error: no such header'\nexit 1\n")
-    with pytest.raises(accelerator.SetupError, match="fatal error: no such header"):
+    with pytest.raises(accelerator.EnvError, match="fatal error: no such header"):
         mmcv_wheel.wheel(python, "mmcv==2.1.0", CPU, print)
     assert not mmcv_wheel.might_be_cached("mmcv==2.1.0")
     left = {path.suffix for path in mmcv_wheel.cache_dir().iterdir()}

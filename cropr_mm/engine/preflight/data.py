@@ -56,7 +56,7 @@ def check_data(cfg: Mapping[str, Any], splits: Iterable[str]) -> None:
             masks = scored or any(t.get("with_mask") for t in annotation_loaders(dataset))
             seen.append(_check_dataset(dataset, f"{split}_dataloader", masks, read))
         for evaluator in evaluators:
-            if isinstance(evaluator, Mapping) and _is_local(evaluator):
+            if isinstance(evaluator, Mapping) and _names_disk(evaluator):
                 file = evaluator.get("ann_file")
                 _check_file(file, f"{split}_evaluator")
                 if file and evaluator.get("type") in _COCO_METRICS:
@@ -135,7 +135,7 @@ def lazy_dataset(cfg: Mapping[str, Any]) -> Any:
     if isinstance(kind, str):
         with DATASETS.switch_scope_and_registry(None) as registry:
             kind = registry.get(kind)
-    if not inspect.isclass(kind) or not issubclass(kind, BaseDataset) or not _is_local(cfg):
+    if not inspect.isclass(kind) or not issubclass(kind, BaseDataset) or not _names_disk(cfg):
         return None
     # The library's own rules join its paths; the pipeline is not needed for that.
     return DATASETS.build({**cfg, "lazy_init": True, "pipeline": []})
@@ -174,7 +174,8 @@ def _color_type(dataset: Mapping[str, Any]) -> str | None:
     return None
 
 
-def _is_local(cfg: Mapping[str, Any]) -> bool:
+def _names_disk(cfg: Mapping[str, Any]) -> bool:
+    """Whether the config of a data set or evaluator names files of this machine."""
     return (cfg.get("backend_args") or {}).get("backend", "local") == "local"
 
 

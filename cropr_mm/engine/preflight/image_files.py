@@ -6,7 +6,7 @@ import numpy as np
 
 from cropr_mm.engine.preflight.data import CHECKED_READERS, built_datasets
 from cropr_mm.engine.preflight.findings import Findings
-from cropr_mm.engine.preflight.images import ImageFile, check_images, check_names
+from cropr_mm.engine.preflight.images import ImageFile, check_exist, check_images
 
 
 def check_files(dataset: Any, where: str) -> None:
@@ -26,14 +26,14 @@ def check_files(dataset: Any, where: str) -> None:
         transforms = getattr(getattr(part, "pipeline", None), "transforms", ())
         readers = [step for step in transforms if type(step).__name__ == "LoadImageFromFile"]
         reader = getattr(getattr(part, "load_data_list", None), "__qualname__", "")
-        if len(readers) != 1 or reader in CHECKED_READERS or not _is_local(part):
+        if len(readers) != 1 or reader in CHECKED_READERS or not _reads_disk(part):
             continue
         if "img_path" not in part.get_data_info(0):
             continue
         findings = Findings(where, getattr(part, "ann_file", "") or _folder(part))
         infos = [part.get_data_info(int(i)) for i in _places(part)]
         maps = [info["seg_map_path"] for info in infos if info.get("seg_map_path")]
-        check_names(maps, findings, "label map")
+        check_exist(maps, findings, "label map")
         images = [ImageFile(info["img_path"], _size(info)) for info in infos]
         check_images(images, findings, getattr(readers[0], "color_type", "color"))
 
@@ -56,6 +56,7 @@ def _folder(dataset: Any) -> str:
     return str(prefix.get("img_path", "") if isinstance(prefix, dict) else prefix)
 
 
-def _is_local(dataset: Any) -> bool:
+def _reads_disk(dataset: Any) -> bool:
+    """Whether a built data set reads files of this machine."""
     settings = getattr(dataset, "backend_args", None) or {}
     return settings.get("backend", "local") == "local"

@@ -45,14 +45,14 @@ def check_images(images: Sequence[ImageFile], findings: Findings, color_type: st
     Raises:
         SetupError: If images are missing, damaged or of another size than the annotations say.
     """
-    check_names((image.path for image in images), findings)
+    check_exist((image.path for image in images), findings)
     findings.finish()
     if color_type is not None:
         check_sample(images, findings, color_type)
         findings.finish()
 
 
-def check_names(paths: Iterable[str], findings: Findings, noun: str = "image") -> None:
+def check_exist(paths: Iterable[str], findings: Findings, noun: str = "image") -> None:
     """Note files that are missing; each folder is listed once.
 
     Args:
