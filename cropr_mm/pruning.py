@@ -49,6 +49,8 @@ def prune(
         raise ValueError("expected num_classes, what Cropr's auxiliary heads learn, got None")
     if backbone.get("reducer") is not None:
         raise ValueError(f"expected a backbone without reducer, got {backbone['reducer']}")
+    if reducer is not None:
+        _check_scope(reducer)
     dense = _build(backbone)
     cfg = copy.deepcopy(dict(backbone))
     cfg["reducer"] = dict(reducer or dict(type="cropr_mm.Cropr", num_classes=num_classes))
@@ -76,8 +78,18 @@ def untrained_method(encoder: ReducingBackbone) -> dict[str, Any]:
     return dict(type="cropr_mm.VariancePruner")
 
 
+def _check_scope(cfg: Mapping[str, Any]) -> None:
+    """Refuse a name without a scope, which the configs of the host libraries would not find."""
+    kind = cfg.get("type")
+    if not inspect.isclass(kind) and "." not in str(kind):
+        raise ValueError(
+            f"expected type with the prefix of its package, such as 'cropr_mm.CroprViT', got {kind!r}"
+        )
+
+
 def _build(cfg: Mapping[str, Any]) -> ReducingBackbone:
     """The backbone on the meta device, where it needs no memory."""
+    _check_scope(cfg)
     kind = class_of(cfg, MODELS)
     if not issubclass(kind, ReducingBackbone):
         raise ValueError(

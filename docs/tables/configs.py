@@ -164,10 +164,14 @@ def _published(path: Path) -> tuple[tuple[str, ...], tuple[float, ...], str]:
 
 def _arch(path: Path) -> str:
     backbone = _read(path).model.backbone
-    arch = backbone.get("arch")
+    arch = backbone.arch
     if isinstance(arch, str):
         return arch
-    return "small pyramid" if backbone.type == "cropr_mm.CroprPVT" else "small ViT"
+    if backbone.type == "cropr_mm.CroprPVT":
+        widths = arch.embed_dims
+        return f"PVT v2, {sum(arch.depths)} blocks, widths {widths[0]} to {widths[-1]}"
+    family = "LV-ViT" if arch.get("conv_stem") else "ViT"
+    return f"{family}, {arch.depth} blocks, width {arch.embed_dim}"
 
 
 def _inherited(path: Path) -> str:

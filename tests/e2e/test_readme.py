@@ -26,7 +26,6 @@ def test_there_are_swaps() -> None:
     bases = [re.search(r"(mm\w+)::(\w+)/", diff).groups() for diff in DIFFS]
     assert bases == [
         ("mmdet", "mask_rcnn"),
-        ("mmdet", "mask_rcnn"),
         ("mmdet", "dino"),
         ("mmseg", "segmenter"),
         ("mmpretrain", "vision_transformer"),
