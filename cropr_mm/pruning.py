@@ -83,7 +83,8 @@ def _check_scope(cfg: Mapping[str, Any]) -> None:
     kind = cfg.get("type")
     if not inspect.isclass(kind) and "." not in str(kind):
         raise ValueError(
-            f"expected type with the prefix of its package, such as 'cropr_mm.CroprViT', got {kind!r}"
+            "expected type with the prefix of its package, such as 'cropr_mm.CroprViT', got "
+            f"{kind!r}"
         )
 
 
