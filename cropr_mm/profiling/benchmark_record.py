@@ -111,7 +111,7 @@ def format_benchmark(result: Benchmark) -> str:
     for part, latencies in result.latencies.items():
         lines += [f"{part}:", *_indented(latencies.table(base="dense").splitlines())]
     lines += [
-        "encoder: MACs of one image (linear: weights only); floor: time that its matrix products",
+        "encoder: MACs of one image (linear: weights only); floor: time that its matmuls",
         "alone take at this batch, each shape measured apart, in turn with the encoders:",
     ]
     lines += _indented(format_table(_floor_rows(result)).splitlines())

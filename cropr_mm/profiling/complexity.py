@@ -14,9 +14,9 @@ from cropr_mm.text_table import format_table
 _BAR = 30
 _CONVENTION = {
     "unit": "multiply-adds (1 MAC = 1), batch size 1, evaluation mode",
-    "macs_linear": "products with weights: linear and convolution layers and the scorers of "
+    "macs_linear": "matmuls with weights: linear and convolution layers and the scorers of "
     "reducers; the convention of published token-pruning GFLOPs",
-    "macs_total": "macs_linear and the attention products QK^T and AV",
+    "macs_total": "macs_linear and the attention matmuls QK^T and AV",
     "blocks": "index counts from 0; tokens enter the block, prefix included; the reducer after a "
     "block is part of it",
     "params_trained": "all parameters of training, auxiliary parts included",
@@ -100,7 +100,7 @@ def _gmacs(entry: dict[str, Any]) -> tuple[str, str]:
 
 
 def _deployed_row(encoder: dict[str, Any]) -> list[list[str]]:
-    """A row more where deployment folds products."""
+    """A row more where deployment folds matmuls."""
     counts, deployed = _gmacs(encoder), _gmacs(encoder["deployed"])
     return [] if counts == deployed else [["encoder, deployed", *deployed, "", ""]]
 

@@ -27,7 +27,7 @@ class EncoderCost:
 
     Attributes:
         macs: Of the whole encoder, patch embedding included.
-        macs_deployed: The same after ``switch_to_deploy``, which may fold products.
+        macs_deployed: The same after ``switch_to_deploy``, which may fold matmuls.
         blocks: Of each block in order.
         params_trained: Parameters with the auxiliary parts that only training has.
         params_deployed: Parameters after ``switch_to_deploy``.

@@ -1,4 +1,4 @@
-"""The time that an encoder's matrix products alone take on this machine, run one after another.
+"""The time that an encoder's matmuls alone take on this machine, run one after another.
 
 No arrangement of the same matmuls in this library can be faster than torch runs them: what an
 encoder needs beyond the floor goes into everything else, such as normalization, activations, RoPE,
@@ -142,7 +142,7 @@ def measure_with_floors(
     """
     distinct = list(dict.fromkeys(matmul for matmuls in encoders.values() for matmul in matmuls))
     if not distinct:
-        raise ValueError("expected encoders with matrix products, got none")
+        raise ValueError("expected encoders with matmuls, got none")
     device = torch.device(device)
     with torch.no_grad():
         operands = _Operands(device)

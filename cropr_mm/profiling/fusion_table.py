@@ -18,7 +18,7 @@ FUSIONS: dict[str, dict[str, Any]] = {
 
 
 class FusionCost(NamedTuple):
-    """Multiply-adds of products with weights on one image, and parameters of the deployed model."""
+    """Multiply-adds of matmuls with weights on one image, and parameters of the deployed model."""
 
     macs_linear: int
     parameters: int

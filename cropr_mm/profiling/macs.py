@@ -1,6 +1,6 @@
 """Multiply-adds of what runs on the meta device, by kind.
 
-One multiply-add (MAC) is one operation. Published GFLOPs of token pruning leave the matrix products
+One multiply-add (MAC) is one operation. Published GFLOPs of token pruning leave the matmuls
 of attention out: ``linear`` below.
 """
 
@@ -24,8 +24,8 @@ class Macs:
 
     Attributes:
         layers: Of linear and convolution layers.
-        scorers: Of matrix products inside reducers.
-        attention: Of the products of activations with each other, QK^T and AV.
+        scorers: Of matmuls inside reducers.
+        attention: Of the matmuls of activations with each other, QK^T and AV.
     """
 
     layers: int = 0
@@ -34,7 +34,7 @@ class Macs:
 
     @property
     def linear(self) -> int:
-        """The published convention: products with weights, so layers and scorers."""
+        """The published convention: matmuls with weights, so layers and scorers."""
         return self.layers + self.scorers
 
     @property
@@ -112,7 +112,7 @@ class MacCounter:
 
     @property
     def _raw(self) -> Macs:
-        """Count so far, by operation only: on meta, attention is made of batched products."""
+        """Count so far, by operation only: on meta, attention is made of batched matmuls."""
         attention = layers = 0
         for op, flops in self._flops.get_flop_counts().get("Global", {}).items():
             name = str(op).rpartition(".")[2]

@@ -1,4 +1,4 @@
-"""The matrix products that a function runs, by shape and precision.
+"""The matmuls that a function runs, by shape and precision.
 
 A matmul with weights stands for a linear or convolution layer or the scorer of a reducer; matmuls
 of activations with each other are those of attention.
@@ -118,13 +118,13 @@ class _Recorder(TorchFunctionMode):
     ) -> Any:
         kwargs = kwargs or {}
         result = func(*args, **kwargs)
-        matmul = _product(func, args, kwargs, result)
+        matmul = _matmul(func, args, kwargs, result)
         if matmul is not None:
             self.matmuls[matmul] += 1
         return result
 
 
-def _product(func: Callable, args: tuple, kwargs: Mapping[str, Any], out: Any) -> Matmul | None:
+def _matmul(func: Callable, args: tuple, kwargs: Mapping[str, Any], out: Any) -> Matmul | None:
     if func is F.scaled_dot_product_attention:
         q, k = args[0], args[1]
         heads, queries, width = q.shape[-3:]

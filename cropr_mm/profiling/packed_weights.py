@@ -12,10 +12,10 @@ from cropr_mm.profiling.matmuls import Matmul, Matmuls, is_linear
 _SUPPORT = {torch.bfloat16: "_is_mkldnn_bf16_supported", torch.float16: "_is_mkldnn_fp16_supported"}
 
 
-def packed_matmuls(products: Matmuls) -> Matmuls | None:
-    """The same products with weights packed where this CPU packs them; None where it packs none."""
-    packed = {_packed(product): count for product, count in products.items()}
-    return packed if packed.keys() != products.keys() else None
+def packed_matmuls(matmuls: Matmuls) -> Matmuls | None:
+    """The same matmuls with weights packed where this CPU packs them; None where it packs none."""
+    packed = {_packed(matmul): count for matmul, count in matmuls.items()}
+    return packed if packed.keys() != matmuls.keys() else None
 
 
 def pack(weight: Tensor, rows: int) -> Tensor:
@@ -32,10 +32,10 @@ def packed_linear(x: Tensor, weight: Tensor, packed: Tensor) -> Tensor:
     return torch.ops.mkldnn._linear_pointwise(x, packed, None, "none", [], "")
 
 
-def _packed(product: Matmul) -> Matmul:
-    if is_linear(product) and product.columns > 1 and _is_packed(product.dtype):
-        return product._replace(packed=True)
-    return product
+def _packed(matmul: Matmul) -> Matmul:
+    if is_linear(matmul) and matmul.columns > 1 and _is_packed(matmul.dtype):
+        return matmul._replace(packed=True)
+    return matmul
 
 
 def _is_packed(dtype: torch.dtype) -> bool:

@@ -109,7 +109,7 @@ def test_random_twin_keeps_the_schedule_and_the_weights() -> None:
         ),
     ],
 )
-def test_what_has_no_yardstick_is_named(
+def test_what_has_no_baseline_is_named(
     changes: dict[str, Any], baseline: str, message: str
 ) -> None:
     model = encoder(NAMES[0], **changes)
@@ -117,7 +117,7 @@ def test_what_has_no_yardstick_is_named(
         BASELINES[baseline](model, NAMES[0])
 
 
-def test_an_unnamed_architecture_has_no_yardstick_of_timm() -> None:
+def test_an_unnamed_architecture_has_no_baseline_of_timm() -> None:
     arch = dict(embed_dim=16, depth=3, num_heads=2)
     model = CroprViT(arch, img_size=32)
     with pytest.raises(ValueError, match="timm knows by its name"):

@@ -221,7 +221,7 @@ def test_attention_is_measured_with_the_kernel_it_ran_with() -> None:
 
 
 def test_no_product_is_named() -> None:
-    with pytest.raises(ValueError, match="encoders with matrix products, got none"):
+    with pytest.raises(ValueError, match="encoders with matmuls, got none"):
         measure_with_floors({}, {"empty": {}})
 
 

@@ -40,11 +40,11 @@ def check_ignored(
             continue
         sources = {f"the label maps of {where}": labels, "padding (seg_pad_val)": padding}
         for source, found in sources.items():
-            strange = sorted(x for x in found if not 0 <= x < number and x != ignored)
-            if strange:
+            unknown = sorted(x for x in found if not 0 <= x < number and x != ignored)
+            if unknown:
                 raise SetupError(
-                    f"{name} has ignore_index={ignored} and {number} classes, but {strange[0]} is "
-                    f"in {source}: set ignore_index={strange[0]}, or that label to {ignored}"
+                    f"{name} has ignore_index={ignored} and {number} classes, but {unknown[0]} is "
+                    f"in {source}: set ignore_index={unknown[0]}, or that label to {ignored}"
                 )
         learned = sorted(x for x in padding if 0 <= x < number and x != ignored)
         if learned and name in heads:

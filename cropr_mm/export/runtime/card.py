@@ -49,7 +49,7 @@ class Card:
         task: Of :data:`TASKS`.
         input: From an image to the model's input.
         classes: Names of the classes, or none.
-        palette: Colour (r, g, b) of each class, or none.
+        palette: Color (r, g, b) of each class, or none.
         about: Everything that running it does not need: sizes, versions, verification.
     """
 
