@@ -162,13 +162,13 @@ def renamed(module: str, name: str, new: Mapping[str, tuple[str, object]]) -> ob
     if name not in new:
         raise AttributeError(f"module {module!r} has no attribute {name!r}")
     called, value = new[name]
-    _warn(f"{module}.{name}", called)
+    _warn(f"{module}.{name}", called, stacklevel=4)
     return value
 
 
-def _warn(old: str, new: str) -> None:
+def _warn(old: str, new: str, stacklevel: int = 3) -> None:
     warnings.warn(
-        f"{old} is {new} now; the old name goes in cropr_mm 0.3", DeprecationWarning, stacklevel=3
+        f"{old} is {new} now; the old name goes in cropr_mm 0.3", DeprecationWarning, stacklevel
     )
 
 

@@ -70,8 +70,9 @@ def test_a_module_that_became_several_names_all() -> None:
 
 
 def test_names_that_changed_in_a_module_are_taken() -> None:
-    with pytest.warns(DeprecationWarning, match="structures.with_features is Tokens.replace now"):
+    with pytest.warns(DeprecationWarning, match="with_features is Tokens.replace now") as warned:
         from cropr_mm.structures import with_features
+    assert warned[0].filename == __file__
     tokens = Tokens(torch.zeros(1, 2, 3), torch.tensor([[0, 1]]), (1, 2), size=torch.ones(1, 2))
     changed = with_features(tokens, torch.ones(1, 2, 3))
     assert changed.x.eq(1).all()
