@@ -118,13 +118,13 @@ class _Recorder(TorchFunctionMode):
     ) -> Any:
         kwargs = kwargs or {}
         result = func(*args, **kwargs)
-        matmul = _matmul(func, args, kwargs, result)
+        matmul = _recorded(func, args, kwargs, result)
         if matmul is not None:
             self.matmuls[matmul] += 1
         return result
 
 
-def _matmul(func: Callable, args: tuple, kwargs: Mapping[str, Any], out: Any) -> Matmul | None:
+def _recorded(func: Callable, args: tuple, kwargs: Mapping[str, Any], out: Any) -> Matmul | None:
     if func is F.scaled_dot_product_attention:
         q, k = args[0], args[1]
         heads, queries, width = q.shape[-3:]
