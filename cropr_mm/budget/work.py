@@ -3,8 +3,9 @@
 import copy
 from typing import NamedTuple
 
-from cropr_mm.backbones.base import Backbone, ReducingBackbone
+from cropr_mm.backbones.base import ReducingBackbone
 from cropr_mm.backbones.plan import steps_of_blocks
+from cropr_mm.backbones.scheduled import Backbone
 from cropr_mm.schedules import ExplicitShares
 
 Plan = dict[int, int]
