@@ -10,12 +10,14 @@ from cropr_mm.engine.console import short_errors
 from experiments.benchmark_tasks import BENCHMARK_TASKS
 from experiments.compare_orders import compare_orders
 from experiments.compare_padding import compare_padding
+from experiments.compare_room import compare_room
 from experiments.compare_seen import compare_seen
 from experiments.compare_sizes import compare_sizes
 from experiments.comparison import compare
 from experiments.variants import DEFAULT_VARIANTS, VARIANTS
 
 RUNS = Path("work_dirs/compare")
+UNTRAINED = ("oracle", "attn_topk", "variance", "random")
 PRUNED = [name for name in DEFAULT_VARIANTS if VARIANTS[name].pruned]
 Parser = argparse.ArgumentParser
 
@@ -27,13 +29,14 @@ def main() -> None:
     texts = {
         "compare": "train and test pruners; again, it goes on where it stopped",
         "orders": "layouts and positions of survivors in windows, by features before fine-tuning",
+        "room": "metrics of the dense model when it is pruned in the test alone",
         "padding": "how much padding trained models keep, with and without dropping it first",
         "seen": "share of each class's pixels that trained segmenters see after each step",
         "sizes": "metrics of trained models on smaller images; the share of pruned patches stays",
     }
     parts = {name: commands.add_parser(name, help=t, description=t) for name, t in texts.items()}
     add_compare(parts["compare"])
-    for name in ("orders", "padding", "seen", "sizes"):
+    for name in ("orders", "room", "padding", "seen", "sizes"):
         add_trained(parts[name], name)
     add_traceback_option(parser)
     args = parser.parse_args()
@@ -50,6 +53,7 @@ def main() -> None:
     runs: dict[str, Callable[..., object]] = dict(
         compare=compare,
         orders=compare_orders,
+        room=compare_room,
         padding=compare_padding,
         seen=compare_seen,
         sizes=compare_sizes,
@@ -82,6 +86,9 @@ def add_compare(parser: Parser) -> None:
     parser.add_argument(
         "--samples", type=positive, default=500, help="bootstrap samples (default: %(default)s)"
     )
+    parser.add_argument(
+        "--rounds", type=positive, default=30, help="timed calls of each encoder (%(default)s)"
+    )
     parser.add_argument("--compile", action="store_true", help="time compiled encoders too")
     parser.add_argument(
         "--imports",
@@ -108,15 +115,15 @@ def add_trained(parser: Parser, command: str) -> None:
         )
         return
     known, default = {
+        "room": (list(BENCHMARK_TASKS), None),
         "padding": (list(BENCHMARK_TASKS), "person"),
         "seen": (of_tasks("seg"), "digits_seg"),
         "sizes": (of_tasks("seg", "cls", "multilabel"), None),
     }[command]
     parser.add_argument("--benchmark", choices=known, default=default, required=default is None)
-    sizes = command == "sizes"
-    variants = ["cropr", "variance", "random"] if sizes else PRUNED
-    parser.add_argument("--variants", nargs="+", default=variants)
-    if sizes:
+    variants = {"sizes": ["cropr", "variance", "random"], "room": UNTRAINED}
+    parser.add_argument("--variants", nargs="+", default=variants.get(command, PRUNED))
+    if command == "sizes":
         parser.add_argument(
             "--scales", nargs="+", type=float, required=True, help="of the training's image sides"
         )

@@ -1,9 +1,13 @@
 """On what it is compared: data, with the models that are trained on them."""
 
+import os
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from cropr_mm.datasets import DemoSettings
+
+DATA_ROOT = os.environ.get("CROPR_DATA_ROOT", "data")
+"""As the configs read it."""
 
 WARMUP_ITERS = 20
 """Iterations in which the learning rate rises, of all trainings."""
@@ -17,7 +21,8 @@ class BenchmarkTask:
         task: Name of a :class:`experiments.scores.Task`.
         dense: Config without pruning.
         pruned: The same with Cropr.
-        pretrain_iters: Iterations of the dense model, from random weights.
+        pretrain_iters: Iterations of the dense model, from random weights or from those that its
+            config names.
         finetune_iters: Iterations of each variant, from the dense model.
         finetune_lr: Their peak learning rate.
         auxiliary_lr_mult: Learning rate of Cropr's modules, which start from random values, in
@@ -133,4 +138,59 @@ BENCHMARK_TASKS["trashnet_small"] = replace(
         "test_dataloader.dataset.pipeline.1.scale": (128, 96),
     },
     percent=87,
+)
+BENCHMARK_TASKS |= {
+    "camvid_dinov2s": BenchmarkTask(
+        task="seg",
+        dense="configs/segmentation/unpruned_dinov2s_segmenter_camvid.py",
+        pruned="configs/segmentation/cropr_dinov2s_segmenter_camvid.py",
+        pretrain_iters=240,
+        finetune_iters=90,
+        finetune_lr=1e-3,
+        auxiliary_lr_mult=1.0,
+        percent=86,
+    ),
+    "trashnet_dinov2s": BenchmarkTask(
+        task="cls",
+        dense="configs/classification/unpruned_dinov2s_trashnet.py",
+        pruned="configs/classification/cropr_dinov2s_trashnet.py",
+        pretrain_iters=110,
+        finetune_iters=60,
+        finetune_lr=5e-4,
+        auxiliary_lr_mult=1.0,
+        percent=86,
+    ),
+    "person_dinov2s": BenchmarkTask(
+        task="det",
+        dense="configs/detection/unpruned_dinov2s_cascade_coco_person.py",
+        pruned="configs/detection/cropr_dinov2s_cascade_coco_person.py",
+        pretrain_iters=120,
+        finetune_iters=60,
+        finetune_lr=1e-3,
+        auxiliary_lr_mult=1.0,
+        percent=86,
+    ),
+    "coco_mini_dinov2s": BenchmarkTask(
+        task="multilabel",
+        dense="configs/classification/unpruned_dinov2s_coco_multilabel.py",
+        pruned="configs/classification/cropr_dinov2s_coco_multilabel.py",
+        pretrain_iters=60,
+        finetune_iters=30,
+        finetune_lr=1e-3,
+        auxiliary_lr_mult=1.0,
+        percent=86,
+    ),
+}
+BENCHMARK_TASKS["camvid_mini_dinov2s"] = replace(
+    BENCHMARK_TASKS["camvid_dinov2s"],
+    overrides={
+        **{
+            f"{split}_dataloader.dataset.data_root": f"{DATA_ROOT}/camvid_mini/"
+            for split in ("train", "test")
+        },
+        "test_dataloader.dataset.ann_file": "val.txt",
+        "test_dataloader.dataset.data_prefix": dict(
+            img_path="images/val", seg_map_path="masks/val"
+        ),
+    },
 )

@@ -1,5 +1,6 @@
 """Intervals over images and seeds, paired between models."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -15,19 +16,46 @@ class Interval(NamedTuple):
     high: float
 
 
-def draw_images(num_images: int, samples: int, seed: int = 0) -> NDArray[np.int64]:
+BLOCK = 10
+"""Consecutive frames of a film that are drawn together."""
+
+
+def draw_images(
+    num_images: int, samples: int, seed: int = 0, films: Sequence[NDArray[np.int64]] = ()
+) -> NDArray[np.int64]:
     """Images of each bootstrap sample, drawn with replacement.
+
+    Neighboring frames of a film show the same things, so films are drawn in blocks of
+    :data:`BLOCK` frames, which may go on at the start of the film; each film keeps its number of
+    frames.
 
     Args:
         num_images: Images in the test set.
         samples: Bootstrap samples.
         seed: Seed of the random numbers.
+        films: Places of the frames of each film in order, shape (frames,) each, all images in
+            total; none where every image stands alone.
 
     Returns:
         Indices, shape (samples, num_images). The same for every model and seed: what a picture is
         worth to one model it is worth to all.
+
+    Raises:
+        ValueError: If the films do not have every image once.
+
+    Source: the circular block bootstrap of Politis and Romano (1992), film by film.
     """
-    return np.random.default_rng(seed).integers(num_images, size=(samples, num_images))
+    generator = np.random.default_rng(seed)
+    if not films:
+        return generator.integers(num_images, size=(samples, num_images))
+    if not np.array_equal(np.sort(np.concatenate(films)), np.arange(num_images)):
+        raise ValueError(f"expected films of {num_images} images, each once, got {films}")
+    drawn = []
+    for film in films:
+        starts = generator.integers(len(film), size=(samples, -(-len(film) // BLOCK), 1))
+        places = (starts + np.arange(BLOCK)).reshape(samples, -1)[:, : len(film)]
+        drawn.append(film[places % len(film)])
+    return np.concatenate(drawn, axis=1)
 
 
 def paired_interval(values: NDArray[np.float64], resampled: NDArray[np.float64]) -> Interval:

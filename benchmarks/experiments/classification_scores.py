@@ -3,6 +3,7 @@
 N images, K classes.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +21,16 @@ class SingleLabelScores:
         file: Predictions as mmengine's DumpResults writes them.
     """
 
+    films: Sequence[NDArray[np.int64]] = ()
+
     def __init__(self, file: Path) -> None:
         samples = load(file)
         self.num_images = len(samples)
         self.right = np.array([int(s["pred_label"]) == int(s["gt_label"]) for s in samples])
+
+    def by_class(self) -> dict[str, float]:
+        """Nothing: dumped predictions have no names of classes."""
+        return {}
 
     def __call__(self, images: NDArray[np.int64]) -> dict[str, float]:
         """Share of right labels, percent, on the images at places ``images``, shape (n,)."""
@@ -37,11 +44,17 @@ class MultiLabelScores:
         file: Predictions as mmengine's DumpResults writes them.
     """
 
+    films: Sequence[NDArray[np.int64]] = ()
+
     def __init__(self, file: Path) -> None:
         samples = load(file)
         self.num_images = len(samples)
         self.scores = np.stack([s["pred_score"].numpy() for s in samples])  # (N, K)
         self.truth = np.stack([_present(s, self.scores.shape[1]) for s in samples])  # (N, K)
+
+    def by_class(self) -> dict[str, float]:
+        """Nothing: dumped predictions have no names of classes."""
+        return {}
 
     def __call__(self, images: NDArray[np.int64]) -> dict[str, float]:
         """Mean over the classes that are present in the images at places ``images``, shape (n,)."""

@@ -47,7 +47,7 @@ def summarize_seen(found: dict[str, list[PixelsSeen]]) -> dict:
     """Shares by step and class, and intervals of the mean over classes after the last step."""
     first = found["cropr"][0]
     images = np.arange(len(first.total))
-    drawn = draw_images(len(images), SAMPLES)
+    drawn = draw_images(len(images), SAMPLES, films=first.films)
     last = {
         name: (
             np.array([_mean_of_classes(run, images) for run in runs]),

@@ -69,7 +69,8 @@ def score(runs: Sequence[Run], scales: Sequence[float], metric: str) -> Scored:
         for scale in scales:
             scores = scores_at(run, scale)
             whole = scores(np.arange(scores.num_images))[metric]
-            drawn = [scores(i)[metric] for i in draw_images(scores.num_images, SAMPLES)]
+            images = draw_images(scores.num_images, SAMPLES, films=scores.films)
+            drawn = [scores(i)[metric] for i in images]
             found.setdefault((run.name, scale), []).append((whole, np.array(drawn)))
     return found
 

@@ -16,6 +16,7 @@ from experiments.benchmark_tasks import BENCHMARK_TASKS
 from experiments.comparison_plots import draw, draw_curves
 from experiments.comparison_report import format_tables, summarize
 from experiments.encoder_speed import encoder_speed
+from experiments.inputs import check_inputs
 from experiments.runs import PRETRAINING, Run, execute, make_config
 from experiments.variants import find_variant
 
@@ -31,6 +32,7 @@ def compare(
     jobs: int = 1,
     samples: int = 500,
     compile: bool = False,
+    rounds: int = 30,
     imports: Sequence[str] = (),
 ) -> list[Path]:
     """Train and test everything that is not done yet, then write table, plot and numbers.
@@ -47,14 +49,16 @@ def compare(
         jobs: Runs at the same time; they share the cores.
         samples: Bootstrap samples.
         compile: Whether compiled encoders are timed too.
+        rounds: Timed calls of each encoder.
         imports: Modules that register methods of the user's own.
 
     Returns:
         Files with all numbers of each benchmark, JSON, beside its table and plot.
 
     Raises:
-        SetupError: If a module or a name is unknown, a process fails or a dense model does not
-            converge; the others are kept. Other models that do not converge are part of the report.
+        SetupError: If a module or a name is unknown, data or weights are missing, a process fails
+            or a dense model does not converge; the others are kept. Other models that do not
+            converge are part of the report.
     """
     variants = list(dict.fromkeys(["dense", *variants]))
     unknown = [name for name in benchmarks if name not in BENCHMARK_TASKS]
@@ -69,6 +73,8 @@ def compare(
         raise SetupError(f"{error}; expected modules that PYTHONPATH finds") from error
     for name in variants:
         find_variant(name)
+    for benchmark in benchmarks:
+        check_inputs(benchmark)
     out = out.absolute()
     groups = [(benchmark, seed) for benchmark in benchmarks for seed in seeds]
     first = {group: _run(out, *group, PRETRAINING) for group in groups}
@@ -83,7 +89,7 @@ def compare(
         runs = {(r.name, r.seed): r for seed in seeds for r in rest[benchmark, seed]}
         summary = summarize(runs, variants, seeds, samples, jobs)
         timed = {name: runs[name, seeds[0]] for name in variants}
-        summary["encoder_speed"] = encoder_speed(timed, compile=compile)
+        summary["encoder_speed"] = encoder_speed(timed, rounds=rounds, compile=compile)
         record, folder = {benchmark: summary}, out / benchmark
         files.append(folder / "comparison.json")
         files[-1].write_text(json.dumps(record, indent=2) + "\n")

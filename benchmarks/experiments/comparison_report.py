@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from itertools import repeat, takewhile
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from mmengine.config import Config
@@ -16,7 +16,14 @@ from experiments.runs import Run
 from experiments.scores import TASKS
 from experiments.variants import family, same_rate
 
-Values = tuple[dict[str, float], dict[str, NDArray[np.float64]]]
+
+class Values(NamedTuple):
+    """Metrics of one run: on all images, on each sample of them, and the main one by class."""
+
+    whole: dict[str, float]
+    resampled: dict[str, NDArray[np.float64]]
+    by_class: dict[str, float]
+
 
 MARGIN = 0.5
 """Points of the main metric that pruning may cost."""
@@ -30,7 +37,7 @@ def summarize(
     samples: int,
     jobs: int = 1,
 ) -> dict[str, Any]:
-    """Intervals of every variant and of its paired differences: to 'dense', and from 'cropr'.
+    """Intervals of every variant and of its paired differences: to 'dense', 'cropr' and 'random'.
 
     Args:
         runs: Finished runs of one benchmark, by (variant, seed).
@@ -56,8 +63,8 @@ def summarize(
     def stack(name: str, metric: str) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         found = [results[name, seed] for seed in seeds]
         return (
-            np.array([values[metric] for values, _ in found]),
-            np.stack([resampled[metric] for _, resampled in found]),
+            np.array([values.whole[metric] for values in found]),
+            np.stack([values.resampled[metric] for values in found]),
         )
 
     summary: dict[str, Any] = {
@@ -77,17 +84,20 @@ def summarize(
                 "per_seed": values.tolist(),
                 "mean": paired_interval(values, resampled)._asdict(),
             }
-            for other, key in (
-                ("dense", "minus_dense"),
-                (same_rate(name, "cropr"), "cropr_minus_it"),
+            for other, key, sign in (
+                ("dense", "minus_dense", 1.0),
+                (same_rate(name, "cropr"), "cropr_minus_it", -1.0),
+                (same_rate(name, "random"), "minus_random", 1.0),
             ):
                 if other not in variants or other == name or failed[other]:
                     continue
-                sign = 1.0 if other == "dense" else -1.0
                 theirs, theirs_resampled = stack(other, metric)
                 entry[metric][key] = paired_interval(
                     sign * (values - theirs), sign * (resampled - theirs_resampled)
                 )._asdict()
+        classes = [results[name, seed].by_class for seed in seeds]
+        if classes[0]:
+            entry["by_class_per_seed"] = classes
         finished = [runs[name, seed].result for seed in seeds]
         entry["metrics_per_seed"] = [result["metrics"] for result in finished]
         if "mask_pixels_seen" in finished[0]:
@@ -105,8 +115,11 @@ def _score(run: Run, samples: int) -> Values:
     init_default_scope(cfg.default_scope)
     scores = task.read(cfg, run.folder)
     whole = scores(np.arange(scores.num_images))
-    drawn = [scores(images) for images in draw_images(scores.num_images, samples)]
-    return whole, {metric: np.array([values[metric] for values in drawn]) for metric in whole}
+    drawn = [
+        scores(images) for images in draw_images(scores.num_images, samples, films=scores.films)
+    ]
+    resampled = {metric: np.array([values[metric] for values in drawn]) for metric in whole}
+    return Values(whole, resampled, scores.by_class())
 
 
 def format_tables(record: Mapping[str, Any]) -> str:

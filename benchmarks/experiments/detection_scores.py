@@ -1,6 +1,7 @@
 """Average precision of any selection of images, from the files that a test writes."""
 
 import io
+from collections.abc import Sequence
 from contextlib import redirect_stdout
 from pathlib import Path
 
@@ -23,6 +24,8 @@ class DetectionScores:
             them.
     """
 
+    films: Sequence[NDArray[np.int64]] = ()
+
     def __init__(self, ann_file: str | Path, prefix: str | Path) -> None:
         with redirect_stdout(io.StringIO()):
             truth = COCO(str(ann_file))
@@ -35,6 +38,10 @@ class DetectionScores:
                 evaluation.evaluate()
                 self.evaluations[name] = evaluation
         self.num_images = len(truth.imgs)
+
+    def by_class(self) -> dict[str, float]:
+        """Nothing: the benchmarks of detection have one class or no names of classes."""
+        return {}
 
     def __call__(self, images: NDArray[np.int64]) -> dict[str, float]:
         """Average precision on some images.

@@ -3,7 +3,9 @@
 N images, K classes, S steps of the schedule.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,6 +20,7 @@ from torch import Tensor
 from cropr_mm.checkpoints import safe_load
 from cropr_mm.inspection.recorder import PruningRecorder
 from experiments.runs import Run
+from experiments.segmentation_scores import films_of
 from experiments.stored_runs import check_run_drops
 
 
@@ -30,12 +33,14 @@ class PixelsSeen:
         blocks: 0-based blocks of the S steps.
         seen: Pixels, shape (N, S, K).
         total: Pixels of the whole image, shape (N, K).
+        films: As in :class:`experiments.scores.Scores`.
     """
 
     classes: tuple[str, ...]
     blocks: tuple[int, ...]
     seen: NDArray[np.int64]
     total: NDArray[np.int64]
+    films: Sequence[NDArray[np.int64]] = ()
 
     def shares(self, images: NDArray[np.int64]) -> NDArray[np.float64]:
         """Percent of the pixels of some images, pooled, (S, K); NaN for a class without pixels."""
@@ -63,7 +68,7 @@ def pixels_seen(run: Run) -> PixelsSeen:
     classes = loader.dataset.metainfo["classes"]
     blocks = tuple(model.backbone.num_keep())
     torch.manual_seed(run.seed)  # the random pruner draws
-    seen, total = [], []
+    seen, total, names = [], [], []
     for batch in loader:
         images = model.data_preprocessor(batch)["inputs"]
         with PruningRecorder(model.backbone) as recorder:
@@ -71,12 +76,15 @@ def pixels_seen(run: Run) -> PixelsSeen:
         side = model.backbone.patch_size
         left = recorder.maps().repeat_interleave(side, 1).repeat_interleave(side, 2)
         for sample, left_after in zip(batch["data_samples"], left, strict=True):
+            names.append(Path(sample.img_path).stem)
             labels = _as_input(sample, left_after.shape)
             hot = torch.stack([labels == k for k in range(len(classes))])  # (K, H, W)
             alive = torch.stack([(left_after > b) | (left_after < 0) for b in blocks])  # (S, H, W)
             total.append(hot.sum(dim=(1, 2)))
             seen.append((alive[:, None] & hot[None]).sum(dim=(2, 3)))
-    return PixelsSeen(tuple(classes), blocks, torch.stack(seen).numpy(), torch.stack(total).numpy())
+    films = films_of(cfg.test_dataloader.dataset, names)
+    counts = torch.stack(seen).numpy(), torch.stack(total).numpy()
+    return PixelsSeen(tuple(classes), blocks, *counts, films)
 
 
 def _as_input(sample: Any, size: tuple[int, int]) -> Tensor:

@@ -110,7 +110,8 @@ def make_config(run: Run, benchmark: BenchmarkTask, start: Path | None) -> Confi
     Args:
         run: The run.
         benchmark: Its benchmark.
-        start: Checkpoint to fine-tune from; None trains from random weights.
+        start: Checkpoint to fine-tune from; None trains from random weights, or from those that
+            the benchmark's config names.
 
     Raises:
         SetupError: If the benchmark's configs do not have the parts that are changed here.
@@ -155,10 +156,11 @@ def make_config(run: Run, benchmark: BenchmarkTask, start: Path | None) -> Confi
     decay.end = iters
     if start is not None:
         cfg.load_from = str(start)
+        backbone.pop("init_cfg", None)
         cfg.optim_wrapper.optimizer.lr = benchmark.finetune_lr
         if benchmark.auxiliary_lr_mult != 1.0:
             faster = dict(reducers=dict(lr_mult=benchmark.auxiliary_lr_mult))
-            cfg.optim_wrapper.paramwise_cfg.custom_keys = faster
+            cfg.optim_wrapper.paramwise_cfg.setdefault("custom_keys", {}).update(faster)
     # Several runs share the cores: no worker processes, one test at the end.
     for loader in (cfg.train_dataloader, cfg.test_dataloader):
         loader.num_workers = 0
@@ -167,7 +169,8 @@ def make_config(run: Run, benchmark: BenchmarkTask, start: Path | None) -> Confi
     cfg.default_hooks.checkpoint.interval = 100
     cfg.randomness = dict(seed=run.seed)
     if run.imports:
-        cfg.custom_imports = dict(imports=list(run.imports))
+        known = (cfg.get("custom_imports") or {}).get("imports", [])
+        cfg.custom_imports = dict(imports=[*known, *run.imports])
     TASKS[benchmark.task].record(cfg, run.folder)
     return cfg
 
@@ -271,12 +274,14 @@ def _schedule(backbone: Config, percent: int, after: int) -> dict[str, Any]:
 def _call(run: Run, threads: int, tool: str, *args: str) -> None:
     """Run a tool; its output goes to a file."""
     log = run.folder / f"{Path(tool).stem}.txt"
+    # Configs of oracles import from here.
+    path = os.pathsep.join(filter(None, [str(ROOT / "benchmarks"), os.environ.get("PYTHONPATH")]))
     with log.open("w") as out:
         code = subprocess.run(
             [sys.executable, str(ROOT / "tools" / tool), *args],
             stdout=out,
             stderr=subprocess.STDOUT,
-            env={**os.environ, "OMP_NUM_THREADS": str(threads)},
+            env={**os.environ, "OMP_NUM_THREADS": str(threads), "PYTHONPATH": path},
             check=False,
         ).returncode
     if code:

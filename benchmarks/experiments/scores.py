@@ -1,6 +1,6 @@
 """What a run of each task writes when it is tested, and how that is scored."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -11,12 +11,22 @@ from numpy.typing import NDArray
 
 
 class Scores(Protocol):
-    """Metrics of one tested model on any selection of its test images."""
+    """Metrics of one tested model on any selection of its test images.
+
+    Attributes:
+        num_images: Test images.
+        films: Places of the frames of each film in order, where the images are from films.
+    """
 
     num_images: int
+    films: Sequence[NDArray[np.int64]]
 
     def __call__(self, images: NDArray[np.int64]) -> dict[str, float]:
         """Percent by name, on the images of these places, shape (n,); repetition counts."""
+        ...
+
+    def by_class(self) -> dict[str, float]:
+        """What the last metric is the mean of: percent by class, on all images; or nothing."""
         ...
 
 

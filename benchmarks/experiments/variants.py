@@ -34,6 +34,7 @@ class Variant:
             blocks.
         taught: Whether the dense model that all start from is also their teacher.
         adapt: Changes the config further.
+        untrained: Whether it chooses tokens without anything that was trained.
     """
 
     pruned: bool = True
@@ -45,6 +46,7 @@ class Variant:
     after: int = 0
     taught: bool = False
     adapt: Callable[[Config], None] | None = None
+    untrained: bool = False
 
 
 def _exit_early(cfg: Config) -> None:
@@ -63,6 +65,34 @@ def _exit_early(cfg: Config) -> None:
     target = dict(type=f"cropr_mm.{kind}", num_classes=head.num_classes, grid=grid)
     hooks = cfg.get("custom_hooks") or []
     cfg.custom_hooks = [*hooks, dict(type="cropr_mm.CroprAuxLossHook", target=target)]
+
+
+def _pruned_from(start: float) -> Variant:
+    """Cropr whose routers learn for a share of the training before tokens leave."""
+
+    def adapt(cfg: Config) -> None:
+        for hook in cfg.custom_hooks:
+            if hook["type"] == "cropr_mm.CroprCurriculumHook":
+                hook.update(start=start, end=(1 + start) / 2)
+
+    return Variant(adapt=adapt)
+
+
+def _oracle(name: str) -> Variant:
+    """A choice that knows the ground truth; its class is imported where it runs."""
+
+    def adapt(cfg: Config) -> None:
+        if "decode_head" not in cfg.model:
+            raise SetupError(
+                "an oracle reads label maps: expected it with a benchmark of segmentation"
+            )
+        cfg.custom_imports = dict(imports=["experiments.oracle"])
+        cfg.model.type = "InformedSegmenter"
+        num_classes = cfg.model.decode_head.num_classes
+        cfg.model.backbone.reducer = dict(type=f"cropr_mm.{name}", num_classes=num_classes)
+        cfg.custom_hooks = [h for h in cfg.custom_hooks if h["type"] != "cropr_mm.CroprAuxLossHook"]
+
+    return Variant(adapt=adapt, untrained=True)
 
 
 def _fused(fusion: str, **options: Any) -> Variant:
@@ -99,9 +129,9 @@ def _merger(name: str, percent: int = 87) -> Variant:
 VARIANTS = {
     "dense": Variant(pruned=False),
     "cropr": Variant(),
-    "attn_topk": Variant(reducer=dict(type="cropr_mm.AttnTopK")),
-    "variance": Variant(reducer=dict(type="cropr_mm.VariancePruner")),
-    "random": Variant(reducer=dict(type="cropr_mm.RandomPruner")),
+    "attn_topk": Variant(reducer=dict(type="cropr_mm.AttnTopK"), untrained=True),
+    "variance": Variant(reducer=dict(type="cropr_mm.VariancePruner"), untrained=True),
+    "random": Variant(reducer=dict(type="cropr_mm.RandomPruner"), untrained=True),
     "radial": Variant(reducer=dict(type="cropr_mm.RadialPruner")),
     "k_medoids": Variant(reducer=dict(type="cropr_mm.KMedoids")),
     "evit": Variant(reducer=dict(type="cropr_mm.EViT")),
@@ -129,16 +159,20 @@ VARIANTS = {
     "cropr_image": Variant(
         options=dict(num_queries=1), target=dict(type="cropr_mm.MultiLabelTarget")
     ),
+    "cropr_late": _pruned_from(0.4),
     "cropr_cells": Variant(
         options=dict(num_queries=(16, 16)),
         target=dict(type="cropr_mm.PatchLabelTarget", grid=(16, 16)),
     ),
+    "oracle": _oracle("RareFirst"),
+    "oracle_borders": _oracle("BordersFirst"),
     "cropr_window_slot": Variant(backbone=dict(survivor_order="window", window_rope="slot")),
     "cropr_raster_origin": Variant(backbone=dict(survivor_order="raster", window_rope="origin")),
     "cropr_raster_slot": Variant(backbone=dict(survivor_order="raster", window_rope="slot")),
 }
 """By name; 'attn_topk', 'evit', 'etps' and 'ats' read the class token's attention, without one the
-mean over all queries; 'dtop' and its like need a segmenter;
+mean over all queries; 'dtop' and its like need a segmenter, and so do oracles, which choose by the
+ground truth, in tests too;
 'cropr' itself has survivor_order='window' and window_rope='origin'.
 """
 

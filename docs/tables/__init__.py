@@ -16,6 +16,8 @@ from tables import comparisons, configs, methods, speed, training, upgrade
 
 TABLES: dict[str, Callable[..., str]] = {
     "alternatives": speed.alternatives,
+    "by_class": comparisons.by_class,
+    "choices": comparisons.choices,
     "comparison": comparisons.comparison,
     "configs": configs.configs,
     "encoders": speed.encoders,
@@ -33,6 +35,7 @@ TABLES: dict[str, Callable[..., str]] = {
     "precision": speed.precision,
     "published_costs": configs.published_costs,
     "rates": speed.rates,
+    "room": comparisons.room,
     "scale": speed.scale,
     "seen": comparisons.seen,
     "sequence_length": speed.sequence_length,

@@ -2,6 +2,7 @@
 
 from experiments.compare_orders import orders_table
 from experiments.compare_padding import padding_table
+from experiments.compare_room import room_table
 from experiments.compare_seen import seen_table
 from experiments.compare_sizes import sizes_table
 from experiments.comparison_report import format_tables
@@ -36,6 +37,36 @@ def variants(name: str, *names: str) -> str:
         cells = _points(scores["mean"]), f"{middle:.1f}", _points(scores.get("minus_dense"), "+")
         rows.append([variant, pruned, *cells])
     return markdown(["model", "pruned", metric, "median", f"{metric} - dense"], rows)
+
+
+def choices(name: str, *names: str) -> str:
+    """Metric of variants, and their paired differences to dense and to random tokens."""
+    (summary,) = record(name).values()
+    metric = summary["metrics"][-1]
+    rows = []
+    for variant in names or summary["variants"]:
+        scores = summary["variants"][variant][metric]
+        pruned = f"{summary['encoder_speed']['pruned_percent'][variant]:.0f} %"
+        differences = [_points(scores.get(key), "+") for key in ("minus_dense", "minus_random")]
+        rows.append([variant, pruned, _points(scores["mean"]), *differences])
+    return markdown(["model", "pruned", metric, f"{metric} - dense", "model - random"], rows)
+
+
+def by_class(name: str, *names: str) -> str:
+    """Main metric of each class, mean of the seeds."""
+    (summary,) = record(name).values()
+    rows = []
+    for variant in names or summary["variants"]:
+        seeds = summary["variants"][variant]["by_class_per_seed"]
+        values = [sum(seed[c] for seed in seeds) / len(seeds) for c in seeds[0]]
+        rows.append([variant, *(f"{value:.1f}" for value in values)])
+    return markdown(["model", *seeds[0]], rows)
+
+
+def room(name: str) -> str:
+    """A dense model that is pruned in its test alone."""
+    (stored,) = record(name).values()
+    return room_table(stored)
 
 
 def orders(benchmark: str) -> str:

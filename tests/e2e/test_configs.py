@@ -134,6 +134,7 @@ def test_shrunk_config_trains_and_validates(
 ) -> None:
     cfg = load_config(str(ROOT / name), str(tmp_path / "work"))
     original = build_on_meta(cfg)
+    cfg.model.backbone.pop("init_cfg", None)  # of the full size
     if cfg.model.type == "ImageClassifier":
         shrink_classifier(cfg.model)
         use_class_data(cfg, data, tmp_path)
@@ -232,6 +233,9 @@ def shrink_model(model: ConfigDict) -> None:
         size = size // patch * WINDOW // backbone.window_size * patch
         backbone.window_size = WINDOW
     else:
+        schedule = backbone.get("schedule", {})
+        if "rate" in schedule:  # the same part of the patches
+            schedule.rate = schedule.rate * 16**2 // (size // patch) ** 2
         size = 16 * patch
     backbone.update(
         arch={**asdict(arch), "embed_dim": 32, "num_heads": 2, "hidden_dim": 48},

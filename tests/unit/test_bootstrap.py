@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from experiments.bootstrap import draw_images, paired_interval
+from experiments.bootstrap import BLOCK, draw_images, paired_interval
 
 
 def resample(scores: np.ndarray, samples: int = 4000) -> np.ndarray:
@@ -69,3 +69,30 @@ def test_every_model_meets_the_same_images() -> None:
 def test_shapes_that_do_not_fit_are_refused() -> None:
     with pytest.raises(ValueError, match=r"got \(2,\) and \(3, 5\)"):
         paired_interval(np.zeros(2), np.zeros((3, 5)))
+
+
+def test_frames_of_a_film_are_drawn_in_blocks_and_films_keep_their_length() -> None:
+    films = [np.arange(25)[::-1], 25 + np.arange(40)]
+    drawn = draw_images(65, 20, films=films)
+    assert drawn.shape == (20, 65)
+    assert ((drawn < 25).sum(axis=1) == 25).all()
+    steps = np.diff(drawn[:, :25], axis=1) % 25
+    inside = np.arange(1, 25) % BLOCK != 0
+    assert (steps[:, inside] == 24).all(), "the next frame of this film, which runs backward"
+    assert (steps[:, ~inside] != 24).any()
+    with pytest.raises(ValueError, match="films of 65 images, each once"):
+        draw_images(65, 1, films=films[:1])
+
+
+def test_alike_neighbors_widen_the_interval_as_much_as_they_should() -> None:
+    """Blocks of ten equal frames: there are a tenth as many independent ones."""
+    scores = np.random.default_rng(5).normal(size=40).repeat(10)[None]
+    film = [np.arange(400)]
+    blocks, single = (
+        paired_interval(
+            scores.mean(axis=1), scores[:, draw_images(400, 2000, films=f)].mean(axis=2)
+        )
+        for f in (film, ())
+    )
+    width = (blocks.high - blocks.low) / (single.high - single.low)
+    assert width == pytest.approx(np.sqrt(10 * 2 / 3), rel=0.15), "blocks cut through two of ten"

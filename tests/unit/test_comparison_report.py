@@ -254,7 +254,7 @@ def test_each_pack_gets_numbers_table_and_plot(
 ) -> None:
     seen = []
     monkeypatch.setattr(comparison, "summarize", lambda runs, *rest: {"runs": len(runs)})
-    monkeypatch.setattr(comparison, "encoder_speed", lambda runs, compile: sorted(runs))
+    monkeypatch.setattr(comparison, "encoder_speed", lambda runs, **_: sorted(runs))
     monkeypatch.setattr(comparison, "format_tables", lambda record: "a table")
     monkeypatch.setattr(comparison, "draw", lambda record, file: seen.append(file))
     monkeypatch.setattr(comparison, "draw_curves", lambda *args: seen.append(args[-1]))

@@ -10,7 +10,7 @@ from mmengine.registry import init_default_scope
 from PIL import Image
 
 from experiments.classification_scores import MultiLabelScores, SingleLabelScores
-from experiments.segmentation_scores import SegmentationScores
+from experiments.segmentation_scores import SegmentationScores, films_of
 
 DRAWN = np.array([3, 0, 3, 1])
 
@@ -103,3 +103,23 @@ def test_average_precision_is_that_of_present_classes(tmp_path: Path) -> None:
         oracle = ap.calculate(found[selection], truth[selection], average=None)[:2].mean()
         assert scores(selection)["mAP"] == pytest.approx(float(oracle))
     assert scores(np.array([1])) == {"mAP": 100.0}, "one class, present"
+
+
+def test_classes_are_scored_one_by_one(
+    maps: tuple[dict, list[np.ndarray], list[np.ndarray]], tmp_path: Path
+) -> None:
+    pytest.importorskip("mmseg")
+    init_default_scope("mmseg")
+    scores = SegmentationScores(maps[0], tmp_path / "found")
+    by_class = scores.by_class()
+    assert list(by_class) == ["a", "b", "c"]
+    assert np.mean(list(by_class.values())) == pytest.approx(scores(np.arange(4))["mIoU"])
+    assert scores.films == []
+
+
+def test_frames_of_camvid_are_ordered_by_film_and_number() -> None:
+    names = ["Seq05VD_f00060", "0016E5_00901", "Seq05VD_f00030", "0016E5_08001"]
+    films = films_of(dict(type="cropr_mm.CamVidDataset"), names)
+    assert [film.tolist() for film in films] == [[2, 0], [1, 3]]
+    with pytest.raises(ValueError, match=r"a film and the number of a frame, .* got photo"):
+        films_of(dict(type="cropr_mm.CamVidDataset"), ["photo"])
