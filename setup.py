@@ -20,7 +20,11 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.10",
     packages=find_packages(include=["cropr_mm", "cropr_mm.*"]),
-    package_data={"cropr_mm": ["py.typed"], "cropr_mm.visualization": ["*.html", "*.css", "*.js"]},
+    package_data={
+        "cropr_mm": ["py.typed"],
+        "cropr_mm.export": ["*.tsv"],
+        "cropr_mm.visualization": ["*.html", "*.css", "*.js"],
+    },
     # torch, torchvision, numpy, opencv, mmcv and mmengine come under two sets of distribution
     # names and versions: they are the user's choice (see README), so none of them is named here.
     install_requires=["timm>=1.0"],

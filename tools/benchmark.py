@@ -9,8 +9,10 @@ import json
 import shlex
 import sys
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
@@ -19,6 +21,8 @@ from mmengine.config import Config
 from cropr_mm.engine.arguments import add_traceback_option
 from cropr_mm.engine.config import load_config
 from cropr_mm.engine.console import check_outputs, short_errors, show_rounds
+from cropr_mm.export.forms import FORMATS as EXPORTED
+from cropr_mm.export.forms import ExportedForm, differences, exported_forms
 from cropr_mm.profiling.baselines import BASELINES
 from cropr_mm.profiling.candidates import (
     make_entries,
@@ -33,6 +37,8 @@ from cropr_mm.profiling.op_profile import operator_shares
 from cropr_mm.profiling.out_of_memory import attempt
 from cropr_mm.profiling.run_mode import FREEZE_HELP, Mode, freeze_weights
 from cropr_mm.profiling.speed_plots import draw_groups
+
+FORM_COLUMNS = ("over the first in its form", "from eager", "MB on disk")
 
 
 def parse_args() -> argparse.Namespace:
@@ -68,7 +74,16 @@ def parse_args() -> argparse.Namespace:
         metavar="ROW",
         help="also give speed-ups over these rows, such as 'published' or 'dense, compiled'",
     )
-    parser.add_argument("--compile", action="store_true", help="also time the compiled form of all")
+    parser.add_argument(
+        "--formats",
+        nargs="+",
+        choices=("eager", "compile", *EXPORTED),
+        default=["eager"],
+        metavar="FORM",
+        help="forms of each encoder: eager, compile (torch.compile), and exported to onnx (ONNX "
+        "Runtime), openvino or aoti (AOTInductor), on the CPU in fp32; default: eager",
+    )
+    parser.add_argument("--compile", action="store_true", help="--formats eager compile")
     parser.add_argument("--freeze", action="store_true", help=FREEZE_HELP)
     parser.add_argument(
         "--profile", action="store_true", help="then say which operators each row's time goes to"
@@ -83,13 +98,20 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all after each batch size")
     parser.add_argument("--plot", type=Path, metavar="FILE", help="draw images per second (PNG)")
     add_traceback_option(parser)
-    return parser.parse_args()
+    args = parser.parse_args()
+    if args.compile and "compile" not in args.formats:
+        args.formats.append("compile")
+    args.compile = "compile" in args.formats
+    if "eager" not in args.formats:
+        parser.error("--formats: expected eager among them, which the others are compared with")
+    return args
 
 
 def main() -> None:
     """Time, print and write, batch size by batch size."""
     args = parse_args()
-    with short_errors(ValueError, traceback=args.traceback):
+    with ExitStack() as stack:
+        stack.enter_context(short_errors(ValueError, traceback=args.traceback))
         check_outputs(json=args.json, plot=args.plot)
         if args.rounds < 1:  # before anything is compiled
             raise ValueError(f"expected rounds >= 1, got {args.rounds}")
@@ -103,6 +125,9 @@ def main() -> None:
         first = next(iter(configs.values()))
         size = tuple(args.img_size or native_size(first))
         configs = {name: with_image_size(cfg, size) for name, cfg in configs.items()}
+        exported = [name for name in args.formats if name in EXPORTED]
+        folder = stack.enter_context(TemporaryDirectory())
+        forms = exported_forms(exported, args.dtype, args.part, args.device, Path(folder))
         torch.manual_seed(0)
         entries = make_entries(
             configs,
@@ -110,6 +135,7 @@ def main() -> None:
             part=args.part,
             baselines=args.baselines,
             compile=args.compile,
+            forms=forms,
             checkpoint=args.checkpoint,
         )
         unknown = [name for name in args.against if name not in entries]
@@ -158,7 +184,7 @@ def about(
         "img_size": list(size),
     }
     options = {
-        "compile": args.compile,
+        "formats": args.formats,
         "baselines": args.baselines,
         "checkpoint": args.checkpoint,
         "rounds": args.rounds,
@@ -208,9 +234,39 @@ def run_batch(
         for name, counts in found.items():
             record["functions"][name]["instances"] = counts
         columns["instances/image"] = {n: f"{sum(c) / len(c):.1f}" for n, c in found.items()}
+    if len(args.formats) > 1 and args.part == "encoder":
+        add_forms(ran, batch, result, record["functions"], columns)
     shares = record["operators"] = profiles(ran, batch) if args.profile else {}
     lines = [f"{name}: {largest(operators)}" for name, operators in shares.items()]
     return record, "\n".join([f"{result.warning}\n{result.table(columns)}", *lines])
+
+
+def add_forms(
+    entries: Mapping[str, Entry],
+    batch: Any,
+    result: SideBySide,
+    functions: dict[str, Any],
+    columns: dict[str, dict[str, str]],
+) -> None:
+    """What there is to say of encoders in several forms: added to the record and the table.
+
+    Speed over the first encoder in the same form, difference from the eager form, size on disk.
+    """
+    eager = {name: name.partition(", ")[0] for name in entries}
+    first = next(iter(eager.values()))
+    apart = differences(entries, batch, eager)
+    same, gap, size = (columns.setdefault(title, {}) for title in FORM_COLUMNS)
+    for name, function in functions.items():
+        base = first + name.removeprefix(eager[name])
+        ratio = result.latencies.speedup(name, base) if base in entries else None
+        call = entries[name].call
+        on_disk = call.bytes_on_disk(batch) if isinstance(call, ExportedForm) else None
+        function["speedup_in_form"] = ratio and ratio._asdict()
+        function["difference_from_eager"] = apart[name]
+        function["bytes_on_disk"] = on_disk
+        same[name] = ratio.text(len(result.latencies.times[name])) if ratio else "-"
+        gap[name] = f"{apart[name]:.1e}"
+        size[name] = f"{on_disk / 1e6:.1f}" if on_disk else "-"
 
 
 def found_instances(output: Any) -> list[int]:

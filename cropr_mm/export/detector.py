@@ -6,28 +6,19 @@ classes, C channels.
 """
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torchvision.ops import nms, roi_align
+from torchvision.ops import roi_align
 
 from cropr_mm.engine.preflight import SetupError
+from cropr_mm.export.suppression import choose, choose_softly
+from cropr_mm.ops.maskness import maskness
+from cropr_mm.ops.soft_nms import SOFT_NMS
 
-MOST_CANDIDATES = 4000
-"""Boxes and classes that the last non-maximum suppression sees at most, the best ones."""
-
-
-class Chosen(NamedTuple):
-    """A fixed number of boxes out of more.
-
-    Attributes:
-        index: Their places, best first, shape (D,), int64; where there are fewer, any place.
-        real: Whether a box is one of those chosen, shape (D,), bool.
-    """
-
-    index: Tensor
-    real: Tensor
+MOST_CANDIDATES = 3800
+"""Boxes and classes that the last suppression sees at most, the best ones; TensorRT's limit."""
 
 
 class DetectorPart(nn.Module):
@@ -57,37 +48,48 @@ class DetectorPart(nn.Module):
             content: Height and width of the picture in it, shape (1, 2), float32.
 
         Returns:
-            Boxes (1, D, 4), scores (1, D), 0 where there is no box, labels (1, D), int64, and
-            where there is a mask head probabilities (1, D, m, m) inside of the boxes.
+            Boxes (1, D, 4), scores (1, D), 0 where there is no box, labels (1, D), int64; where
+            there is a mask head probabilities (1, D, m, m) inside of the boxes, and where it has
+            scores of its own those of the masks (1, D).
         """
         maps = self.model.extract_feat(images)
         limit = content[0].flip(0).repeat(2)  # x, y, x, y
-        rois = self.propose(maps, limit)
-        boxes, scores = self.classify(maps, rois, limit)
+        rois, real = self.propose(maps, limit)
+        boxes, labels, scores = self.select(*self.classify(maps, rois, real, limit))
+        outputs = (boxes[None], scores[None], labels[None])
+        if not self.model.roi_head.with_mask:
+            return outputs
+        masks = self.masks(maps, boxes, labels)
+        threshold = _maskness_threshold(self.model)
+        if threshold is None:
+            return (*outputs, masks[None])
+        return (*outputs, masks[None], (scores * maskness(masks, threshold))[None])
+
+    def select(self, boxes: Tensor, scores: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Detections of boxes (N, 1 or K, 4) and probabilities (N, K).
+
+        Returns:
+            Boxes (D, 4), labels (D,) and scores (D,), 0 where there is no box.
+        """
         cfg = self.model.test_cfg.rcnn
         num_classes = scores.shape[1]
         flat = scores.flatten()
         best = flat.topk(min(MOST_CANDIDATES, flat.shape[0])).indices
         place, label = best // num_classes, best % num_classes
-        entry = place if boxes.shape[1] == 1 else best
-        candidates, score = boxes.reshape(-1, 4)[entry], flat[best]
-        chosen = choose(
-            candidates,
-            score,
-            label,
-            score > cfg.score_thr,
-            cfg.nms.iou_threshold,
-            cfg.max_per_img,
-        )
-        found, labels = candidates[chosen.index], label[chosen.index]
-        kept = torch.where(chosen.real, score[chosen.index], 0.0)
-        outputs = (found[None], kept[None], labels[None])
-        if not self.model.roi_head.with_mask:
-            return outputs
-        return (*outputs, self.masks(maps, found, labels)[None])
+        candidates = boxes.reshape(-1, 4)[place if boxes.shape[1] == 1 else best]
+        score = flat[best]
+        valid, settings = score > cfg.score_thr, _nms_settings(cfg)
+        count = min(cfg.max_per_img, len(score))
+        if cfg.nms.get("type", "nms") == SOFT_NMS:
+            score = torch.where(valid, score, 0.0)
+            chosen = choose_softly(candidates, score, label, count, **settings)
+        else:
+            chosen = choose(candidates, score, label, valid, settings["iou_threshold"], count)
+        index = chosen.index
+        return candidates[index], label[index], torch.where(chosen.real, chosen.scores, 0.0)
 
-    def propose(self, maps: Sequence[Tensor], limit: Tensor) -> Chosen:
-        """Boxes (N, 4) of the region proposal network, as ``index``; zero where there are none."""
+    def propose(self, maps: Sequence[Tensor], limit: Tensor) -> tuple[Tensor, Tensor]:
+        """Boxes (N, 4) of the region proposal network, and whether each one is real (N,)."""
         head, cfg = self.model.rpn_head, self.model.test_cfg.rpn
         deltas, priors, scores, levels = [], [], [], []
         logits, shifts = head(maps)
@@ -111,14 +113,13 @@ class DetectorPart(nn.Module):
         chosen = choose(
             boxes, score, torch.cat(levels), valid, cfg.nms.iou_threshold, cfg.max_per_img
         )
-        return Chosen(boxes[chosen.index] * chosen.real[:, None], chosen.real)
+        return boxes[chosen.index] * chosen.real[:, None], chosen.real
 
     def classify(
-        self, maps: Sequence[Tensor], proposals: Chosen, limit: Tensor
+        self, maps: Sequence[Tensor], boxes: Tensor, real: Tensor, limit: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Boxes (N, 1 or K, 4) and probabilities (N, K) after all stages."""
+        """Boxes (N, 1 or K, 4) and probabilities (N, K) after all stages; 0 where not real."""
         heads = self.model.roi_head
-        boxes = proposals.index
         stages = len(heads.bbox_head) if self.cascade else 1
         sums: Any = 0
         for stage in range(stages):
@@ -138,7 +139,7 @@ class DetectorPart(nn.Module):
         last = decode(head.bbox_coder, repeated, deltas.reshape(-1, 4), limit)
         mean = sums / stages
         scores = mean if _means_probabilities(heads) else mean.softmax(dim=-1)
-        scores = scores[:, :-1] * proposals.real[:, None]
+        scores = scores[:, :-1] * real[:, None]
         return last.view(boxes.shape[0], -1, 4), scores
 
     def masks(self, maps: Sequence[Tensor], boxes: Tensor, labels: Tensor) -> Tensor:
@@ -161,13 +162,14 @@ class DetectorPart(nn.Module):
 def check_detector(model: nn.Module) -> None:
     """Raise SetupError for a detector with a part that has no form for export."""
     rcnn, rpn = model.test_cfg.rcnn, model.test_cfg.rpn
-    for name, cfg in (("rpn", rpn), ("rcnn", rcnn)):
+    for name, cfg, kinds in (("rpn", rpn, ("nms",)), ("rcnn", rcnn, ("nms", SOFT_NMS))):
         kind = cfg.nms.get("type", "nms")
         extra = {key for key in cfg.nms if key not in ("type", "iou_threshold")}
-        if kind != "nms" or extra:
+        if kind not in kinds or (kind == "nms" and extra):
             raise SetupError(
-                f"expected test_cfg.{name}.nms of type 'nms' with iou_threshold alone, got "
-                f"{dict(cfg.nms)}: --part encoder exports the encoder of any model"
+                f"expected test_cfg.{name}.nms of type {' or '.join(map(repr, kinds))}, 'nms' with "
+                f"iou_threshold alone, got {dict(cfg.nms)}: --part encoder exports the encoder of "
+                "any model"
             )
     if rcnn.get("mask_thr_binary", 0.5) != 0.5:
         raise SetupError(f"expected mask_thr_binary=0.5, got {rcnn.mask_thr_binary}")
@@ -176,28 +178,6 @@ def check_detector(model: nn.Module) -> None:
     coder = type(model.rpn_head.bbox_coder).__name__
     if coder != "DeltaXYWHBBoxCoder":
         raise SetupError(f"expected a DeltaXYWHBBoxCoder, got {coder}")
-
-
-def choose(
-    boxes: Tensor, scores: Tensor, groups: Tensor, valid: Tensor, threshold: float, count: int
-) -> Chosen:
-    """Non-maximum suppression inside of groups, with a fixed number of results.
-
-    Args:
-        boxes: Shape (N, 4).
-        scores: Shape (N,).
-        groups: Boxes of different groups do not meet, shape (N,), int64.
-        valid: Boxes that may be chosen, shape (N,), bool.
-        threshold: Intersection over union above which the lower score leaves.
-        count: D.
-    """
-    shifted = boxes + (groups.to(boxes) * (boxes.flatten().amax(0) + 1))[:, None]
-    kept = nms(shifted, torch.where(valid, scores, -1.0), threshold)
-    number = torch.ones_like(kept).sum()
-    padded = torch.cat([kept, torch.zeros(count, dtype=kept.dtype, device=kept.device)])
-    index = padded.narrow(0, 0, count)
-    real = torch.arange(count, device=index.device) < number
-    return Chosen(index, real & valid[index])
 
 
 def decode(coder: Any, boxes: Tensor, deltas: Tensor, limit: Tensor) -> Tensor:
@@ -218,6 +198,17 @@ def pool(extractor: nn.Module, maps: Sequence[Tensor], boxes: Tensor) -> Tensor:
         part = roi_align(features, rois, layer.output_size, scale, samples, aligned)
         pooled = torch.where((level == i)[:, None, None, None], part, pooled)
     return pooled
+
+
+def _nms_settings(cfg: Any) -> dict[str, Any]:
+    return {key: value for key, value in cfg.nms.items() if key != "type"}
+
+
+def _maskness_threshold(model: nn.Module) -> float | None:
+    """Of masks that have scores of their own; None where they have not."""
+    kinds = [parent.__name__ for parent in type(model.roi_head.mask_head).__mro__]
+    scores_masks = "ConvUpsampleMaskHead" in kinds
+    return model.test_cfg.rcnn.get("maskness_thr") if scores_masks else None
 
 
 def _means_probabilities(heads: nn.Module) -> bool:

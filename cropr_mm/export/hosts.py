@@ -133,15 +133,22 @@ class Host:
         scope = DefaultScope.overwrite_default_scope(self.source.scope)
         with scope, torch.no_grad():
             (predicted,) = self.source.model.predict(images, [sample], rescale=True)
-        found = predicted.pred_instances
-        result = {
-            "boxes": found.bboxes.numpy(),
-            "scores": found.scores.numpy(),
-            "labels": found.labels.numpy(),
-        }
-        if "masks" in found:
-            result["masks"] = found.masks.numpy().astype(bool)
-        return result
+        return detections_of(predicted)
+
+
+def detections_of(sample: Any) -> Result:
+    """Detections of mmdet's data sample, as the runner of exported models gives them."""
+    found = sample.pred_instances
+    result = {
+        "boxes": found.bboxes.numpy(),
+        "scores": found.scores.numpy(),
+        "labels": found.labels.numpy(),
+    }
+    if "masks" in found:
+        result["masks"] = found.masks.numpy().astype(bool)
+    if "mask_scores" in found:
+        result["mask_scores"] = found.mask_scores.numpy()
+    return result
 
 
 def test_images(size: tuple[int, int], folder: Path, pads: bool) -> dict[str, Path]:

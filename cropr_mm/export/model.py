@@ -1,59 +1,42 @@
 """Export a trained model: write the file, verify it, describe it in a card."""
 
+import copy
 import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from mmengine.config import Config
+from torch import Tensor
 
-from cropr_mm.engine.outputs import check_writable
 from cropr_mm.engine.preflight import SetupError
+from cropr_mm.export.evaluation import TestSet, compare_metrics
 from cropr_mm.export.hosts import Host, test_images
 from cropr_mm.export.input_steps import input_size, input_steps, make_input, pad_divisor
-from cropr_mm.export.limits import Limits
+from cropr_mm.export.options import (
+    MOST_CALIBRATED,
+    MOST_IMAGES,
+    Options,
+    check_detector,
+    check_options,
+    images_in,
+)
 from cropr_mm.export.parts import WithKeptIds, make_part
-from cropr_mm.export.program import LEAST_OPSET, check_packages, write_pair
-from cropr_mm.export.runtime.card import FORMATS, Card, Input, card_file
+from cropr_mm.export.precision import HALF, lower_precision
+from cropr_mm.export.program import write_pair
+from cropr_mm.export.quantize import quantize
+from cropr_mm.export.runtime.card import Card, Input, card_file
 from cropr_mm.export.runtime.model import ExportedModel
 from cropr_mm.export.runtime.session import open_session
 from cropr_mm.export.source import Source, fix_size, load_source
-from cropr_mm.export.verify import Verification, verify
-
-_IMAGES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
-
-
-class Options(NamedTuple):
-    """How to export.
-
-    Attributes:
-        form: Format, of :data:`cropr_mm.export.runtime.card.FORMATS`.
-        part: 'encoder' or 'model'.
-        img_size: Height and width of the input; None for that of the test pipeline, or the
-            encoder's own.
-        batch: Images of one call, or None for any number.
-        opset: Of ONNX.
-        progress: Share of the full reduction, or None for all of it.
-        dense: Whether to export the encoder without reduction.
-        images: Folder of images to verify with, besides random ones; or None.
-        max_images: Most images of that folder.
-        limits: What may differ.
-    """
-
-    form: str
-    part: str = "model"
-    img_size: tuple[int, int] | None = None
-    batch: int | None = 1
-    opset: int = LEAST_OPSET
-    progress: float | None = None
-    dense: bool = False
-    images: Path | None = None
-    max_images: int = 8
-    limits: Limits = Limits()
+from cropr_mm.export.speed import Speed, time_beside_dense
+from cropr_mm.export.verification import Verification
+from cropr_mm.export.verify import verify
 
 
 class Exported(NamedTuple):
@@ -63,11 +46,13 @@ class Exported(NamedTuple):
         file: The model; its name ends in '.failed' where verification found faults.
         card: Its description.
         verification: What was compared and found.
+        speed: Times of the file and of its dense twin, where asked for.
     """
 
     file: Path
     card: Card
     verification: Verification
+    speed: Speed | None
 
 
 def export_model(cfg: Config, checkpoint: str, out: Path, options: Options) -> Exported:
@@ -80,38 +65,46 @@ def export_model(cfg: Config, checkpoint: str, out: Path, options: Options) -> E
         options: How.
 
     Raises:
-        SetupError: If config, checkpoint, size or output do not fit.
+        SetupError: If config, checkpoint, data, size or output do not fit.
         ExportError: If a package is missing.
     """
-    files = check_options(out, options)
+    check_options(out, options)
+    files = images_in(options.images, "--images", MOST_IMAGES)
+    to_calibrate = images_in(options.calibrate, "--calibrate", MOST_CALIBRATED)
     source = load_source(cfg, checkpoint, options.progress, options.dense)
     to = find_input(source, options)
     fix_size(source.backbone, to.size)
-    part = make_part(source, options.part).eval()
-    graph = WithKeptIds(part, source.backbone).eval()
+    graph = WithKeptIds(make_part(source, options.part), source.backbone).eval()
+    task = graph.part.task
+    if task == "detector":
+        check_detector(options)
+    test_set = None
+    if options.evaluate is not None:
+        test_set = TestSet(cfg, options.evaluate, options.img_size)
     card = Card(
         format=options.form,
-        task=part.task,
+        task=task,
         input=to,
         classes=tuple(source.meta.get("classes") or ()),
         palette=tuple(tuple(color) for color in source.meta.get("palette") or ()),
+        dtype=options.stored,
     )
-    example = [torch.rand(to.batch or 2, 3, *to.size)]
-    if part.task == "detector":
-        check_detector_options(options)
-        example.append(torch.tensor([to.size], dtype=torch.float32))
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=".export") as temporary:
         folder = Path(temporary)
-        pair = folder / "shipped" / out.name, folder / "kept" / out.name
-        for file in pair:
-            file.parent.mkdir()
-        write_pair(graph, tuple(example), to.batch is None, options.form, pair, options.opset)
-        shipped, kept = (ExportedModel(card, open_session(file, options.form)) for file in pair)
+        shipped, kept = write_models(graph, card, options, folder, out.name, to_calibrate)
         files = {**test_images(to.size, folder, to.pads), **files}
         host = Host(source, options.img_size)
-        found = verify(host, graph, shipped, kept, files, options.limits)
-        about = describe(source, options, checkpoint, found, shipped.session.ran)
+        found = verify(host, graph, shipped, kept, files, options.all_limits)
+        if test_set is not None:
+            found.metrics = compare_metrics(test_set, source, shipped)
+        found.judge(options.all_limits)
+        speed = None
+        if options.rounds:
+            twin = dense_twin(graph)
+            model, _ = write_models(twin, card, options, folder / "dense", out.name, to_calibrate)
+            speed = time_beside_dense(shipped, model, options.rounds)
+        about = describe(source, options, checkpoint, found, shipped.session.ran, speed)
         card = replace(card, about=about)
         ending = ".failed" if found.faults else ""
         remove_old(out)
@@ -119,47 +112,63 @@ def export_model(cfg: Config, checkpoint: str, out: Path, options: Options) -> E
             shutil.move(file, out.parent / f"{file.name}{ending}")
     target = out.with_name(f"{out.name}{ending}")
     card.write(card_file(target))
-    return Exported(target, card, found)
+    return Exported(target, card, found, speed)
 
 
-def check_options(out: Path, options: Options) -> dict[str, Path]:
-    """Check everything that can be known before the model is built.
+def write_models(
+    graph: WithKeptIds,
+    card: Card,
+    options: Options,
+    folder: Path,
+    name: str,
+    to_calibrate: Mapping[str, Path],
+) -> tuple[ExportedModel, ExportedModel]:
+    """Write a part without and with the ids that its steps keep, and open both files.
 
-    Returns:
-        The images of the folder, by name.
-
-    Raises:
-        SetupError: If something does not fit.
-        ExportError: If a package is missing.
+    Args:
+        graph: The part in float32, with kept ids; not changed.
+        card: Of the file.
+        options: How to export.
+        folder: Where to, in 'shipped' and 'kept'.
+        name: Of both files.
+        to_calibrate: Images that the ranges of int8 are found on.
     """
-    ending = FORMATS[options.form]
-    if out.suffix != ending:
-        raise SetupError(f"expected a name that ends in {ending} for {options.form}, got {out}")
-    check_packages(options.form)
-    if options.opset < LEAST_OPSET:
-        raise SetupError(f"expected --opset {LEAST_OPSET} or later, got {options.opset}")
-    if options.batch is not None and options.batch < 1:
-        raise SetupError(f"expected --batch of at least 1, got {options.batch}")
-    if options.progress is not None and not 0 <= options.progress <= 1:
-        raise SetupError(f"expected --progress in [0, 1], got {options.progress}")
-    check_writable("OUT", out)
-    if options.images is None:
-        return {}
-    found = sorted(f for f in options.images.glob("*") if f.suffix.lower() in _IMAGES)
-    if not found:
-        raise SetupError(f"--images expects a folder with images, found none in {options.images}")
-    return {file.name: file for file in found[: options.max_images]}
+    pair = folder / "shipped" / name, folder / "kept" / name
+    for file in pair:
+        file.parent.mkdir(parents=True)
+    if options.dtype in HALF and options.form != "openvino":  # which lowers the file's weights
+        graph = copy.deepcopy(graph)
+        lower_precision(graph.backbone, HALF[options.dtype])
+    change = partial(quantize, card=card, pictures=list(to_calibrate.values()))
+    write_pair(
+        graph,
+        examples(card),
+        card.input.batch is None,
+        options.form,
+        pair,
+        options.opset,
+        compress=options.dtype == "fp16",
+        change=change if to_calibrate else None,
+    )
+    shipped, kept = (
+        ExportedModel(card, open_session(file, card.format, None, card.dtype)) for file in pair
+    )
+    return shipped, kept
 
 
-def check_detector_options(options: Options) -> None:
-    """Raise SetupError for what whole detectors cannot be exported with."""
-    if options.form not in ("onnx", "openvino"):
-        raise SetupError(
-            f"whole detectors are exported to onnx and openvino, got {options.form}: --part "
-            "encoder exports the encoder of any model"
-        )
-    if options.batch != 1:
-        raise SetupError("whole detectors take one image a call: expected --batch 1")
+def examples(card: Card) -> tuple[Tensor, ...]:
+    """Inputs of a graph, with random images; two where their number is open."""
+    images = torch.rand(card.input.batch or 2, 3, *card.input.size)
+    if card.task != "detector":
+        return (images,)
+    return images, torch.tensor([card.input.size], dtype=torch.float32)
+
+
+def dense_twin(graph: WithKeptIds) -> WithKeptIds:
+    """The same part with an encoder that reduces nothing; shares all parameters."""
+    dense = graph.backbone.unpruned()
+    part = copy.deepcopy(graph.part, {id(graph.backbone): dense})
+    return WithKeptIds(part, dense).eval()
 
 
 def find_input(source: Source, options: Options) -> Input:
@@ -185,6 +194,7 @@ def describe(
     checkpoint: str,
     found: Verification,
     ran: Mapping[str, str],
+    speed: Speed | None,
 ) -> dict[str, Any]:
     """What a card says besides what a program needs."""
     backbone = source.backbone
@@ -200,7 +210,8 @@ def describe(
         opset=options.opset if options.form == "onnx" else None,
         ran=dict(ran),
         verification=asdict(found),
-        limits=options.limits._asdict(),
+        limits=options.all_limits._asdict(),
+        speed=None if speed is None else speed.as_dict(),
     )
 
 

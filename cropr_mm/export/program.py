@@ -1,5 +1,9 @@
 """Write a part of a model in the format of a runtime."""
 
+import logging
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +37,20 @@ def check_packages(form: str) -> None:
         need(package)
 
 
+@contextmanager
+def quiet_exporters() -> Iterator[None]:
+    """Without what exporters say about their own insides."""
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)
+
+
 def trace(part: nn.Module, example: tuple[Tensor, ...], dynamic_batch: bool) -> ExportedProgram:
     """The graph of a part.
 
@@ -51,6 +69,25 @@ def trace(part: nn.Module, example: tuple[Tensor, ...], dynamic_batch: bool) -> 
         return torch.export.export(part, example, dynamic_shapes=shapes, strict=False)
 
 
+def write_program(program: ExportedProgram, form: str, file: Path) -> None:
+    """Write a graph in a format, as it is.
+
+    Args:
+        program: The graph.
+        form: 'onnx', 'openvino', 'torch' or 'aoti'.
+        file: Where to; some formats write further files beside it.
+    """
+    if form == "onnx":
+        _onnx_program(program, LEAST_OPSET).save(str(file))
+    elif form == "openvino":
+        openvino = need("openvino")
+        openvino.save_model(openvino.convert_model(program), str(file), compress_to_fp16=False)
+    elif form == "torch":
+        torch.export.save(program, str(file))
+    else:
+        torch._inductor.aoti_compile_and_package(program, package_path=str(file))
+
+
 def write_pair(
     graph: WithKeptIds,
     example: tuple[Tensor, ...],
@@ -58,6 +95,8 @@ def write_pair(
     form: str,
     files: tuple[Path, Path],
     opset: int = LEAST_OPSET,
+    compress: bool = False,
+    change: Callable[[Path], None] | None = None,
 ) -> None:
     """Write a part without and with the ids that its steps keep.
 
@@ -69,50 +108,58 @@ def write_pair(
         form: 'onnx', 'openvino', 'torch' or 'aoti'.
         files: Where to; some formats write further files beside them.
         opset: Of ONNX.
+        compress: Whether OpenVINO stores weights in float16.
+        change: What is done to the ONNX file with kept ids before the other one is made of it.
     """
     shipped, kept = files
     program = trace(graph, example, dynamic_batch)
     number = len(program.graph_signature.user_outputs) - len(graph.backbone.reducers)
     if form == "onnx":
-        _write_onnx(program, number, shipped, kept, opset)
-    elif form == "openvino" and graph.part.task == "detector":
+        _write_onnx(program, number, files, opset, change)
+    elif form == "openvino" and (graph.part.task == "detector" or change is not None):
         # OpenVINO has rules for non-maximum suppression in ONNX only.
         onnx = shipped.with_suffix(".onnx"), kept.with_suffix(".onnx")
-        _write_onnx(program, number, *onnx, opset)
+        _write_onnx(program, number, onnx, opset, change)
         openvino = need("openvino")
         for source, file in zip(onnx, files, strict=True):
-            model = openvino.convert_model(str(source))
-            openvino.save_model(model, str(file), compress_to_fp16=False)
+            openvino.save_model(openvino.convert_model(str(source)), str(file), compress)
             source.unlink()
     elif form == "openvino":
-        _write_openvino(program, number, shipped, kept)
+        openvino = need("openvino")
+        model = openvino.convert_model(program)
+        openvino.save_model(model, str(kept), compress)
+        outputs = openvino.Model(model.get_results()[:number], model.get_parameters())
+        openvino.save_model(outputs, str(shipped), compress)
     else:
-        bare = trace(graph.part, example, dynamic_batch)
-        for each, file in ((bare, shipped), (program, kept)):
-            if form == "torch":
-                torch.export.save(each, str(file))
-            else:
-                torch._inductor.aoti_compile_and_package(each, package_path=str(file))
+        write_program(program, form, kept)
+        write_program(trace(graph.part, example, dynamic_batch), form, shipped)
 
 
 def _write_onnx(
-    program: ExportedProgram, number: int, shipped: Path, kept: Path, opset: int
+    program: ExportedProgram,
+    number: int,
+    files: tuple[Path, Path],
+    opset: int,
+    change: Callable[[Path], None] | None,
 ) -> None:
     """Write both files; the first has the first outputs only, and what leads to them."""
-    need("onnxscript")
-    onnx, passes = need("onnx"), need("onnx_ir.passes.common")
-    graph = torch.onnx.export(program, dynamo=True, opset_version=opset, verbose=False)
-    assert graph is not None
-    graph.save(str(kept))
-    del graph.model.graph.outputs[number:]
-    passes.RemoveUnusedNodesPass()(graph.model)
-    graph.save(str(shipped))
+    onnx, ir, passes = need("onnx"), need("onnx_ir"), need("onnx_ir.passes.common")
+    shipped, kept = files
+    _onnx_program(program, opset).save(str(kept))
+    if change is not None:
+        change(kept)
+    model = ir.load(kept)
+    del model.graph.outputs[number:]
+    passes.RemoveUnusedNodesPass()(model)
+    ir.save(model, shipped)
     onnx.checker.check_model(str(shipped))
 
 
-def _write_openvino(program: ExportedProgram, number: int, shipped: Path, kept: Path) -> None:
-    openvino = need("openvino")
-    model = openvino.convert_model(program)
-    openvino.save_model(model, str(kept), compress_to_fp16=False)
-    outputs = openvino.Model(model.get_results()[:number], model.get_parameters())
-    openvino.save_model(outputs, str(shipped), compress_to_fp16=False)
+def _onnx_program(program: ExportedProgram, opset: int) -> Any:
+    need("onnxscript")
+    written = torch.onnx.export(program, dynamo=True, opset_version=opset, verbose=False)
+    assert written is not None
+    for node in written.model.graph:
+        if node.op_type == "TopK":  # TensorRT takes no other; in which order matters nowhere
+            node.attributes["sorted"] = need("onnx_ir").AttrInt64("sorted", 1)
+    return written

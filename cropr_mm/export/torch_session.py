@@ -10,8 +10,14 @@ from numpy.typing import NDArray
 from cropr_mm.export.runtime.errors import ExportError
 from cropr_mm.export.runtime.session import Arrays, Session
 
+_PRECISION = {
+    "fp32": "float32",
+    "fp16": "float16 in the encoder, float32 elsewhere",
+    "bf16": "bfloat16 in the encoder, float32 elsewhere",
+}
 
-def open_session(file: Path, form: str, threads: int | None) -> Session:
+
+def open_session(file: Path, form: str, threads: int | None, dtype: str) -> Session:
     """Open a ``.pt2`` file on the CPU; arguments as in the runtime's function of that name.
 
     Raises:
@@ -39,6 +45,5 @@ def open_session(file: Path, form: str, threads: int | None) -> Session:
             raise ExportError(f"{file} does not run on inputs {shapes}: {error}") from error
         return [output.numpy() for output in outputs]
 
-    return Session(
-        run, dict(runtime=f"torch {torch.__version__}", device="CPU", precision="float32")
-    )
+    ran = dict(runtime=f"torch {torch.__version__}", device="CPU", precision=_PRECISION[dtype])
+    return Session(run, ran)

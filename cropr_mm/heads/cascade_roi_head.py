@@ -14,10 +14,8 @@ from mmengine.config import ConfigDict
 from mmengine.structures import InstanceData
 from torch import Tensor
 
-from cropr_mm.ops.soft_nms import soft_nms
+from cropr_mm.ops.soft_nms import SOFT_NMS, soft_nms
 from cropr_mm.registry import MODELS
-
-SOFT_NMS = "cropr_mm.soft_nms"
 
 
 @MODELS.register_module()

@@ -11,6 +11,7 @@ from mmengine.config import ConfigDict
 from mmengine.structures import InstanceData
 from torch import Tensor, nn
 
+from cropr_mm.ops.maskness import maskness
 from cropr_mm.registry import MODELS
 
 
@@ -52,18 +53,3 @@ class ConvUpsampleMaskHead(FCNMaskHead):
         return super().predict_by_feat(
             mask_preds, results_list, batch_img_metas, rcnn_test_cfg, rescale, activate_map
         )
-
-
-def maskness(masks: Tensor, threshold: float) -> Tensor:
-    """Mean probability of the cells above a threshold.
-
-    Args:
-        masks: Probabilities, shape (R, h, w).
-        threshold: In [0, 1).
-
-    Returns:
-        Maskness, shape (R,); 0 where no cell is above the threshold.
-    """
-    inside = masks > threshold
-    total = (masks * inside).sum(dim=(1, 2))
-    return total / inside.sum(dim=(1, 2)).clamp(min=1)

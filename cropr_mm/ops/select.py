@@ -51,11 +51,26 @@ def select_topk(scores: Tensor, num_keep: int) -> tuple[Tensor, Tensor]:
         last = rank.topk(num_drop, dim=1, largest=False, sorted=False).values.amax(1, keepdim=True)
     above, equal = rank > last, rank == last
     room = num_keep - above.sum(1, keepdim=True)  # (B, 1), for the first of the equal ones
-    keep = above | (equal & (equal.cumsum(1) <= room))
-    kept_so_far = keep.cumsum(1)  # (B, N), counts the token itself
+    keep = above | (equal & (running_count(equal) <= room))
+    kept_so_far = running_count(keep)  # (B, N), counts the token itself
     slot = torch.where(keep, kept_so_far - 1, num_keep + position - kept_so_far)
     order = torch.zeros_like(slot).scatter(1, slot, position)  # kept first, then dropped
     return order[:, :num_keep], order[:, num_keep:]
+
+
+def running_count(mask: Tensor) -> Tensor:
+    """How many entries are true up to each one, itself included, along the second axis.
+
+    Counted in float32, which is exact up to 2**24 entries: TensorRT documents running sums of
+    floating-point numbers only.
+
+    Args:
+        mask: Shape (B, N), bool or 0 and 1 in int64.
+
+    Returns:
+        Shape (B, N), int64.
+    """
+    return mask.cumsum(1, dtype=torch.float32).to(torch.int64)
 
 
 def _finite_rank(scores: Tensor) -> Tensor:

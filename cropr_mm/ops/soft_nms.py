@@ -6,6 +6,9 @@ N boxes, K classes, M detections.
 import torch
 from torch import Tensor
 
+SOFT_NMS = "cropr_mm.soft_nms"
+"""What test settings call it."""
+
 
 def soft_nms(
     boxes: Tensor,

@@ -1,7 +1,8 @@
 """What ``tools/benchmark.py`` times: models of configs and their baselines, on random images."""
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -22,6 +23,9 @@ from cropr_mm.profiling.baselines import BASELINES
 from cropr_mm.profiling.compare import Entry, encoder_entry, model_entry
 from cropr_mm.profiling.run_mode import Mode
 
+Form = Callable[[nn.Module], Callable[[Tensor], object]]
+"""Makes a function of images (B, 3, H, W) of an encoder."""
+
 OF_OURS = ("dense", "random")
 """Baselines that can stand inside a whole model."""
 
@@ -35,6 +39,7 @@ def make_entries(
     part: str = "encoder",
     baselines: Sequence[str] = (),
     compile: bool = False,
+    forms: Mapping[str, Form] | None = None,
     checkpoint: str | None = None,
 ) -> dict[str, Entry]:
     """Models of configs, stripped for inference, and baselines of the first.
@@ -45,11 +50,12 @@ def make_entries(
         part: 'encoder' or 'model'.
         baselines: Names out of BASELINES, made of the first config's encoder.
         compile: Whether to add the compiled form of each.
+        forms: Further forms of each encoder by name, such as other runtimes'.
         checkpoint: File with all weights of the model, for one config. Default: random weights.
 
     Returns:
         Entries by name: 'dense' first if asked for, then the configs, the other baselines, and
-        after each 'NAME, compiled'.
+        after each 'NAME, compiled' and 'NAME, FORM'.
 
     Raises:
         ValueError: If a name is unknown or does not go with the part, precision or encoder, or the
@@ -84,6 +90,9 @@ def make_entries(
             else:
                 model = models.get(name, models[first])
                 entries[label] = model_entry(model, modules[name], mode, compiled)
+        for form, make in (forms or {}).items():
+            timed = encoder_entry(modules[name], stands_for[name], mode)
+            entries[f"{name}, {form}"] = replace(timed, call=make(modules[name]))
     return entries
 
 

@@ -6,6 +6,7 @@ B batch, P prefix tokens, N live patch tokens, K picked tokens, C channels.
 import torch
 from torch import Tensor
 
+from cropr_mm.ops.select import running_count
 from cropr_mm.structures import PATCH_FIELDS, Tokens
 
 
@@ -92,7 +93,7 @@ def ascending_order(index: Tensor, num_cells: int) -> Tensor:
         What ``index.argsort(1)`` is, shape (B, K), int64.
     """
     alive = index.new_zeros(index.shape[0], num_cells).scatter(1, index, 1)
-    rank = alive.cumsum(1).gather(1, index) - 1  # (B, K)
+    rank = running_count(alive).gather(1, index) - 1  # (B, K)
     return inverse_permutation(rank)
 
 

@@ -12,7 +12,7 @@ what the generator returns between them.
 
 from collections.abc import Callable
 
-from tables import comparisons, configs, methods, speed, training, upgrade
+from tables import comparisons, configs, exports, methods, speed, training, upgrade
 
 TABLES: dict[str, Callable[..., str]] = {
     "alternatives": speed.alternatives,
@@ -21,6 +21,8 @@ TABLES: dict[str, Callable[..., str]] = {
     "comparison": comparisons.comparison,
     "configs": configs.configs,
     "encoders": speed.encoders,
+    "export_formats": exports.formats,
+    "export_matrix": exports.matrix,
     "fusions": methods.fusions,
     "headline": speed.headline,
     "image_sizes": speed.image_sizes,

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import venv
 from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from cropr_mm.build import build_model
 from cropr_mm.engine.config import load_config
 from cropr_mm.export import load
 from cropr_mm.export.runtime import ExportError, Input
+from cropr_mm.export.runtime.card import FORMATS
 
 pytest.importorskip("onnxscript", reason="needs cropr_mm[export]")
 pytest.importorskip("onnxruntime", reason="needs cropr_mm[export]")
@@ -124,6 +126,28 @@ def bare_environment(folder: Path) -> Path:
     return python
 
 
+def wheel_environment(folder: Path) -> Path:
+    """A virtual environment made by uv: numpy, pillow, onnxruntime, and our wheel without more."""
+    uv = str(Path(sys.executable).parent / "uv")
+    tree, python = folder / "tree", folder / "env/bin/python"
+    tree.mkdir(parents=True)
+    for name in ("setup.py", "pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, tree)
+    shutil.copytree(ROOT / "cropr_mm", tree / "cropr_mm")
+    versions = [f"{name}=={version(name)}" for name in ("numpy", "pillow", "onnxruntime")]
+    install = ("pip", "install", "-q", "-p", python)
+
+    def run(*arguments: object) -> None:
+        done = subprocess.run([uv, *map(str, arguments)], capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+
+    run("build", "--wheel", "--no-build-isolation", "-p", sys.executable, "-o", folder, tree)
+    run("venv", "-q", "-p", sys.executable, folder / "env")
+    run(*install, *versions)
+    run(*install, "--no-deps", *folder.glob("*.whl"))
+    return python
+
+
 def test_a_segmenter_labels_every_pixel_of_the_image(
     models: dict[str, tuple[Path, Path]], tool: Tool, photos: Path, tmp_path: Path
 ) -> None:
@@ -173,11 +197,62 @@ def test_a_detector_gives_boxes_and_masks(
     assert result["boxes"].max() <= 160
     infer = ROOT / "tools/infer.py", out, file, "--out", tmp_path / "drawn"
     if form == "onnx":
-        python = bare_environment(tmp_path / "bare")
+        python = wheel_environment(tmp_path / "bare")
+        check = "import importlib.util as u; print(*map(u.find_spec, ('torch', 'mmengine', 'cv2')))"
+        absent = subprocess.run([str(python), "-c", check], capture_output=True, text=True)
+        assert absent.stdout.split() == ["None"] * 3
         subprocess.run([str(python), *map(str, infer)], check=True, env={"PATH": ""})
     else:
         tool("infer.py", *infer[1:])
     assert (tmp_path / "drawn/wide.png").is_file()
+
+
+def test_metrics_and_speed_are_in_the_card(
+    models: dict[str, tuple[Path, Path]], tool: Tool, tmp_path: Path
+) -> None:
+    out = tmp_path / "seg.onnx"
+    arguments = ("--format", "onnx", "--evaluate", 3, "--rounds", 2, "--check", "tensorrt")
+    text = tool("export.py", *models["seg"], out, *arguments)
+    assert "metrics     on 3 test images" in text
+    assert "over dense in this format" in text
+    assert "0 that TensorRT does not take" in text
+    about = json.loads(Path(f"{out}.json").read_text())["about"]
+    metrics = about["verification"]["metrics"]
+    assert metrics["images"] == 3
+    assert 0 < metrics["pytorch"]["mIoU"] == metrics["exported"]["mIoU"] < 100
+    assert len(about["speed"]["functions"]["pruned"]["times_ms"]) == 2
+    assert about["ran"]["precision"] == "float32"
+
+
+@pytest.mark.parametrize(
+    ("form", "arguments", "dtype"),
+    [
+        ("onnx", ("--dtype", "fp16"), "fp16"),
+        pytest.param("openvino", ("--dtype", "fp16"), "fp16", marks=pytest.mark.slow),
+        pytest.param("torch", ("--dtype", "bf16"), "bf16", marks=pytest.mark.slow),
+        ("onnx", ("--calibrate", "PHOTOS"), "int8"),
+    ],
+)
+def test_lower_precision(
+    form: str,
+    arguments: tuple[object, ...],
+    dtype: str,
+    models: dict[str, tuple[Path, Path]],
+    tool: Tool,
+    photos: Path,
+    tmp_path: Path,
+) -> None:
+    out = tmp_path / f"cls{FORMATS[form]}"
+    arguments = tuple(photos if argument == "PHOTOS" else argument for argument in arguments)
+    limits = ("--min-agreement", 0.5, "--max-rms", 1)  # a model of 16 channels
+    text = tool("export.py", *models["cls"], out, "--format", form, *arguments, *limits)
+    assert "of the tokens the same" in text
+    card = json.loads(Path(f"{out}.json").read_text())
+    assert card["dtype"] == dtype
+    found = card["about"]["verification"]
+    assert 0 < found["rms"] < 0.2
+    assert found["kept_shared"] / found["kept_total"] > 0.8
+    assert load(out)(photos / "plain.jpg")[0]["scores"].shape == (2,)
 
 
 def other_tokens(scores: Tensor, num_keep: int) -> tuple[Tensor, Tensor]:
@@ -198,7 +273,7 @@ def test_a_wrong_file_is_called_failed(
 ) -> None:
     write_pair, make_input = export_model.write_pair, export_model.make_input
 
-    def write_wrong(graph: Any, *args: Any) -> None:
+    def write_wrong(graph: Any, *args: Any, **options: Any) -> None:
         weight = graph.backbone.blocks[-1].mlp.fc2.weight
         right = weight.data.clone()
         with monkeypatch.context() as patch:
@@ -206,7 +281,7 @@ def test_a_wrong_file_is_called_failed(
                 patch.setattr(reducers, "select_topk", other_tokens)
             if broken == "weights":
                 weight.data *= 1.1
-            write_pair(graph, *args)
+            write_pair(graph, *args, **options)
         weight.data.copy_(right)
 
     def make_wrong(*args: Any) -> Input:
@@ -267,6 +342,10 @@ def test_bad_input_is_named_in_one_line(
         ((*good, out, *encoder, "--images", tmp_path / "empty"), "found none in"),
         ((*good, out, *encoder, "--img-size", 60, 64), "multiples of the patch size 8, got 60x64"),
         ((*good, out, *encoder, "--progress", 2), r"in \[0, 1\], got 2"),
+        ((*good, out, *encoder, "--progress", 1, "--dense"), "--dense or --progress, got both"),
+        ((*good, out, *encoder, "--evaluate", 2), "an encoder alone has no metric"),
+        ((*good, out, *encoder, "--check", "tensorrt"), "expected --format onnx, got torch"),
+        ((*good, out, *encoder, "--calibrate", tmp_path), "onnx and openvino, got torch"),
         ((*good, out, "--format", "torch"), "got FCOS: --part encoder"),
         ((good[0], models["cls"][1], out, *encoder), "not a checkpoint of this config"),
         ((*random, out, *encoder), "RandomPruner draws random numbers"),

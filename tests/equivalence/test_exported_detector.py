@@ -14,7 +14,9 @@ from torch import Tensor, nn
 from cropr_mm.build import build_model
 from cropr_mm.engine.config import load_config
 from cropr_mm.engine.preflight import SetupError
-from cropr_mm.export.detector import DetectorPart, choose
+from cropr_mm.export.detector import DetectorPart
+from cropr_mm.export.suppression import choose, choose_softly
+from cropr_mm.ops.soft_nms import soft_nms
 
 DEMO = Path(__file__).parents[2] / "configs/demo/cropr_tiny_cascade_digits.py"
 SIDE = 128
@@ -49,6 +51,21 @@ def shared_mask() -> Config:
     return cfg
 
 
+def soft() -> Config:
+    """The same with soft suppression, and with scores of masks by themselves."""
+    cfg = shared_mask()
+    head = cfg.model.roi_head.mask_head
+    cfg.model.roi_head.mask_head = {**head, "type": "cropr_mm.ConvUpsampleMaskHead"}
+    cfg.model.test_cfg.rcnn.merge(
+        dict(
+            score_thr=0.0,
+            nms=dict(type="cropr_mm.soft_nms", iou_threshold=0.4),
+            maskness_thr=0.5,
+        )
+    )
+    return cfg
+
+
 def built(cfg: Config) -> nn.Module:
     model = build_model(cfg)
     for parameter in model.parameters():
@@ -77,14 +94,15 @@ def predicted(model: nn.Module, images: Tensor, size: tuple[int, int]) -> Instan
     return sample.pred_instances
 
 
-@pytest.mark.parametrize("config", [cascade, mask_rcnn, shared_mask])
+@pytest.mark.parametrize("config", [cascade, mask_rcnn, shared_mask, soft])
 def test_detections_are_those_of_mmdet(config: Callable[[], Config]) -> None:
     model = built(config())
     part = DetectorPart(model).eval()
     for size in ((SIDE, SIDE), (96, SIDE), (SIDE, 90)):
         images = picture(size)
         theirs = predicted(model, images, size)
-        boxes, scores, labels, masks = part(images, torch.tensor([size], dtype=torch.float32))
+        outputs = part(images, torch.tensor([size], dtype=torch.float32))
+        boxes, scores, labels, masks = outputs[:4]
         real = scores[0] > 0
         assert real.sum() == len(theirs) > 3
         torch.testing.assert_close(boxes[0][real], theirs.bboxes, atol=1e-3, rtol=0)
@@ -93,6 +111,10 @@ def test_detections_are_those_of_mmdet(config: Callable[[], Config]) -> None:
         assert masks.shape[:2] == scores.shape
         assert masks.min() >= 0
         assert masks.max() <= 1
+        assert len(outputs) == (5 if config is soft else 4)
+        for scored in outputs[4:]:
+            torch.testing.assert_close(scored[0][real], theirs.mask_scores, atol=1e-4, rtol=0)
+            assert not torch.allclose(scored, scores)
 
 
 def test_where_nothing_is_found_scores_are_zero() -> None:
@@ -114,8 +136,24 @@ def test_boxes_of_other_groups_do_not_suppress_each_other() -> None:
     assert choose(boxes, scores, groups * 0, valid, 0.5, 5).real.tolist() == [True] + [False] * 4
 
 
+@pytest.mark.parametrize("method", ["linear", "gaussian"])
+def test_soft_suppression_of_a_fixed_number(method: str) -> None:
+    corner = 40 * torch.rand(30, 2)
+    boxes = torch.cat([corner, corner + 5 + 20 * torch.rand(30, 2)], dim=1)
+    scores = torch.rand(30, 3) * (torch.rand(30, 3) > 0.4)
+    settings: dict[str, Any] = dict(iou_threshold=0.3, method=method, min_score=0.05)
+    place, label, best = soft_nms(boxes, scores, max_num=50, **settings)
+    entry, group = torch.arange(90) // 3, torch.arange(90) % 3
+    chosen = choose_softly(boxes[entry], scores.flatten(), group, 50, **settings)
+    assert 20 < chosen.real.sum() == len(best) < 50
+    torch.testing.assert_close(chosen.scores[chosen.real], best)
+    index = chosen.index[chosen.real]
+    assert torch.equal(entry[index], place)
+    assert torch.equal(group[index], label)
+
+
 def test_other_suppression_is_refused() -> None:
     cfg = cascade()
     cfg.model.test_cfg.rcnn.nms = dict(type="soft_nms", iou_threshold=0.5)
-    with pytest.raises(SetupError, match=r"test_cfg\.rcnn\.nms of type 'nms'.*soft_nms"):
+    with pytest.raises(SetupError, match=r"test_cfg\.rcnn\.nms of type 'nms' or .*'soft_nms'"):
         DetectorPart(built(cfg))

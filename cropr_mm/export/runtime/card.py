@@ -11,6 +11,9 @@ from cropr_mm.export.runtime.errors import ExportError
 FORMATS = {"onnx": ".onnx", "openvino": ".xml", "torch": ".pt2", "aoti": ".pt2"}
 """Formats and how the names of their files end."""
 
+DTYPES = ("fp32", "fp16", "bf16", "int8")
+"""What the encoder's weights are stored in."""
+
 TASKS = ("encoder", "segmenter", "classifier", "detector")
 
 
@@ -50,6 +53,7 @@ class Card:
         input: From an image to the model's input.
         classes: Names of the classes, or none.
         palette: Color (r, g, b) of each class, or none.
+        dtype: Of :data:`DTYPES`.
         about: Everything that running it does not need: sizes, versions, verification.
     """
 
@@ -58,6 +62,7 @@ class Card:
     input: Input
     classes: tuple[str, ...] = ()
     palette: tuple[tuple[int, int, int], ...] = ()
+    dtype: str = "fp32"
     about: Mapping[str, Any] = field(default_factory=dict)
 
     def write(self, file: Path) -> None:
@@ -87,9 +92,14 @@ def read_card(file: Path) -> Card:
         card = Card(**content, input=Input(**{**given, **pairs}), classes=classes, palette=palette)
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise ExportError(f"expected the card of an exported model, got {file}: {error}") from error
-    if card.format not in FORMATS or card.task not in TASKS:
-        raise ExportError(
-            f"{file}: expected format of {', '.join(FORMATS)} and task of {', '.join(TASKS)}, "
-            f"got {card.format!r} and {card.task!r} (a newer version may have written it)"
-        )
+    for name, value, known in (
+        ("format", card.format, FORMATS),
+        ("task", card.task, TASKS),
+        ("dtype", card.dtype, DTYPES),
+    ):
+        if value not in known:
+            raise ExportError(
+                f"{file}: expected {name} of {', '.join(known)}, got {value!r} (a newer version "
+                "may have written it)"
+            )
     return card

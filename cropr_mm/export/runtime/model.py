@@ -75,4 +75,4 @@ def load(path: str | Path, threads: int | None = None) -> ExportedModel:
     if file.suffix == ".failed":
         raise ExportError(f"{file} did not pass its verification; see {card_file(file)}")
     card = read_card(card_file(file))
-    return ExportedModel(card, open_session(file, card.format, threads))
+    return ExportedModel(card, open_session(file, card.format, threads, card.dtype))

@@ -20,7 +20,8 @@ def result_of(task: str, outputs: list[NDArray], placed: Placed) -> Result:
         Encoder: 'output_0', ... as they are. Segmenter: 'labels', class of each pixel of the image,
         shape (h, w), int64. Classifier: 'scores', shape (classes,), and 'label', the best one.
         Detector: 'boxes' (D, 4) in pixels of the image, 'scores' and 'labels' (D,), best first, and
-        where the model has masks 'masks' (D, h, w), bool.
+        where the model has masks 'masks' (D, h, w), bool, and where it scores these by themselves
+        'mask_scores' (D,).
     """
     if task == "segmenter":
         height, width = placed.content
@@ -53,7 +54,7 @@ def resize_map(values: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np
 
 
 def _detections(outputs: list[NDArray], placed: Placed) -> Result:
-    boxes, scores, labels, *masks = outputs
+    boxes, scores, labels, *masks = outputs  # masks, and their scores
     real = scores > 0
     (height, width), (tall, wide) = placed.content, placed.original
     # Factors as the hosts have them, in float32.
@@ -63,6 +64,8 @@ def _detections(outputs: list[NDArray], placed: Placed) -> Result:
         parts = zip(masks[0][real], result["boxes"], strict=True)
         pasted = [paste_mask(mask, box, placed.original) >= 0.5 for mask, box in parts]
         result["masks"] = np.array(pasted, bool).reshape(-1, tall, wide)
+    if len(masks) > 1:
+        result["mask_scores"] = masks[1][real]
     return result
 
 

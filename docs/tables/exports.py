@@ -1,0 +1,63 @@
+"""Tables of exported models: what verification found, and how fast they run."""
+
+from typing import Any
+
+from tables.records import benchmark, interval, markdown, record
+
+NAMES = {
+    "onnx": "ONNX Runtime",
+    "openvino": "OpenVINO",
+    "aoti": "AOTInductor",
+    "torch": "torch.export",
+    "eager": "PyTorch",
+    "compiled": "PyTorch, compiled",
+}
+
+
+def matrix() -> str:
+    """Each model in each format: difference, kept sets, metric or detections."""
+    rows = []
+    for name, formats in record("exports_cpu")["models"].items():
+        rows += [[name, NAMES[form], *verified(found)] for form, found in formats.items()]
+    head = ["model", "runtime", "largest difference", "equal kept sets", "metric, PyTorch's"]
+    return markdown([*head, "the file's", "detections of one side only"], rows, left=2)
+
+
+def verified(found: dict[str, Any]) -> list[str]:
+    """Cells of one verification."""
+    if "refused" in found:
+        return ["refused", "-", "-", "-", "-"]
+    if found["faults"]:
+        return ["failed", found["faults"][0], "-", "-", "-"]
+    kept = f"{found['kept_equal']} of {found['kept_total']}"
+    count, lonely = found["detections"], found["unmatched"]
+    both = ["-", "-"]
+    if found["metrics"]:
+        metrics = found["metrics"]
+        name = next(iter(metrics["pytorch"]))
+        both = [f"{name.split('/')[-1]} {metrics['pytorch'][name]:.3f}"]
+        both.append(f"{metrics['exported'][name]:.3f}")
+        count, lonely = count + metrics["detections"], lonely + metrics["unmatched"]
+    # Of detectors, boxes and masks are compared, not the outputs before suppression.
+    apart = "-" if count else f"{found['difference']:.0e}"
+    return [apart, kept, *both, f"{lonely} of {count}" if count else "-"]
+
+
+def formats(name: str) -> str:
+    """Rows of a stored run of ``tools/benchmark.py --formats``."""
+    rows = []
+    for row, function in benchmark(name).items():
+        encoder, _, form = row.partition(", ")
+        on_disk, same = function["bytes_on_disk"], function["speedup_in_form"]
+        rows.append(
+            [
+                "dense" if encoder == "dense" else "pruned",
+                NAMES[form or "eager"],
+                f"{function['median_ms']:.1f}",
+                interval(**same) if same and encoder != "dense" else "-",
+                f"{function['difference_from_eager']:.0e}" if form else "-",
+                f"{on_disk / 1e6:.1f}" if on_disk else "-",
+            ]
+        )
+    head = ["encoder", "runtime", "ms", "speed over dense in it", "from PyTorch", "MB on disk"]
+    return markdown(head, rows, left=2)
