@@ -1,7 +1,8 @@
-"""What the choice of tokens can change at all: the dense model, pruned in its test alone.
+"""What the choice of tokens can change at all: the dense model, pruned without fine-tuning it.
 
-Needs the dense models that ``benchmarks/pruners.py compare`` trains. Choices without parameters
-only: an oracle above, random tokens as the yardstick.
+Needs the dense models that ``benchmarks/pruners.py compare`` trains. All choices are made in the
+same weights, an oracle above and random tokens as the yardstick. Cropr's routers learn first, in
+the frozen model, for as long as a variant is fine-tuned.
 """
 
 import json
@@ -17,7 +18,7 @@ from cropr_mm.engine.evaluate import evaluate
 from cropr_mm.engine.preflight import SetupError
 from experiments.benchmark_tasks import BENCHMARK_TASKS
 from experiments.bootstrap import draw_images, paired_interval
-from experiments.runs import PRETRAINING, Run, make_config
+from experiments.runs import PRETRAINING, Run, execute, make_config
 from experiments.scores import TASKS, Scores
 from experiments.stored_runs import stored_runs
 from experiments.variants import find_variant
@@ -35,12 +36,10 @@ def compare_room(runs: Path, benchmark: str, variants: Sequence[str], seeds: Seq
         seeds: Seeds of the dense models.
 
     Raises:
-        SetupError: If a model was never trained, or a variant has parameters to train.
+        SetupError: If a model was never trained, or a variant has parameters that learn from the
+            head.
     """
-    trained = stored_runs(runs, [benchmark], [PRETRAINING], seeds)
-    for name in variants:
-        if not find_variant(name).untrained:
-            raise SetupError(f"expected variants without parameters, such as random, got {name}")
+    trained = stored_runs(runs.absolute(), [benchmark], [PRETRAINING], seeds)
     metric = TASKS[BENCHMARK_TASKS[benchmark].task].main
     found: dict[str, list[tuple[float, np.ndarray]]] = {}
     classes: dict[str, list[dict[str, float]]] = {}
@@ -63,9 +62,20 @@ def compare_room(runs: Path, benchmark: str, variants: Sequence[str], seeds: Seq
 
 
 def scores_of(dense: Run, name: str) -> Scores:
-    """Test a dense model with the encoder of a variant."""
+    """Test a dense model with the encoder of a variant, whose routers are trained if it has any."""
     benchmark = BENCHMARK_TASKS[dense.benchmark]
     task = TASKS[benchmark.task]
+    if not (name == "dense" or find_variant(name).untrained):
+        folder = dense.folder.parent / "routers" / name
+        run = Run(dense.benchmark, dense.seed, name, folder)
+        cfg = make_config(run, benchmark, dense.checkpoint)
+        cfg.custom_hooks = [
+            h for h in cfg.custom_hooks if h["type"] != "cropr_mm.CroprCurriculumHook"
+        ]
+        execute(run, cfg, trainable="routers")
+        if run.failure:
+            raise SetupError(f"{run}: did not converge: {run.failure}")
+        return task.read(cfg, run.folder)
     with tempfile.TemporaryDirectory() as folder:
         run = Run(dense.benchmark, dense.seed, name, Path(folder))
         make_config(run, benchmark, dense.checkpoint).dump(run.config)

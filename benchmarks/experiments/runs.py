@@ -175,7 +175,7 @@ def make_config(run: Run, benchmark: BenchmarkTask, start: Path | None) -> Confi
     return cfg
 
 
-def execute(run: Run, cfg: Config, threads: int = 1) -> None:
+def execute(run: Run, cfg: Config, threads: int = 1, trainable: str = "all") -> None:
     """Train and test unless that is done; go on where it was interrupted.
 
     A run whose loss became infinite or NaN, or whose model finds nothing, is recorded as failed.
@@ -184,6 +184,7 @@ def execute(run: Run, cfg: Config, threads: int = 1) -> None:
         run: The run.
         cfg: Its config.
         threads: Threads of torch; with others a run may differ in the last bits.
+        trainable: As in tools/train.py: 'all', or the 'routers' alone.
 
     Raises:
         SetupError: If the folder holds a run of another config, a process fails (with the last
@@ -201,7 +202,8 @@ def execute(run: Run, cfg: Config, threads: int = 1) -> None:
     run.config.write_text(text)
     train, test = run.folder / "train", run.folder / "test"
     if not (train / f"iter_{cfg.train_cfg.max_iters}.pth").exists():
-        _call(run, threads, "train.py", str(run.config), "--work-dir", str(train), "--resume")
+        options = ["--work-dir", str(train), "--resume", "--trainable", trainable]
+        _call(run, threads, "train.py", str(run.config), *options)
     lines = run.log
     lost = [line["iter"] for line in lines if not math.isfinite(line["loss"])]
     if lost:
