@@ -66,8 +66,7 @@ def scores_of(dense: Run, name: str) -> Scores:
     benchmark = BENCHMARK_TASKS[dense.benchmark]
     task = TASKS[benchmark.task]
     if not (name == "dense" or find_variant(name).untrained):
-        folder = dense.folder.parent / "routers" / name
-        run = Run(dense.benchmark, dense.seed, name, folder)
+        run = Run(dense.benchmark, dense.seed, name, dense.folder.parent / "routers" / name)
         cfg = make_config(run, benchmark, dense.checkpoint)
         cfg.custom_hooks = [
             h for h in cfg.custom_hooks if h["type"] != "cropr_mm.CroprCurriculumHook"
