@@ -14,6 +14,7 @@ from experiments.compare_room import compare_room
 from experiments.compare_seen import compare_seen
 from experiments.compare_sizes import compare_sizes
 from experiments.comparison import compare
+from experiments.prices import DEFAULT_WAYS, WAYS, prices
 from experiments.variants import DEFAULT_VARIANTS, VARIANTS
 
 RUNS = Path("work_dirs/compare")
@@ -32,12 +33,15 @@ def main() -> None:
         "room": "metrics of the dense model when it is pruned in the test alone",
         "padding": "how much padding trained models keep, with and without dropping it first",
         "seen": "share of each class's pixels that trained segmenters see after each step",
+        "prices": "a trained model pruned without training, by its routers alone, by fine-tuning, "
+        "and at all rates by one elastic training",
         "sizes": "metrics of trained models on smaller images; the share of pruned patches stays",
     }
     parts = {name: commands.add_parser(name, help=t, description=t) for name, t in texts.items()}
     add_compare(parts["compare"])
     for name in ("orders", "room", "padding", "seen", "sizes"):
         add_trained(parts[name], name)
+    add_prices(parts["prices"])
     add_traceback_option(parser)
     args = parser.parse_args()
     options = vars(args)
@@ -55,6 +59,7 @@ def main() -> None:
         orders=compare_orders,
         room=compare_room,
         padding=compare_padding,
+        prices=prices,
         seen=compare_seen,
         sizes=compare_sizes,
     )
@@ -97,6 +102,23 @@ def add_compare(parser: Parser) -> None:
         metavar="MODULE",
         help="modules in PYTHONPATH that register methods of your own",
     )
+
+
+def add_prices(parser: Parser) -> None:
+    """Add the ways to a pruned model, and at which rates."""
+    parser.add_argument("--benchmark", choices=BENCHMARK_TASKS, default="digits_seg")
+    parser.add_argument(
+        "--ways",
+        nargs="+",
+        choices=WAYS,
+        default=DEFAULT_WAYS,
+        metavar="WAY",
+        help=f"out of {'; '.join(WAYS)} (default: those without the word query)",
+    )
+    parser.add_argument("--rates", nargs="+", type=positive, default=[50, 87], metavar="PERCENT")
+    add_seeds(parser)
+    parser.add_argument("--out", type=Path, default=Path("work_dirs/prices"), help="folder")
+    parser.add_argument("--samples", type=positive, default=500, help="bootstrap samples")
 
 
 def add_trained(parser: Parser, command: str) -> None:

@@ -58,7 +58,7 @@ def summarize(
     converged = [name for name in variants if not failed[name]]
     scored = {(name, seed): runs[name, seed] for name in converged for seed in seeds}
     with ProcessPoolExecutor(jobs) as pool:
-        results = dict(zip(scored, pool.map(_score, scored.values(), repeat(samples)), strict=True))
+        results = dict(zip(scored, pool.map(score, scored.values(), repeat(samples)), strict=True))
 
     def stack(name: str, metric: str) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         found = [results[name, seed] for seed in seeds]
@@ -108,7 +108,7 @@ def summarize(
     return summary
 
 
-def _score(run: Run, samples: int) -> Values:
+def score(run: Run, samples: int) -> Values:
     """Metrics of one run on all images and on each sample of them."""
     task = TASKS[BENCHMARK_TASKS[run.benchmark].task]
     cfg = Config.fromfile(run.config)

@@ -200,7 +200,7 @@ def execute(run: Run, cfg: Config, threads: int = 1, trainable: str = "all") -> 
         return
     run.folder.mkdir(parents=True, exist_ok=True)
     run.config.write_text(text)
-    train, test = run.folder / "train", run.folder / "test"
+    train = run.folder / "train"
     if not (train / f"iter_{cfg.train_cfg.max_iters}.pth").exists():
         options = ["--work-dir", str(train), "--resume", "--trainable", trainable]
         _call(run, threads, "train.py", str(run.config), *options)
@@ -209,31 +209,50 @@ def execute(run: Run, cfg: Config, threads: int = 1, trainable: str = "all") -> 
     if lost:
         _give_up(run, f"loss not finite at iteration {lost[0]}")
         return
-    audited = BENCHMARK_TASKS[run.benchmark].task == "det" and drops_tokens(cfg.model.backbone)
+    result = _test(run, cfg, run.checkpoint, threads)
+    if result is not None:
+        seconds = median(line["time"] for line in lines)
+        times = dict(seconds_per_iteration=seconds, iterations=cfg.train_cfg.max_iters)
+        _write(run, {**result, **times})
+
+
+def execute_test(run: Run, cfg: Config, checkpoint: Path, threads: int = 1) -> None:
+    """Test a checkpoint of another run in a config, unless that is done.
+
+    Args:
+        run: The run; its folder gets the result, without times.
+        cfg: Its config.
+        checkpoint: Weights of exactly this model.
+        threads: Threads of torch.
+
+    Raises:
+        SetupError: If the process fails (with the last lines of its output).
+    """
+    if (run.folder / "result.json").exists():
+        return
+    run.folder.mkdir(parents=True, exist_ok=True)
+    run.config.write_text(cfg.pretty_text)
+    result = _test(run, cfg, checkpoint, threads)
+    if result is not None:
+        _write(run, result)
+
+
+def _test(run: Run, cfg: Config, checkpoint: Path, threads: int) -> dict[str, Any] | None:
+    """Metrics, of a detector also mask pixels seen; None where the model finds nothing."""
+    detects = BENCHMARK_TASKS[run.benchmark].task == "det"
+    audited = detects and drops_tokens(cfg.model.backbone)
     audit = ["--audit"] if audited else []
-    _call(
-        run,
-        threads,
-        "test.py",
-        str(run.config),
-        str(run.checkpoint),
-        "--work-dir",
-        str(test),
-        *audit,
-    )
+    test = run.folder / "test"
+    arguments = (str(run.config), str(checkpoint), "--work-dir", str(test), *audit)
+    _call(run, threads, "test.py", *arguments)
     metrics = json.loads((test / "test_metrics.json").read_text())
     if not metrics:
         _give_up(run, "found nothing in any test image")
-        return
-    result = dict(
-        metrics=metrics,
-        seconds_per_iteration=median(line["time"] for line in lines),
-        iterations=cfg.train_cfg.max_iters,
-    )
-    if BENCHMARK_TASKS[run.benchmark].task == "det":
-        seen = _mask_pixels_seen(test / "audit.json") if audited else 1.0
-        result["mask_pixels_seen"] = seen
-    _write(run, result)
+        return None
+    result: dict[str, Any] = dict(metrics=metrics)
+    if detects:
+        result["mask_pixels_seen"] = _mask_pixels_seen(test / "audit.json") if audited else 1.0
+    return result
 
 
 def _give_up(run: Run, reason: str) -> None:

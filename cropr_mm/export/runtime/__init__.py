@@ -5,7 +5,16 @@ image before anything is done to it.
 """
 
 from cropr_mm.export.runtime.card import Card, Input
+from cropr_mm.export.runtime.deadline import DeadlineReport, DeadlineRunner
 from cropr_mm.export.runtime.errors import ExportError
 from cropr_mm.export.runtime.model import ExportedModel, load
 
-__all__ = ["Card", "ExportError", "ExportedModel", "Input", "load"]
+__all__ = [
+    "Card",
+    "DeadlineReport",
+    "DeadlineRunner",
+    "ExportError",
+    "ExportedModel",
+    "Input",
+    "load",
+]

@@ -1,0 +1,206 @@
+"""What it costs to prune a trained model, and what one elastic training is worth.
+
+Everything starts from one dense model per seed. *none*: the dense weights, pruned without training.
+*routers*: the modules of Cropr learn in the frozen model. *all*: fine-tuning. *elastic*: one
+fine-tuning at changing shares, tested at each rate.
+"""
+
+import json
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from mmengine.config import Config
+
+from cropr_mm.datasets import make_demo_data
+from cropr_mm.engine.preflight import SetupError
+from cropr_mm.profiling.environment import git_commit, machine_name, versions
+from cropr_mm.text_table import format_table
+from experiments.benchmark_tasks import BENCHMARK_TASKS, BenchmarkTask
+from experiments.bootstrap import paired_interval
+from experiments.comparison_report import Values, score
+from experiments.runs import PRETRAINING, Run, execute, execute_test, make_config
+from experiments.scores import TASKS
+
+_ELASTIC_RATE = 87
+
+
+class Way(NamedTuple):
+    """One way to a pruned model.
+
+    Attributes:
+        price: 'none', 'routers', 'all' or 'elastic'.
+        variant: Name of a pruned variant, without a rate.
+        progress: Of routers: share of the reduction while they learn.
+    """
+
+    price: str
+    variant: str
+    progress: float = 0.0
+
+
+WAYS = {
+    "none, random": Way("none", "random"),
+    "none, variance": Way("none", "variance"),
+    "none, attention": Way("none", "attn_topk"),
+    "routers, cropr": Way("routers", "cropr"),
+    "routers, cropr, pruned passes": Way("routers", "cropr", progress=1.0),
+    "routers, one query": Way("routers", "cropr_image"),
+    "routers, query per cell": Way("routers", "cropr_cells"),
+    "all, random": Way("all", "random"),
+    "all, variance": Way("all", "variance"),
+    "all, cropr": Way("all", "cropr"),
+    "elastic, cropr": Way("elastic", "cropr"),
+}
+"""By name; 'cropr' has the queries and targets of the benchmark, one query and a query per cell are
+for segmenters."""
+DEFAULT_WAYS = [name for name in WAYS if "query" not in name]
+
+
+def prices(
+    benchmark: str,
+    ways: Sequence[str],
+    rates: Sequence[int],
+    seeds: Sequence[int],
+    out: Path,
+    samples: int = 500,
+) -> Path:
+    """Train and test what is not done yet, then write and print the table.
+
+    Args:
+        benchmark: Name out of BENCHMARK_TASKS.
+        ways: Names out of WAYS.
+        rates: Shares of the patch tokens that are pruned, percent.
+        seeds: Seeds, at least one.
+        out: Folder for all output.
+        samples: Bootstrap samples of images.
+
+    Returns:
+        File with all numbers, JSON.
+
+    Raises:
+        SetupError: If a process fails or a model does not converge.
+    """
+    task = BENCHMARK_TASKS[benchmark]
+    for root, look in task.demo_data.items():
+        make_demo_data(root, look)
+    folder = out.absolute() / benchmark
+    done: dict[tuple[str, int, int], Run] = {}
+    for seed in seeds:
+        dense = Run(benchmark, seed, PRETRAINING, folder / f"seed{seed}" / PRETRAINING)
+        execute(dense, make_config(dense, task, None))
+        done["dense", 0, seed] = dense
+        for way in ways:
+            for rate in rates:
+                place = folder / f"seed{seed}" / way.replace(", ", "_").replace(" ", "-")
+                run = Run(benchmark, seed, f"{WAYS[way].variant}@{rate}", place / str(rate))
+                done[way, rate, seed] = run
+                _execute(run, WAYS[way], task, dense, place)
+                print(f"{run}, {way}: {run.result['metrics'].get(TASKS[task.task].main, '')}")
+    record = dict(
+        command=shlex.join(["python", "benchmarks/pruners.py", *sys.argv[1:]]),
+        machine=machine_name("cpu"),
+        versions=versions(),
+        commit=git_commit(),
+        benchmark=benchmark,
+        metric=TASKS[task.task].main,
+        seeds=list(seeds),
+        samples=samples,
+        rows=_rows(done, ways, rates, seeds, samples),
+    )
+    file = folder / "prices.json"
+    file.write_text(json.dumps(record, indent=2) + "\n")
+    print(f"\n{table(record)}\n\nnumbers  {file}")
+    return file
+
+
+def _execute(run: Run, way: Way, task: BenchmarkTask, dense: Run, place: Path) -> None:
+    """Do one run, with the training that it belongs to."""
+    start = dense.checkpoint
+    cfg = make_config(run, task, start)
+    if way.price == "none":
+        execute_test(run, cfg, start)
+    elif way.price == "routers":
+        hook = dict(type="cropr_mm.CroprRouterHook", progress=way.progress)
+        cfg.custom_hooks = [*_without_curriculum(cfg), hook]
+        execute(run, cfg)
+    elif way.price == "all":
+        execute(run, cfg)
+    else:
+        full = Run(run.benchmark, run.seed, f"{way.variant}@{_ELASTIC_RATE}", place / "full")
+        training = make_config(full, task, start)
+        hook = dict(type="cropr_mm.CroprElasticHook")
+        training.custom_hooks = [*_without_curriculum(training), hook]
+        execute(full, training)
+        execute_test(run, cfg, full.checkpoint)
+    if run.failure:
+        raise SetupError(f"{run} did not converge: {run.failure}")
+
+
+def _without_curriculum(cfg: Config) -> list[dict[str, Any]]:
+    return [hook for hook in cfg.custom_hooks if hook["type"] != "cropr_mm.CroprCurriculumHook"]
+
+
+def _rows(
+    done: dict[tuple[str, int, int], Run],
+    ways: Sequence[str],
+    rates: Sequence[int],
+    seeds: Sequence[int],
+    samples: int,
+) -> list[dict[str, Any]]:
+    """Metric of each way at each rate, and its difference to the dense model, in percent."""
+    results = {key: score(run, samples) for key, run in done.items()}
+    dense = [results["dense", 0, seed] for seed in seeds]
+    rows = [dict(way="dense", rate=0, **_interval(dense))]
+    for way in ways:
+        for rate in rates:
+            own = [results[way, rate, seed] for seed in seeds]
+            rows.append(
+                dict(
+                    way=way,
+                    rate=rate,
+                    **_interval(own),
+                    minus_dense=_interval(own, dense),
+                    minutes=_minutes(way, done[way, rate, seeds[0]]),
+                )
+            )
+            for other in ("none, random", "none, attention"):
+                if other in ways and other != way:
+                    theirs = [results[other, rate, seed] for seed in seeds]
+                    rows[-1][f"minus {other}"] = _interval(own, theirs)
+    return rows
+
+
+def _interval(own: Sequence[Values], other: Sequence[Values] | None = None) -> dict[str, float]:
+    """Mean and 95 % interval of the last metric, or of its paired difference."""
+    metric = list(own[0][0])[-1]
+    values = np.array([one[metric] for one, _ in own])
+    resampled = np.stack([one[metric] for _, one in own])
+    if other is not None:
+        values = values - np.array([one[metric] for one, _ in other])
+        resampled = resampled - np.stack([one[metric] for _, one in other])
+    return paired_interval(values, resampled)._asdict()
+
+
+def _minutes(way: str, run: Run) -> float:
+    """Minutes of its training; 0 without one, and of elastic training those of all rates."""
+    if WAYS[way].price == "elastic":
+        run = Run(run.benchmark, run.seed, run.name, run.folder.parent / "full")
+    result = run.result
+    return result.get("seconds_per_iteration", 0.0) * result.get("iterations", 0) / 60
+
+
+def table(record: dict[str, Any]) -> str:
+    """Text table of a record: metric and difference to the dense model by way and rate."""
+    rows = [["way", "pruned", record["metric"], "minus dense (95 %)", "minutes"]]
+    for row in record["rows"]:
+        cells = [row["way"], f"{row['rate']} %", f"{row['value']:.1f}"]
+        if "minus_dense" in row:
+            low, high = row["minus_dense"]["low"], row["minus_dense"]["high"]
+            cells += [f"{row['minus_dense']['value']:.1f} ({low:.1f} to {high:.1f})"]
+            cells += [f"{row['minutes']:.1f}"]
+        rows.append([*cells, *[""] * (5 - len(cells))])
+    return format_table(rows)

@@ -1,0 +1,127 @@
+"""Meet a deadline for each frame of a video with several rates of one model."""
+
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from statistics import median
+from typing import Any
+
+from cropr_mm.export.runtime.errors import ExportError
+
+
+@dataclass
+class DeadlineReport:
+    """What became of the frames so far.
+
+    Attributes:
+        deadline_ms: Milliseconds that a frame may take.
+        times_ms: Milliseconds that each took.
+        names: Model that each was given.
+    """
+
+    deadline_ms: float
+    times_ms: list[float] = field(default_factory=list)
+    names: list[str] = field(default_factory=list)
+
+    @property
+    def share_met(self) -> float:
+        """Share of the frames that met the deadline, in [0, 1]; 1 before the first."""
+        met = sum(ms <= self.deadline_ms for ms in self.times_ms)
+        return met / len(self.times_ms) if self.times_ms else 1.0
+
+    @property
+    def worst_ms(self) -> float:
+        """The longest that a frame took; 0 before the first."""
+        return max(self.times_ms, default=0.0)
+
+    @property
+    def switches(self) -> int:
+        """How often a frame was given another model than the one before."""
+        return sum(a != b for a, b in zip(self.names, self.names[1:], strict=False))
+
+    def __str__(self) -> str:
+        frames = {name: self.names.count(name) for name in dict.fromkeys(self.names)}
+        used = ", ".join(f"{name}: {count}" for name, count in frames.items())
+        return (
+            f"{self.share_met:.1%} of {len(self.times_ms)} frames within {self.deadline_ms:g} ms, "
+            f"worst {self.worst_ms:.1f} ms, {self.switches} switches ({used})"
+        )
+
+
+class DeadlineRunner:
+    """Gives each frame to the most accurate model that is expected to be in time.
+
+    All models are timed once on a first frame. From then on the *slowdown* of a frame is its time
+    over that of its model. The next frame is expected to be slowed down as much as the worst of
+    the last few: so the runner turns to a faster model after one slow frame, and to a more accurate
+    one only when as many frames as ``memory`` were quick. A frame that is late is late; nothing is
+    stopped.
+
+    Args:
+        models: Functions of a frame by name, from the most accurate to the fastest.
+        deadline_ms: Milliseconds that a frame may take.
+        margin: Share of the deadline that is planned for, in (0, 1].
+        memory: Frames that are looked back at.
+        rounds: Calls of each model in the first timing, in turn; their median counts.
+        clock: Seconds, as ``time.perf_counter``.
+
+    Raises:
+        ExportError: If an argument is out of range, or there are fewer than two models.
+    """
+
+    def __init__(
+        self,
+        models: Mapping[str, Callable[[Any], Any]],
+        deadline_ms: float,
+        margin: float = 0.9,
+        memory: int = 10,
+        rounds: int = 5,
+        clock: Callable[[], float] = time.perf_counter,
+    ) -> None:
+        if len(models) < 2:
+            raise ExportError(f"expected two models or more, got {list(models)}")
+        if not deadline_ms > 0 or not 0 < margin <= 1:
+            raise ExportError(
+                f"expected deadline_ms > 0 and margin in (0, 1], got {deadline_ms} and {margin}"
+            )
+        if memory < 1 or rounds < 1:
+            raise ExportError(
+                f"expected memory and rounds of at least 1, got {memory} and {rounds}"
+            )
+        self.models = dict(models)
+        self.margin, self.rounds, self.clock = margin, rounds, clock
+        self.report = DeadlineReport(deadline_ms)
+        self._usual_ms: dict[str, float] = {}
+        self._slowdowns: deque[float] = deque(maxlen=memory)
+
+    def __call__(self, frame: Any) -> Any:
+        """Result of a frame; the first also times all models."""
+        if not self._usual_ms:
+            self._usual_ms = self._calibrate(frame)
+        name = self.choose()
+        start = self.clock()
+        result = self.models[name](frame)
+        spent = 1e3 * (self.clock() - start)
+        self._slowdowns.append(spent / self._usual_ms[name])
+        self.report.times_ms.append(spent)
+        self.report.names.append(name)
+        return result
+
+    def choose(self) -> str:
+        """The model for the next frame: the fastest where none is expected to be in time."""
+        expected = max(self._slowdowns, default=1.0)
+        allowed = self.margin * self.report.deadline_ms
+        fits = [name for name, ms in self._usual_ms.items() if ms * expected <= allowed]
+        return fits[0] if fits else [*self.models][-1]
+
+    def _calibrate(self, frame: Any) -> dict[str, float]:
+        """Milliseconds of each model, the median of calls in turn after one that does not count."""
+        times: dict[str, list[float]] = {name: [] for name in self.models}
+        for number in range(self.rounds + 1):
+            for name, model in self.models.items():
+                start = self.clock()
+                model(frame)
+                if number:
+                    times[name].append(1e3 * (self.clock() - start))
+        return {name: max(median(values), 1e-6) for name, values in times.items()}

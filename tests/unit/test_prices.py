@@ -1,0 +1,77 @@
+"""What each way to a pruned model trains, and how it is compared with the dense model."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from mmengine.config import Config
+
+from experiments import prices as module
+from experiments.prices import prices, table
+from experiments.runs import Run
+
+POINTS = dict(pretraining=70.0, random=40.0, cropr=60.0)
+
+
+@pytest.fixture
+def calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str, Config, Any]]:
+    """Trainings and tests that would run, in order: kind, run, config and checkpoint."""
+    seen: list[tuple[str, str, Config, Any]] = []
+
+    def train(run: Run, cfg: Config) -> None:
+        seen.append(("train", str(run.folder), cfg, cfg.get("load_from")))
+        finish(run, dict(seconds_per_iteration=0.5, iterations=120))
+
+    def test(run: Run, cfg: Config, checkpoint: Path) -> None:
+        seen.append(("test", str(run.folder), cfg, checkpoint))
+        finish(run, {})
+
+    def finish(run: Run, times: dict) -> None:
+        run.folder.mkdir(parents=True, exist_ok=True)
+        (run.folder / "result.json").write_text(json.dumps(dict(metrics=dict(mIoU=1.0), **times)))
+
+    def score(run: Run, samples: int) -> module.Values:
+        points = POINTS[run.name.partition("@")[0]]
+        noise = np.linspace(-1, 1, samples)  # the same pictures are hard for all
+        return dict(mIoU=points), dict(mIoU=points + noise)
+
+    monkeypatch.setattr(module, "execute", train)
+    monkeypatch.setattr(module, "execute_test", test)
+    monkeypatch.setattr(module, "score", score)
+    monkeypatch.setattr(module, "make_demo_data", lambda *args: None)
+    monkeypatch.setattr(Run, "checkpoint", property(lambda run: run.folder / "last.pth"))
+    return seen
+
+
+def test_each_way_trains_what_it_says(
+    calls: list[tuple[str, str, Config, Any]], tmp_path: Path
+) -> None:
+    ways = ["none, random", "routers, cropr", "all, cropr", "elastic, cropr"]
+    file = prices("digits_seg", ways, [50, 87], [0], tmp_path, samples=20)
+    dense = tmp_path / "digits_seg/seed0/pretraining"
+    kinds = [(kind, str(Path(run).relative_to(dense.parent))) for kind, run, _, _ in calls]
+    elastic = [("train", "elastic_cropr/full"), ("test", "elastic_cropr/50")]
+    assert kinds[:7] == [
+        ("train", "pretraining"),
+        *(("test", f"none_random/{rate}") for rate in (50, 87)),
+        *(("train", f"routers_cropr/{rate}") for rate in (50, 87)),
+        *(("train", f"all_cropr/{rate}") for rate in (50, 87)),
+    ]
+    assert kinds[7:9] == elastic
+    hooks = [[hook["type"] for hook in cfg.custom_hooks] for _, _, cfg, _ in calls[3:8]]
+    added = [set(names) - {"cropr_mm.CroprAuxLossHook"} for names in hooks]
+    routers, elastic_hook = {"cropr_mm.CroprRouterHook"}, {"cropr_mm.CroprElasticHook"}
+    assert added == [routers, routers, set(), set(), elastic_hook]
+    assert calls[1][3] == dense / "last.pth"
+    assert calls[8][3] == dense.parent / "elastic_cropr/full/last.pth"
+
+    record = json.loads(file.read_text())
+    rows = {(row["way"], row["rate"]): row for row in record["rows"]}
+    difference = rows["none, random", 50]["minus_dense"]
+    assert [*difference.values()] == pytest.approx([-30.0] * 3), "paired by image"
+    assert rows["all, cropr", 87]["minus none, random"]["value"] == 20.0
+    minutes = [rows[way, 50]["minutes"] for way in ways]
+    assert minutes == [0.0, 1.0, 1.0, 1.0]
+    assert "all, cropr" in table(record)
