@@ -117,6 +117,12 @@ def add_prices(parser: Parser) -> None:
     )
     parser.add_argument("--rates", nargs="+", type=positive, default=[50, 87], metavar="PERCENT")
     add_seeds(parser)
+    parser.add_argument(
+        "--runs",
+        type=Path,
+        default=RUNS / "seg",
+        help="folder that the command compare wrote; default: %(default)s",
+    )
     parser.add_argument("--out", type=Path, default=Path("work_dirs/prices"), help="folder")
     parser.add_argument("--samples", type=positive, default=500, help="bootstrap samples")
 

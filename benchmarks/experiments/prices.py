@@ -1,8 +1,9 @@
 """What it costs to prune a trained model, and what one elastic training is worth.
 
-Everything starts from one dense model per seed. *none*: the dense weights, pruned without training.
-*routers*: the modules of Cropr learn in the frozen model. *all*: fine-tuning. *elastic*: one
-fine-tuning at changing shares, tested at each rate.
+Everything starts from the dense model of ``benchmarks/pruners.py compare``. *none*: its weights,
+pruned without training. *routers*: the modules of Cropr learn in the frozen model, in one dense
+pass for all rates, or in pruned passes. *all*: fine-tuning. *elastic*: one fine-tuning at changing
+shares, tested at each rate.
 """
 
 import json
@@ -24,8 +25,10 @@ from experiments.bootstrap import paired_interval
 from experiments.comparison_report import Values, score
 from experiments.runs import PRETRAINING, Run, execute, execute_test, make_config
 from experiments.scores import TASKS
+from experiments.stored_runs import stored_runs
 
-_ELASTIC_RATE = 87
+_MOST = 87
+"""Percent pruned at most by a training for all rates."""
 
 
 class Way(NamedTuple):
@@ -40,6 +43,11 @@ class Way(NamedTuple):
     price: str
     variant: str
     progress: float = 0.0
+
+    @property
+    def serves_all(self) -> bool:
+        """Whether one training serves all rates."""
+        return self.price == "elastic" or (self.price == "routers" and self.progress == 0)
 
 
 WAYS = {
@@ -65,6 +73,7 @@ def prices(
     ways: Sequence[str],
     rates: Sequence[int],
     seeds: Sequence[int],
+    runs: Path,
     out: Path,
     samples: int = 500,
 ) -> Path:
@@ -75,6 +84,7 @@ def prices(
         ways: Names out of WAYS.
         rates: Shares of the patch tokens that are pruned, percent.
         seeds: Seeds, at least one.
+        runs: Folder of the dense models.
         out: Folder for all output.
         samples: Bootstrap samples of images.
 
@@ -82,16 +92,15 @@ def prices(
         File with all numbers, JSON.
 
     Raises:
-        SetupError: If a process fails or a model does not converge.
+        SetupError: If there is no dense model, a process fails or a model does not converge.
     """
     task = BENCHMARK_TASKS[benchmark]
+    trained = stored_runs(runs.absolute(), [benchmark], [PRETRAINING], seeds)
     for root, look in task.demo_data.items():
         make_demo_data(root, look)
     folder = out.absolute() / benchmark
     done: dict[tuple[str, int, int], Run] = {}
-    for seed in seeds:
-        dense = Run(benchmark, seed, PRETRAINING, folder / f"seed{seed}" / PRETRAINING)
-        execute(dense, make_config(dense, task, None))
+    for seed, dense in zip(seeds, trained, strict=True):
         done["dense", 0, seed] = dense
         for way in ways:
             for rate in rates:
@@ -119,29 +128,28 @@ def prices(
 
 def _execute(run: Run, way: Way, task: BenchmarkTask, dense: Run, place: Path) -> None:
     """Do one run, with the training that it belongs to."""
-    start = dense.checkpoint
-    cfg = make_config(run, task, start)
+    start, serves_all = dense.checkpoint, way.serves_all
+    name = f"{way.variant}@{_MOST}"
+    training = Run(run.benchmark, run.seed, name, place / "all") if serves_all else run
+    cfg = make_config(training, task, start)
     if way.price == "none":
         execute_test(run, cfg, start)
-    elif way.price == "routers":
-        hook = dict(type="cropr_mm.CroprRouterHook", progress=way.progress)
-        cfg.custom_hooks = [*_without_curriculum(cfg), hook]
-        execute(run, cfg)
-    elif way.price == "all":
-        execute(run, cfg)
-    else:
-        full = Run(run.benchmark, run.seed, f"{way.variant}@{_ELASTIC_RATE}", place / "full")
-        training = make_config(full, task, start)
-        hook = dict(type="cropr_mm.CroprElasticHook")
-        training.custom_hooks = [*_without_curriculum(training), hook]
-        execute(full, training)
-        execute_test(run, cfg, full.checkpoint)
+        return
+    if way.price == "routers":
+        _add_hook(cfg, dict(type="cropr_mm.CroprRouterHook", progress=way.progress))
+    if way.price == "elastic":
+        _add_hook(cfg, dict(type="cropr_mm.CroprElasticHook"))
+    execute(training, cfg)
+    if serves_all:
+        execute_test(run, make_config(run, task, start), training.checkpoint)
     if run.failure:
         raise SetupError(f"{run} did not converge: {run.failure}")
 
 
-def _without_curriculum(cfg: Config) -> list[dict[str, Any]]:
-    return [hook for hook in cfg.custom_hooks if hook["type"] != "cropr_mm.CroprCurriculumHook"]
+def _add_hook(cfg: Config, hook: dict[str, Any]) -> None:
+    """Add a hook in the place of a curriculum."""
+    others = [h for h in cfg.custom_hooks if h["type"] != "cropr_mm.CroprCurriculumHook"]
+    cfg.custom_hooks = [*others, hook]
 
 
 def _rows(
@@ -186,9 +194,9 @@ def _interval(own: Sequence[Values], other: Sequence[Values] | None = None) -> d
 
 
 def _minutes(way: str, run: Run) -> float:
-    """Minutes of its training; 0 without one, and of elastic training those of all rates."""
-    if WAYS[way].price == "elastic":
-        run = Run(run.benchmark, run.seed, run.name, run.folder.parent / "full")
+    """Minutes of its training, of all rates where one serves them; 0 without one."""
+    if WAYS[way].serves_all:
+        run = Run(run.benchmark, run.seed, run.name, run.folder.parent / "all")
     result = run.result
     return result.get("seconds_per_iteration", 0.0) * result.get("iterations", 0) / 60
 

@@ -49,23 +49,39 @@ def test_each_way_trains_what_it_says(
     calls: list[tuple[str, str, Config, Any]], tmp_path: Path
 ) -> None:
     ways = ["none, random", "routers, cropr", "all, cropr", "elastic, cropr"]
-    file = prices("digits_seg", ways, [50, 87], [0], tmp_path, samples=20)
     dense = tmp_path / "digits_seg/seed0/pretraining"
+    dense.mkdir(parents=True)
+    (dense / "config.py").touch()
+    file = prices("digits_seg", ways, [50, 87], [0], tmp_path, tmp_path, samples=20)
     kinds = [(kind, str(Path(run).relative_to(dense.parent))) for kind, run, _, _ in calls]
-    elastic = [("train", "elastic_cropr/full"), ("test", "elastic_cropr/50")]
-    assert kinds[:7] == [
-        ("train", "pretraining"),
+    assert kinds == [
         *(("test", f"none_random/{rate}") for rate in (50, 87)),
-        *(("train", f"routers_cropr/{rate}") for rate in (50, 87)),
+        *[("train", "routers_cropr/all"), ("test", "routers_cropr/50")],
+        *[("train", "routers_cropr/all"), ("test", "routers_cropr/87")],  # the second is done
         *(("train", f"all_cropr/{rate}") for rate in (50, 87)),
+        *[("train", "elastic_cropr/all"), ("test", "elastic_cropr/50")],
+        *[("train", "elastic_cropr/all"), ("test", "elastic_cropr/87")],
     ]
-    assert kinds[7:9] == elastic
-    hooks = [[hook["type"] for hook in cfg.custom_hooks] for _, _, cfg, _ in calls[3:8]]
-    added = [set(names) - {"cropr_mm.CroprAuxLossHook"} for names in hooks]
-    routers, elastic_hook = {"cropr_mm.CroprRouterHook"}, {"cropr_mm.CroprElasticHook"}
-    assert added == [routers, routers, set(), set(), elastic_hook]
-    assert calls[1][3] == dense / "last.pth"
-    assert calls[8][3] == dense.parent / "elastic_cropr/full/last.pth"
+    hooks = {
+        Path(run).parent.name: {hook["type"] for hook in cfg.custom_hooks}
+        - {"cropr_mm.CroprAuxLossHook"}
+        for kind, run, cfg, _ in calls
+        if kind == "train"
+    }
+    assert hooks == dict(
+        routers_cropr={"cropr_mm.CroprRouterHook"},
+        all_cropr=set(),
+        elastic_cropr={"cropr_mm.CroprElasticHook"},
+    )
+    rates = [cfg.model.backbone.schedule.rate for _, _, cfg, _ in calls[2:6]]
+    assert rates == [37, 21, 37, 37]
+    checkpoints = [checkpoint for kind, _, _, checkpoint in calls if kind == "test"]
+    place = dense.parent
+    assert checkpoints == [
+        *[dense / "last.pth"] * 2,
+        *[place / "routers_cropr/all/last.pth"] * 2,
+        *[place / "elastic_cropr/all/last.pth"] * 2,
+    ]
 
     record = json.loads(file.read_text())
     rows = {(row["way"], row["rate"]): row for row in record["rows"]}
