@@ -9,6 +9,8 @@ from cropr_mm.schedules import ConstantRate, KeepRatios, Schedule, WindowStages
 
 _HALVINGS = 20
 
+FAMILIES = ("ConstantRate", "KeepRatios", "WindowStages")
+
 
 def hand_made(backbone: ReducingBackbone, cost: CostModel, target_ms: float) -> dict[str, Plan]:
     """Plans by name whose predicted time is just within the target.

@@ -89,25 +89,25 @@ def write_config(
     )
 
 
-def write_record(file: Path, about: Mapping[str, Any], **parts: Any) -> None:
-    """Write everything that was measured as JSON.
+def write_record(
+    file: Path,
+    about: Mapping[str, Any],
+    cost: Cost,
+    frontier: Sequence[Choice],
+    candidates: Mapping[str, Candidate],
+) -> None:
+    """Write what was found as JSON.
 
     Args:
         file: File to write.
         about: What was asked for, and where it ran.
-        parts: 'cost', 'frontier', 'damage' and 'candidates' of the search.
+        cost: What tokens cost.
+        frontier: Predicted plans.
+        candidates: Measured ones.
     """
-    cost: Cost = parts["cost"]
-    frontier: Sequence[Choice] = parts["frontier"]
-    candidates: Mapping[str, Candidate] = parts["candidates"]
     record = {
         **about,
-        "cost": cost.model.as_dict(),
-        "checks_ms": [dict(predicted=p, measured=m) for p, m in cost.checks],
-        "damage": [
-            dict(block=block, tokens=tokens, growth=growth)
-            for (block, tokens), growth in parts["damage"].items()
-        ],
+        "cost": cost.as_dict(),
         "frontier": [choice._asdict() for choice in frontier],
         "candidates": {
             name: {**c._asdict(), "losses": c.losses.tolist()} for name, c in candidates.items()

@@ -1,5 +1,6 @@
 """The search as a program: each part in turn, then what it found."""
 
+import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -7,11 +8,10 @@ from typing import Any
 import torch
 from mmengine.config import Config
 
-from cropr_mm.backbones.find import backbone_entry
 from cropr_mm.budget.choose import find_frontier
 from cropr_mm.budget.damage import DamageMeter, training_batches
-from cropr_mm.budget.families import hand_made
-from cropr_mm.budget.ladder import token_counts
+from cropr_mm.budget.families import FAMILIES, hand_made
+from cropr_mm.budget.kept import kept
 from cropr_mm.budget.report import (
     better_by,
     draw_search,
@@ -22,6 +22,7 @@ from cropr_mm.budget.report import (
 from cropr_mm.budget.search import (
     Budget,
     Candidate,
+    Cost,
     measure_cost,
     measure_damage,
     pick,
@@ -29,7 +30,6 @@ from cropr_mm.budget.search import (
     try_whole,
 )
 from cropr_mm.budget.searched_model import load_searched
-from cropr_mm.budget.work import work_of
 from cropr_mm.engine.checkpoint_io import existing_checkpoint
 from cropr_mm.engine.console import print_files, show_rounds
 from cropr_mm.engine.outputs import check_writable
@@ -93,24 +93,31 @@ def search_schedule(
     device = settings.device or ("cuda" if torch.cuda.is_available() else "cpu")
     searched = load_searched(cfg, checkpoint, settings.reducer)
     model, backbone = searched.model.to(device), searched.backbone
-    counts = token_counts(backbone)
     batches = training_batches(cfg, model, settings.images)
     half = len(batches) // 2
     if not half:
         raise SetupError(f"expected --images of two batches at least, got {settings.images}")
     images = torch.randn(settings.batch, backbone.in_channels, *backbone.native_size, device=device)
-
-    cost = measure_cost(backbone, settings.form, images, settings.rounds, show_rounds)
-    errors = sorted(cost.errors)
-    print(
-        f"dense encoder  {cost.dense_ms:.1f} ms a call of {settings.batch} images, "
-        f"{settings.form}, {machine_name(device)}\n"
-        f"cost model     errors on {len(errors)} plans it was not fitted to: median "
-        f"{errors[len(errors) // 2]:.1%}, largest {errors[-1]:.1%}"
+    about = dict(
+        machine=machine_name(device), versions=versions(), checkpoint=checkpoint, **asdict(settings)
     )
-    if not cost.latencies.is_idle:
-        print(f"NOT IDLE, load {cost.latencies.load:.2f}: these times do not count")
-    damage = measure_damage(DamageMeter(model, backbone, batches[:half]), counts, show_rounds)
+    encoder = dict(cfg.model.backbone, init_cfg=None, **searched.entry)
+
+    def cost_record() -> dict[str, Any]:
+        return measure_cost(backbone, settings.form, images, settings.rounds, show_rounds).as_dict()
+
+    timed = dict(encoder=encoder, threads=torch.get_num_threads(), **about)
+    cost = Cost.from_dict(kept(out / "cost.json", timed, cost_record))
+    print(cost.text(settings.batch, settings.form))
+    counts = list(cost.model.counts)[::-1]
+
+    def damage_record() -> list[list[float]]:
+        damage = measure_damage(DamageMeter(model, backbone, batches[:half]), counts, show_rounds)
+        return [[block, tokens, growth] for (block, tokens), growth in damage.items()]
+
+    seen = dict(model=cfg.model, data=cfg.train_dataloader, size=os.path.getsize(checkpoint))
+    rows = kept(out / "damage.json", {**about, **seen, "encoder": encoder}, damage_record)
+    damage = {(int(block), int(tokens)): growth for block, tokens, growth in rows}
     frontier = find_frontier(backbone, cost.model, counts, damage)
     best = pick(frontier, budget, cost.dense_ms)
     target = best[0].ms if budget.max_drop is not None else target_ms(budget, cost.dense_ms)
@@ -121,40 +128,24 @@ def search_schedule(
     meter = DamageMeter(model, backbone, batches[half:])
     candidates = try_whole(plans, meter, cost, settings.form, images, settings.rounds, show_rounds)
     chosen = choose(candidates, budget, target)
-    total = counts[0]
-    print(f"\n{format_candidates(candidates, total, chosen)}")
-    others = {n: c for n, c in candidates.items() if n in ("ConstantRate", "KeepRatios")}
-    for name, other in others.items():
-        print(f"loss of {chosen} against {name}: {better_by(candidates[chosen], other)}")
+    print(f"\n{format_candidates(candidates, counts[0], chosen)}")
+    for name, other in candidates.items():
+        if name in FAMILIES:
+            print(f"loss of {chosen} against {name}: {better_by(candidates[chosen], other)}")
 
-    out.mkdir(parents=True, exist_ok=True)
     files = {name: out / file for name, file in _FILES.items()}
-    entry: Any = backbone_entry(cfg)
-    replaced = [name for name in ("reducer", "schedule", "fusion") if name in entry]
-    dense = candidates["dense"].ms
+    replaced = [name for name in ("reducer", "schedule", "fusion") if name in cfg.model.backbone]
     write_config(
-        files["config"], cfg.filename, candidates[chosen], dense, searched.entry, total, replaced
+        files["config"],
+        cfg.filename,
+        candidates[chosen],
+        candidates["dense"].ms,
+        searched.entry,
+        counts[0],
+        replaced,
     )
-    about = dict(
-        machine=machine_name(device),
-        idle=cost.latencies.is_idle,
-        versions=versions(),
-        commit=git_commit(),
-        checkpoint=checkpoint,
-        budget=asdict(budget),
-        settings=asdict(settings),
-        dense_ms=cost.dense_ms,
-        chosen=chosen,
-        work_dense=work_of(backbone, {})._asdict(),
-    )
-    write_record(
-        files["report"],
-        about,
-        cost=cost,
-        frontier=frontier,
-        damage=damage,
-        candidates=candidates,
-    )
+    record = {**about, "commit": git_commit(), "budget": asdict(budget), "chosen": chosen}
+    write_record(files["report"], record, cost, frontier, candidates)
     draw_search(files["picture"], cost, frontier, candidates, f"{cfg.filename}, {settings.form}")
     print_files("\nSearched", files)
     return candidates

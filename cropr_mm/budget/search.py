@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 
@@ -15,7 +15,7 @@ from cropr_mm.budget.ladder import drawn, probes, token_counts
 from cropr_mm.budget.timing import time_plans
 from cropr_mm.budget.work import Plan, work_of
 from cropr_mm.engine.preflight import SetupError
-from cropr_mm.profiling.latency import Latencies
+from cropr_mm.profiling.latency import MAX_LOAD
 
 ShowRounds = Callable[[str, int], AbstractContextManager[Callable[[int], None]]]
 
@@ -59,13 +59,36 @@ class Cost(NamedTuple):
         model: The fit.
         dense_ms: Measured time of the dense encoder.
         checks: Predicted and measured milliseconds of plans that were not fitted to.
-        latencies: All times.
+        load: Cores that other processes kept busy meanwhile.
     """
 
     model: CostModel
     dense_ms: float
     checks: list[tuple[float, float]]
-    latencies: Latencies
+    load: float
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain types for JSON."""
+        return {**self._asdict(), "model": self.model.as_dict()}
+
+    @classmethod
+    def from_dict(cls, record: Mapping[str, Any]) -> "Cost":
+        """The inverse of :meth:`as_dict`."""
+        checks = [(predicted, measured) for predicted, measured in record["checks"]]
+        model = CostModel.from_dict(record["model"])
+        return cls(model, record["dense_ms"], checks, record["load"])
+
+    def text(self, batch: int, form: str) -> str:
+        """What was measured, in lines."""
+        errors = sorted(self.errors)
+        lines = [
+            f"dense encoder  {self.dense_ms:.1f} ms a call of {batch} images, {form}",
+            f"cost model     errors on {len(errors)} plans it was not fitted to: median "
+            f"{errors[len(errors) // 2]:.1%}, largest {errors[-1]:.1%}",
+        ]
+        if self.load > MAX_LOAD:
+            lines.append(f"NOT IDLE, load {self.load:.2f}: these times do not count")
+        return "\n".join(lines)
 
     @property
     def errors(self) -> list[float]:
@@ -122,7 +145,7 @@ def measure_cost(
     checks = [
         (model.predict(works[name]), latencies.median(name)) for name in plans if name not in known
     ]
-    return Cost(model, latencies.median("fit 0"), checks, latencies)
+    return Cost(model, latencies.median("fit 0"), checks, latencies.load)
 
 
 def measure_damage(
