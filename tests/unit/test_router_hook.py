@@ -5,6 +5,8 @@ from typing import Any
 
 import pytest
 import torch
+import torch.distributed as dist
+from mmengine.model import MMDistributedDataParallel
 from torch import Tensor, nn
 
 from cropr_mm import CroprViT
@@ -69,6 +71,26 @@ def test_only_reducers_learn(progress: float) -> None:
     assert learned == {name for name in names if ".reducers." in name}
     for name, value in model.state_dict().items():
         assert torch.equal(value, before[name]) == (".reducers." not in name), name
+
+
+def test_data_parallel_training_waits_for_no_frozen_parameter() -> None:
+    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+    try:
+        model = Classifier()
+        freeze_all_but_routers(model)
+        AuxiliaryListener(model, ClassTarget(num_classes=3))
+        wrapped = MMDistributedDataParallel(model)
+        samples = [SimpleNamespace(gt_label=torch.tensor([0]))] * 2
+        for _ in range(3):  # the second iteration raises where a gradient did not come
+            wrapped.train()
+            set_modes(wrapped)
+            losses = wrapped(torch.randn(2, 3, 16, 16), samples, mode="loss")
+            sum(losses.values()).backward()
+            assert not model.head.training
+        found = {name for name, p in model.named_parameters() if p.grad is not None}
+        assert found == {name for name, _ in model.named_parameters() if ".reducers." in name}
+    finally:
+        dist.destroy_process_group()
 
 
 @pytest.mark.parametrize(
