@@ -20,8 +20,9 @@ def main() -> None:
     from cropr_mm.budget.search import Budget
     from cropr_mm.engine.config import load_config
     from cropr_mm.engine.console import short_errors
+    from cropr_mm.export.runtime import ExportError
 
-    with short_errors(ValueError, traceback=args.traceback):
+    with short_errors(ValueError, ExportError, traceback=args.traceback):
         budget = Budget(args.target_ms, args.speedup, args.max_drop)
         settings = Settings(
             form=args.format,
@@ -51,7 +52,7 @@ def parse_args() -> argparse.Namespace:
     )
     parser.add_argument(
         "--format",
-        choices=("eager", "compile"),
+        choices=("eager", "compile", "onnx", "openvino", "aoti"),
         default="eager",
         help="form that will be deployed, in which encoders are timed (default: %(default)s)",
     )

@@ -1,15 +1,19 @@
 """Encoders of several plans timed in turn, in the form that will be deployed."""
 
 from collections.abc import Callable, Mapping
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import torch
 from torch import Tensor
 
 from cropr_mm.backbones.cropr_vit import CroprViT
 from cropr_mm.budget.work import Plan, with_plan
+from cropr_mm.engine.preflight import SetupError
+from cropr_mm.export.forms import FORMATS, ExportedForm
 from cropr_mm.profiling.latency import Latencies, measure
 
-FORMS = ("eager", "compile")
+FORMS = ("eager", "compile", *FORMATS)
 
 
 def time_plans(
@@ -22,6 +26,8 @@ def time_plans(
 ) -> Latencies:
     """Times of one call of the encoder under each plan.
 
+    Encoders of all plans are open at once; in other runtimes each has weights of its own.
+
     Args:
         backbone: Encoder with reducers at the blocks of the plans.
         plans: By name.
@@ -29,17 +35,28 @@ def time_plans(
         images: A batch, shape (B, 3, H, W), on the device that counts.
         rounds: Timed calls of each.
         on_round: Called after each round with the number of rounds done.
+
+    Raises:
+        SetupError: If the method has no form in that runtime, or images are not on the CPU.
+        ExportError: If a package is missing.
     """
-    calls = {name: _call(backbone, plan, form, images) for name, plan in plans.items()}
-    with torch.inference_mode(form == "eager"), torch.no_grad():
+    if form in FORMATS and images.device.type != "cpu":
+        raise SetupError(f"{form} is timed on the CPU: expected --device cpu, got {images.device}")
+    with TemporaryDirectory() as folder, torch.inference_mode(form == "eager"), torch.no_grad():
+        calls = {
+            name: _call(with_plan(backbone, plan), form, images, Path(folder, name))
+            for name, plan in plans.items()
+        }
         return measure(
             calls, rounds=rounds, items=len(images), device=images.device, on_round=on_round
         )
 
 
-def _call(backbone: CroprViT, plan: Plan, form: str, images: Tensor) -> Callable[[], object]:
-    twin = with_plan(backbone, plan)
+def _call(encoder: CroprViT, form: str, images: Tensor, folder: Path) -> Callable[[], object]:
     if form == "eager":
-        return lambda: twin(images)
-    compiled = torch.compile(twin, dynamic=False)
-    return lambda: compiled(images)
+        return lambda: encoder(images)
+    if form == "compile":
+        compiled = torch.compile(encoder, dynamic=False)
+        return lambda: compiled(images)
+    exported = ExportedForm(encoder, form, folder)
+    return lambda: exported(images)

@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from cropr_mm import CroprViT
+from cropr_mm.budget.timing import time_plans
+from cropr_mm.budget.work import Plan
 from cropr_mm.ops.select import select_topk
 from cropr_mm.ops.window import window_major_order, window_slots
 from cropr_mm.tokens.gather import ascending_order, take_entries
@@ -100,3 +102,17 @@ def test_windows_and_dense_models_can_be_traced() -> None:
         with torch.no_grad():
             traced = torch.jit.trace(model, torch.randn(2, 3, 16, 16), check_trace=False)
             assert torch.equal(traced(images)[0], model(images)[0])
+
+
+def test_plans_of_a_search_are_timed_in_the_runtime_that_will_run() -> None:
+    pytest.importorskip("onnxscript", reason="needs cropr_mm[export]")
+    pytest.importorskip("onnxruntime", reason="needs cropr_mm[export]")
+    encoder = CroprViT(
+        arch=dict(embed_dim=16, depth=3, num_heads=2, patch_size=8, img_size=32),
+        reducer=dict(type="cropr_mm.VariancePruner"),
+        schedule=dict(type="cropr_mm.ExplicitTokens", num_keep={0: 16}),
+    ).eval()
+    plans: dict[str, Plan] = {"dense": {}, "half": {0: 8}}
+    times = time_plans(encoder, plans, "onnx", torch.randn(1, 3, 32, 32), rounds=2)
+    assert {name: len(found) for name, found in times.times.items()} == {"dense": 2, "half": 2}
+    assert isinstance(encoder(torch.randn(1, 3, 32, 32))[0], Tensor)
