@@ -102,8 +102,6 @@ def parse_args() -> argparse.Namespace:
     if args.compile and "compile" not in args.formats:
         args.formats.append("compile")
     args.compile = "compile" in args.formats
-    if "eager" not in args.formats:
-        parser.error("--formats: expected eager among them, which the others are compared with")
     return args
 
 
@@ -117,6 +115,11 @@ def main() -> None:
             raise ValueError(f"expected rounds >= 1, got {args.rounds}")
         if min(args.batch_sizes) < 1:
             raise ValueError(f"expected batch sizes >= 1, got {args.batch_sizes}")
+        if "eager" not in args.formats:
+            raise ValueError(
+                "--formats expects eager, which the others are compared with, among its forms, got "
+                + " ".join(args.formats)
+            )
         freeze_weights(args.freeze, args.compile)
         mode = Mode(args.dtype, args.sdpa, args.device)
         configs = {Path(path).stem: load_config(path) for path in args.configs}

@@ -14,6 +14,7 @@ from cropr_mm.export.runtime.session import Session, open_session
 from cropr_mm.export.source import check_exportable
 from cropr_mm.export.verify import difference
 from cropr_mm.profiling.compare import Entry
+from cropr_mm.profiling.out_of_memory import NO_SUCH_FORM
 from cropr_mm.reducers import KeepDecision
 
 FORMATS = ("onnx", "openvino", "aoti")
@@ -45,9 +46,18 @@ class ExportedForm:
         self.sessions: dict[tuple[int, ...], tuple[Session, int]] = {}
 
     def __call__(self, images: Tensor) -> list[Any]:
-        """Outputs as arrays."""
-        session, _ = self._opened(images)
-        return session.run(images.numpy())
+        """Outputs as arrays.
+
+        Raises:
+            RuntimeError: If it cannot be written or does not run, such that
+                :func:`cropr_mm.profiling.out_of_memory.attempt` leaves it out of a benchmark.
+        """
+        try:
+            session, _ = self._opened(images)
+            return session.run(images.numpy())
+        except Exception as error:  # exporters and runtimes have no common base
+            reason = " ".join(str(error).split())[:200]
+            raise RuntimeError(f"{NO_SUCH_FORM} {self.form}: {reason}") from error
 
     def bytes_on_disk(self, images: Tensor) -> int:
         """Size of everything that was written for images of this shape."""

@@ -7,8 +7,13 @@ from typing import TypeVar
 import torch
 
 T = TypeVar("T")
-LIMITS = ("out of memory", "can't allocate memory", "No available kernel", "not implemented for")
-"""What torch says where a kernel or the memory of a machine is at its limits, or a dtype is."""
+NO_SUCH_FORM = "there is no form for"
+"""What an encoder says that another runtime cannot compute."""
+LIMITS = (
+    *("out of memory", "can't allocate memory", "No available kernel", "not implemented for"),
+    NO_SUCH_FORM,
+)
+"""What is said where a kernel or the memory of a machine is at its limits, or a dtype is."""
 
 
 def attempt(function: Callable[[], T]) -> tuple[T | None, str]:

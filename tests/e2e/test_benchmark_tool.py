@@ -146,6 +146,11 @@ def test_a_batch_that_cannot_even_be_made_is_named(
         ((SEGMENTER, "--img-size", "60", "60"), "multiples of the patch size 8, got 60x60"),
         ((SEGMENTER, "--freeze"), "expected --compile with --freeze"),
         ((SEGMENTER, "--rounds", "0"), "expected rounds >= 1"),
+        ((SEGMENTER, "--formats", "onnx"), "--formats expects eager"),
+        (
+            (SEGMENTER, "--formats", "eager", "onnx", "--part", "model"),
+            "expected encoders in fp32 on the CPU, got --part model",
+        ),
         ((SEGMENTER, "--batch-sizes", "1", "0"), "expected batch sizes >= 1, got [1, 0]"),
         ((SEGMENTER, "--json", "."), "--json expects a file in a folder that exists, got ."),
         ((NO_MODEL,), "expected model.backbone of type cropr_mm.CroprViT, got None"),

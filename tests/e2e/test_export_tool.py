@@ -224,6 +224,25 @@ def test_metrics_and_speed_are_in_the_card(
     assert about["ran"]["precision"] == "float32"
 
 
+def test_encoders_in_several_formats_are_timed_side_by_side(
+    models: dict[str, tuple[Path, Path]], tool: Tool, tmp_path: Path
+) -> None:
+    config, checkpoint = models["seg"]
+    file = tmp_path / "speed.json"
+    arguments = ("--baselines", "dense", "--checkpoint", checkpoint, "--rounds", 2, "--json", file)
+    text = tool("benchmark.py", config, "--formats", "eager", "onnx", *arguments)
+    functions = json.loads(file.read_text())["batches"]["1"]["functions"]
+    name = config.stem
+    assert list(functions) == ["dense", "dense, onnx", name, f"{name}, onnx"]
+    times = {row: function["median_ms"] for row, function in functions.items()}
+    for row, function in functions.items():
+        base = "dense, onnx" if row.endswith("onnx") else "dense"
+        assert function["speedup_in_form"]["value"] == pytest.approx(times[base] / times[row])
+        assert (function["bytes_on_disk"] or 0) > (10_000 if row.endswith("onnx") else -1)
+        assert function["difference_from_eager"] < 1e-4
+    assert "MB on disk" in text
+
+
 @pytest.mark.parametrize(
     ("form", "arguments", "dtype"),
     [
