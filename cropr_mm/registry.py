@@ -31,6 +31,7 @@ _LAZY = {
     "PruningMapHook": "cropr_mm.hooks.pruning_map_hook",
     "RandomStateHook": "cropr_mm.hooks.random_state_hook",
     "SharedMaskCascadeRoIHead": "cropr_mm.heads.cascade_roi_head",
+    "ThawHook": "cropr_mm.hooks.thaw_hook",
     "TokenRecordHook": "cropr_mm.hooks.token_record_hook",
 }
 

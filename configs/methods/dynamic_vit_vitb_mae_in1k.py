@@ -1,6 +1,6 @@
 # DynamicViT: predictors before the 4th, 7th and 10th block learn which 70 % of the tokens stay. As
-# published the encoder hardly moves while they learn. There it is also frozen in the first 5
-# epochs, and the dense model that it starts from teaches it:
+# published the encoder is frozen in the first 5 epochs and hardly moves from then on. There the
+# dense model that it starts from also teaches it:
 # CroprAuxLossHook(teacher=dict(checkpoint="dense.pth", logits="head.fc"), ...).
 _base_ = "../classification/unpruned_vitb_mae_in1k.py"
 max_epochs = 30
@@ -11,11 +11,13 @@ model = dict(
     )
 )
 custom_hooks = [
+    dict(type="cropr_mm.ThawHook", end=5),
     dict(
         type="cropr_mm.CroprAuxLossHook",
         target=dict(type="cropr_mm.KeepRatioTarget", weight=2.0),
-    )
+    ),
 ]
+find_unused_parameters = True  # under data parallelism, while the encoder is frozen
 train_cfg = dict(max_epochs=max_epochs)
 optim_wrapper = dict(
     constructor="DefaultOptimWrapperConstructor",

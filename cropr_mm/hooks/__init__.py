@@ -16,6 +16,7 @@ __all__ = [
     "PruneAuditHook",
     "PruningMapHook",
     "RandomStateHook",
+    "ThawHook",
     "TokenRecordHook",
 ]
 

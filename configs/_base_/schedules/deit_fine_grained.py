@@ -1,8 +1,8 @@
 # 50 epochs of 1024 images with a learning rate of 1e-3; the encoder learns at a tenth of it, and
 # weights are averaged. These are the settings of Haurum et al., "Which Tokens to Use?", for DeiT on
 # NABirds; CUB, another data set of birds, takes them too. There the encoder is also frozen in the
-# first 5 epochs, and norms and biases are not decayed (mmengine decays all parameters of a part
-# that has a learning rate of its own).
+# first 5 epochs (dict(type="cropr_mm.ThawHook", end=5) does that), and norms and biases are not
+# decayed (mmengine decays all parameters of a part that has a learning rate of its own).
 _base_ = "./mae_in1k.py"
 optim_wrapper = dict(
     _delete_=True,

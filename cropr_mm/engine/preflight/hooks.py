@@ -12,6 +12,7 @@ from cropr_mm.hooks.aux_loss_hook import CroprAuxLossHook
 from cropr_mm.hooks.curriculum_hook import CroprCurriculumHook
 from cropr_mm.hooks.elastic_hook import CroprElasticHook
 from cropr_mm.hooks.router_hook import CroprRouterHook
+from cropr_mm.hooks.thaw_hook import ThawHook
 from cropr_mm.targets import AuxiliaryTarget
 
 
@@ -24,8 +25,8 @@ def check_hooks(model: nn.Module, hooks: Sequence[Hook]) -> None:
 
     Raises:
         SetupError: If reducers have losses of their own and no CroprAuxLossHook adds them, there
-            are two hooks of one kind, or a curriculum and elastic training, or the model is none
-            for a hook.
+            are two hooks of one kind, or two that exclude each other, or the model is none for a
+            hook.
     """
     for kind in (CroprAuxLossHook, CroprCurriculumHook, CroprElasticHook, CroprRouterHook):
         number = sum(isinstance(hook, kind) for hook in hooks)
@@ -42,9 +43,15 @@ def check_hooks(model: nn.Module, hooks: Sequence[Hook]) -> None:
             f"{' and '.join(deciding)} both say how much is pruned in training: expected one of "
             "them in custom_hooks; CroprRouterHook(progress=None) leaves it to the other"
         )
+    kinds = {type(hook) for hook in hooks}
+    if {CroprRouterHook, ThawHook} <= kinds:
+        raise SetupError(
+            "CroprRouterHook and ThawHook both say what is frozen: expected one of them in "
+            "custom_hooks"
+        )
     _check_trained(model, hooks)
     for hook in hooks:
-        if isinstance(hook, CroprCurriculumHook | CroprElasticHook | CroprRouterHook):
+        if isinstance(hook, CroprCurriculumHook | CroprElasticHook | CroprRouterHook | ThawHook):
             try:
                 hook.check(model)
             except ValueError as error:
