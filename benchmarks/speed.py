@@ -8,7 +8,7 @@ import torch
 from cropr_mm.engine.arguments import add_traceback_option
 from cropr_mm.engine.console import short_errors
 from cropr_mm.profiling.run_mode import FREEZE_HELP
-from experiments import alternatives, memory, throughput, train_step
+from experiments import alternatives, deadline, memory, throughput, train_step
 from experiments.studies import STUDIES
 
 CONFIG = "configs/segmentation/cropr_tiny_segmenter_camvid.py"
@@ -26,6 +26,7 @@ def main() -> None:
         "throughput": (throughput, add_throughput, "time the encoders of one study of speed"),
         "memory": (memory, add_memory, "estimate the memory of models; nothing is timed"),
         "train-step": (train_step, add_train_step, "count and time a step of training"),
+        "deadline": (deadline, add_deadline, "meet a deadline under a load that comes and goes"),
         "alternatives": (alternatives, add_alternatives, "time other ways to compute parts"),
     }
     for name, (module, add_arguments, text) in modules.items():
@@ -141,6 +142,20 @@ def add_train_step(parser: Parser) -> None:
     parser.add_argument(
         "--rounds", type=int, default=10, metavar="N", help="0 only counts; default: %(default)s"
     )
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write all numbers")
+
+
+def add_deadline(parser: Parser) -> None:
+    """Add which model and deadline, and what load."""
+    parser.add_argument("config", nargs="?", default=CONFIG, help="default: %(default)s")
+    parser.add_argument(
+        "--factor", type=float, default=1.5, help="deadline in times of the first share, idle"
+    )
+    parser.add_argument("--shares", nargs="+", type=float, default=[0.0, 0.5, 1.0])
+    parser.add_argument("--periods", type=int, default=10, metavar="N", help="idle, busy, idle ...")
+    parser.add_argument("--frames", type=int, default=100, metavar="N", help="in each period")
+    parser.add_argument("--load", type=int, metavar="N", help="busy processes (default: the cores)")
+    parser.add_argument("--dtype", choices=DTYPES, default="fp32")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all numbers")
 
 
