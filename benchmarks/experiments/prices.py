@@ -184,12 +184,12 @@ def _rows(
 
 def _interval(own: Sequence[Values], other: Sequence[Values] | None = None) -> dict[str, float]:
     """Mean and 95 % interval of the last metric, or of its paired difference."""
-    metric = list(own[0][0])[-1]
-    values = np.array([one[metric] for one, _ in own])
-    resampled = np.stack([one[metric] for _, one in own])
+    metric = list(own[0].whole)[-1]
+    values = np.array([one.whole[metric] for one in own])
+    resampled = np.stack([one.resampled[metric] for one in own])
     if other is not None:
-        values = values - np.array([one[metric] for one, _ in other])
-        resampled = resampled - np.stack([one[metric] for _, one in other])
+        values = values - np.array([one.whole[metric] for one in other])
+        resampled = resampled - np.stack([one.resampled[metric] for one in other])
     return paired_interval(values, resampled)._asdict()
 
 

@@ -35,7 +35,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str, Config, Any]]
     def score(run: Run, samples: int) -> module.Values:
         points = POINTS[run.name.partition("@")[0]]
         noise = np.linspace(-1, 1, samples)  # the same pictures are hard for all
-        return dict(mIoU=points), dict(mIoU=points + noise)
+        return module.Values(dict(mIoU=points), dict(mIoU=points + noise), {})
 
     monkeypatch.setattr(module, "execute", train)
     monkeypatch.setattr(module, "execute_test", test)
