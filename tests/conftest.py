@@ -7,8 +7,20 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from hosts import exempt_from_collection, forget_runs, unformatted_configs
 from matplotlib.figure import Figure
 from mmengine.registry import DefaultScope
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _unformatted_configs() -> Iterator[None]:
+    with unformatted_configs():
+        yield
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _exempt_imports() -> None:
+    exempt_from_collection()
 
 
 @pytest.fixture(autouse=True)
@@ -17,6 +29,11 @@ def _seed() -> None:
     random.seed(0)
     np.random.seed(0)  # noqa: NPY002 - host libraries draw from the global state
     torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True)
+def _no_earlier_runs() -> None:
+    forget_runs()
 
 
 @pytest.fixture(autouse=True)

@@ -46,7 +46,6 @@ def write_config(root: Path, task: str, **changes: Any) -> Path:
     """Config file of one task: 'det', 'seg' or 'cls'; ``changes`` replace entries by dotted key."""
     cfg = Config({**_RUNTIME, **TASKS[task](str(root))})
     cfg.merge_from_dict({key.replace("__", "."): value for key, value in changes.items()})
-    # mmengine names loggers by config and second: each config gets a name of its own.
     path = root / f"tiny_{task}_{len([*root.glob('tiny_*.py')])}.py"
     cfg.dump(path)
     return path
@@ -69,8 +68,10 @@ _RUNTIME = dict(
 
 def _loaders(train: dict[str, Any], val: dict[str, Any], evaluator: Any) -> dict[str, Any]:
     shared = dict(batch_size=2, num_workers=0, sampler=dict(type="DefaultSampler", shuffle=False))
+    # Loops of iterations sleep two seconds whenever another sampler ends.
+    endless = dict(type="InfiniteSampler", shuffle=False)
     return dict(
-        train_dataloader=dict(shared, dataset=train),
+        train_dataloader=dict(shared, sampler=endless, dataset=train),
         val_dataloader=dict(shared, dataset=val),
         test_dataloader=dict(shared, dataset=val),
         val_evaluator=evaluator,

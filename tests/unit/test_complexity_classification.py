@@ -1,5 +1,6 @@
 """Costs and parameters of the classification configs against published and analytic figures."""
 
+from collections.abc import Iterable
 from typing import Any
 
 import pytest
@@ -31,6 +32,14 @@ COSTS = {
     "cropr_eva02_in1k_448": (182.5, 204.1),
     "cropr_eva02_in1k_448_single": (92.1, 100.3),
 }
+# One of each kind: dense, with and without fusion, in stages, of EVA-02.
+QUICK = (
+    "unpruned_vitb_mae_in1k",
+    "cropr_vitb_mae_in1k",
+    "cropr_vitl_mae_in1k_nofusion",
+    "cropr_vitl_mae_in1k_3stage_fusion",
+    "cropr_eva02_in1k_448_single",
+)
 # Token Cropr, supplement, table 5: GMAC at rates 1 to 8 where the first step is like the others.
 BY_RATE = (56.47, 53.28, 50.10, 46.92, 43.73, 40.55, 37.37, 34.18)
 
@@ -41,7 +50,14 @@ def report(name: str, **changes: Any) -> dict[str, Any]:
     return complexity_report(cfg)
 
 
-@pytest.mark.parametrize("name", COSTS)
+def quick(names: Iterable[Any], wanted: Iterable[Any]) -> list[Any]:
+    """All of these, each marked slow unless it is wanted in every run."""
+    return [
+        name if name in wanted else pytest.param(name, marks=pytest.mark.slow) for name in names
+    ]
+
+
+@pytest.mark.parametrize("name", quick(COSTS, QUICK))
 def test_configs_cost_what_they_should_to_every_digit(name: str) -> None:
     linear, total = COSTS[name]
     digits = len(str(linear).partition(".")[2])
@@ -51,7 +67,7 @@ def test_configs_cost_what_they_should_to_every_digit(name: str) -> None:
     assert model["not_counted"] == {}
 
 
-@pytest.mark.parametrize("rate", range(1, 9))
+@pytest.mark.parametrize("rate", quick(range(1, 9), (1, 8)))
 def test_every_published_rate_without_the_class_token_in_the_first_step(rate: int) -> None:
     schedule = dict(model__backbone__schedule__rate=rate)
     schedule["model__backbone__schedule__absorb_prefix"] = False

@@ -9,10 +9,11 @@ from tables.blocks import ROOT, documents, render
 from tables.configs import CONFIGS, FOLDERS, command, encoder, metafile, paths
 from tables.methods import fusions
 
+LONG = ("schedules.md",)  # counts operations at many settings, for most of a minute
 DOCUMENTS = [
     pytest.param(
         path,
-        marks=[pytest.mark.slow] if path.is_relative_to(CONFIGS) else [],
+        marks=[pytest.mark.slow] if path.is_relative_to(CONFIGS) or path.name in LONG else [],
         id=str(path.relative_to(ROOT)),
     )
     for path in documents()

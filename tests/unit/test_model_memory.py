@@ -1,6 +1,6 @@
 """Memory of whole detectors: sizes do not depend on the numbers that are left out."""
 
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +63,7 @@ def test_operators_of_mmcv_run_in_half_precision_and_are_restored() -> None:
     assert roi_align(image, regions, 2).all()
 
 
+@cache
 def need(name: str, dtype: str = "fp32", **kwargs: Any) -> ModelMemory:
     cfg = Config.fromfile(DEMO / f"{name}.py")
     torch.manual_seed(0)
