@@ -7,12 +7,15 @@ from typing import Any
 
 from mmengine.config import Config
 from mmengine.runner import EpochBasedTrainLoop, Runner
+from torch.optim import Optimizer
 
 from cropr_mm.checkpoints import CheckpointError, safe_load
 from cropr_mm.checkpoints.sums import check_sums
 from cropr_mm.engine.preflight import SetupError
 from cropr_mm.engine.trainable import trains_routers
 from cropr_mm.hooks import curriculum_hook, elastic_hook, router_hook
+from cropr_mm.hooks.random_state_hook import is_not_validated
+from cropr_mm.messages import some
 
 _STATES = {
     curriculum_hook.CroprCurriculumHook: curriculum_hook.STATE,
@@ -124,7 +127,7 @@ def _check_steps(runner: Runner, meta: Mapping[str, Any], label: str) -> None:
                 f"{label}: expected meta.{name} from 0 to {most}, the length of this training, "
                 f"got {step!r}"
             )
-    if meta["iter"] == loop.max_iters:
+    if meta["iter"] == loop.max_iters and not is_not_validated(runner, Path(label), meta["iter"]):
         raise SetupError(
             f"{label} is the end of this training of {loop.max_iters} iterations: nothing is left "
             "to do; train_cfg has its length"
@@ -152,6 +155,22 @@ def _check_counts(runner: Runner, checkpoint: Mapping[str, Any], label: str) -> 
         raise SetupError(
             f"{label}: expected the state of an optimizer, got "
             f"{type(checkpoint['optimizer']).__name__}"
+        )
+    _check_optimizer(runner, checkpoint["optimizer"], label)
+
+
+def _check_optimizer(runner: Runner, stored: Mapping[str, Any], label: str) -> None:
+    """The same optimizer, by its settings; versions of torch add some, and take none away."""
+    optimizer = getattr(runner.optim_wrapper, "optimizer", None)
+    groups = stored.get("param_groups")
+    if not isinstance(optimizer, Optimizer) or not groups:
+        return
+    own = optimizer.param_groups[0].keys()
+    missing, strange = optimizer.defaults.keys() - groups[0].keys(), groups[0].keys() - own
+    if missing and strange:
+        raise SetupError(
+            f"{label}: expected the state of {type(optimizer).__name__} with "
+            f"{some(sorted(missing))}, got that of another optimizer with {some(sorted(strange))}"
         )
 
 

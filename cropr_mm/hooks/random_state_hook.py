@@ -24,8 +24,9 @@ class RandomStateHook(Hook):
 
     Those of Python, numpy, torch and the current CUDA device, of every process, are written to
     ``random_states.pth`` after each checkpoint, and once more after the validation that follows it,
-    which draws numbers too. Data workers draw from generators of their own: those that outlive an
-    epoch (``persistent_workers``, and all of a loop of iterations) start anew, which is logged.
+    which draws numbers too. A validation that did not end starts anew before training goes on.
+    Data workers draw from generators of their own: those that outlive an epoch
+    (``persistent_workers``, and all of a loop of iterations) start anew, which is logged.
     """
 
     priority = "LOWEST"  # after the checkpoint
@@ -39,6 +40,14 @@ class RandomStateHook(Hook):
         """Find the random state of the checkpoint that training goes on from."""
         self._saved = runner.message_hub.runtime_info.get("last_ckpt")
         self._pending = self._find(runner) if runner.iter else None
+        checkpoint = Path(str(runner._load_from))
+        if self._pending is not None and is_not_validated(runner, checkpoint, runner.iter):
+            runner.logger.warning(
+                f"the validation after {checkpoint.name} did not end: it starts anew"
+            )
+            set_random_state(self._pending)
+            runner.val_loop.run()
+            self._pending = random_state()
         if self._pending is not None and isinstance(runner.train_loop, IterBasedTrainLoop):
             loop = runner.train_loop
             # Older versions of mmengine load all batches again that were seen.
@@ -103,12 +112,6 @@ class RandomStateHook(Hook):
                 "random numbers of the data workers start anew, those of the model go on; only "
                 "without workers (num_workers=0) are both those of an uninterrupted training"
             )
-        # Older files do not tell.
-        if not states[rank].get("validated", True) and _validation_was_due(runner):
-            runner.logger.warning(
-                f"the validation after {checkpoint.name} did not end and is not repeated; random "
-                "numbers go on as if it had drawn none"
-            )
         return states[rank]
 
 
@@ -160,6 +163,26 @@ def set_random_state(state: dict[str, Any]) -> None:
         torch.cuda.set_rng_state(state["cuda"])
 
 
+def is_not_validated(runner: Runner, checkpoint: Path, iteration: int) -> bool:
+    """Whether a validation followed a checkpoint and did not end.
+
+    Args:
+        runner: Runner with its loops.
+        checkpoint: File that the training goes on from.
+        iteration: Iterations that it has behind it.
+    """
+    states = _read(checkpoint.with_name(FILE)).get(checkpoint.name, [])
+    # Older files do not tell.
+    if runner.val_loop is None or all(state.get("validated", True) for state in states):
+        return False
+    loop = runner.train_loop
+    done, last, rest = iteration, loop.max_iters, 0
+    if not isinstance(loop, IterBasedTrainLoop):
+        last = loop.max_epochs
+        done, rest = divmod(iteration, len(loop.dataloader))
+    return not rest and done >= loop.val_begin and (done % loop.val_interval == 0 or done == last)
+
+
 def _read(file: Path) -> dict[str, Any]:
     """What a file of states holds; nothing if there is none, or a damaged one."""
     try:
@@ -173,10 +196,3 @@ def _workers_start_anew(runner: Runner) -> bool:
     if isinstance(runner.train_loop, IterBasedTrainLoop):
         return loader.num_workers > 0
     return bool(loader.persistent_workers)
-
-
-def _validation_was_due(runner: Runner) -> bool:
-    """Whether a validation follows the iteration or epoch that training goes on from."""
-    loop = runner.train_loop
-    done = runner.iter if isinstance(loop, IterBasedTrainLoop) else runner.epoch
-    return runner.val_loop is not None and done >= loop.val_begin and done % loop.val_interval == 0

@@ -1,17 +1,19 @@
 """A resumed training is the one that was not interrupted, or says in a line what differs."""
 
 import copy
+import multiprocessing
 import random
 import shutil
-import subprocess
-import sys
+import time
 from collections.abc import Callable
+from multiprocessing.synchronize import Event
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from mmengine.config import Config
+from mmengine.runner import ValLoop
 from tiny_tasks import write_config
 
 from cropr_mm.checkpoints import safe_load
@@ -27,12 +29,10 @@ AUGMENT = [
 ]
 EPOCHS = dict(
     train_cfg=dict(_delete_=True, type="EpochBasedTrainLoop", max_epochs=3, val_interval=1),
+    train_dataloader=dict(sampler=dict(type="DefaultSampler")),
     default_hooks=dict(checkpoint=dict(type="CheckpointHook", interval=1, by_epoch=True)),
 )
-ITERATIONS = dict(
-    train_cfg=dict(max_iters=6, val_interval=2),
-    train_dataloader=dict(sampler=dict(_delete_=True, type="InfiniteSampler", shuffle=False)),
-)
+ITERATIONS = dict(train_cfg=dict(max_iters=6, val_interval=2))
 DRAWS: dict[str, dict[str, Any]] = {
     "augmentation": dict(train_dataloader=dict(dataset=dict(pipeline=AUGMENT))),
     "random pruner": dict(model=dict(backbone=dict(reducer=dict(type="cropr_mm.RandomPruner")))),
@@ -230,27 +230,28 @@ def test_a_training_anew_leaves_the_checkpoints_of_the_last_one(
     assert (folder / "iter_4.pth").is_file()
 
 
+def hold(folder: Path, locked: Event) -> None:
+    """Train for ever, as far as others see."""
+    with lock_folder(folder):
+        locked.set()
+        time.sleep(600)
+
+
 def test_two_trainings_do_not_share_a_folder(
     trained: tuple[Path, Path], tool: Callable[..., str], tmp_path: Path
 ) -> None:
-    hold = (
-        "import sys, time; from pathlib import Path; "
-        "from cropr_mm.engine.work_folder import lock_folder; "
-        "lock = lock_folder(Path(sys.argv[1])); lock.__enter__(); "
-        "print('locked', flush=True); time.sleep(600)"
-    )
-    process = subprocess.Popen(
-        [sys.executable, "-c", hold, str(tmp_path)], stdout=subprocess.PIPE, text=True
-    )
+    fork = multiprocessing.get_context("fork")
+    locked = fork.Event()
+    process = fork.Process(target=hold, args=(tmp_path, locked))
+    process.start()
     try:
-        assert process.stdout is not None
-        assert process.stdout.readline() == "locked\n"
+        assert locked.wait(60)
         message = f"another training writes to .*process {process.pid} on .*another --work-dir"
         with pytest.raises(SystemExit, match=message):
             tool("train.py", trained[0], "--work-dir", tmp_path)
     finally:
         process.kill()
-        process.wait()
+        process.join()
     with lock_folder(tmp_path):  # a killed training locks nothing
         pass
 
@@ -281,14 +282,59 @@ def test_random_numbers_that_cannot_go_on_are_named(
     assert "random numbers of the data workers start anew, those of the model go on" in output
 
 
-@pytest.mark.parametrize("validated", [True, False])
-def test_a_validation_that_did_not_end_is_named(
-    validated: bool, trained: tuple[Path, Path], tool: Callable[..., str], tmp_path: Path
+class KilledError(Exception):
+    """The end of a process in a validation."""
+
+
+@pytest.mark.parametrize(
+    ("loop", "iteration", "name", "end"),
+    [
+        (ITERATIONS, 4, "iter_4.pth", "iter_6.pth"),
+        (ITERATIONS, 6, "iter_6.pth", "iter_6.pth"),
+        (EPOCHS, 4, "epoch_2.pth", "epoch_3.pth"),
+    ],
+)
+def test_a_validation_that_did_not_end_starts_anew(
+    loop: dict,
+    iteration: int,
+    name: str,
+    end: str,
+    root: Path,
+    tool: Callable[..., str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    config = config_of(root, loop, DRAWS["random pruner"])
+    run, run_iter, metrics = ValLoop.run, ValLoop.run_iter, []
+    monkeypatch.setattr(ValLoop, "run", lambda loop: metrics.append(run(loop)))
+    tool("train.py", config, "--work-dir", tmp_path / "whole")
+    wanted = metrics.copy()
+    metrics.clear()
+
+    def run_until(loop: ValLoop, idx: int, data_batch: Any) -> None:
+        run_iter(loop, idx, data_batch)  # draws numbers
+        if loop.runner.iter == iteration:
+            raise KilledError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ValLoop, "run_iter", run_until)
+        with pytest.raises(KilledError):
+            tool("train.py", config, "--work-dir", tmp_path / "half")
+    output = tool("train.py", config, "--work-dir", tmp_path / "half", "--resume")
+    assert f"the validation after {name} did not end: it starts anew" in output
+    assert metrics == wanted
+    whole, resumed = (safe_load(tmp_path / name / end) for name in ("whole", "half"))
+    torch.testing.assert_close(resumed["state_dict"], whole["state_dict"], rtol=0, atol=0)
+    torch.testing.assert_close(resumed["optimizer"], whole["optimizer"], rtol=0, atol=0)
+
+
+def test_a_validation_that_was_not_due_does_not_start(
+    trained: tuple[Path, Path], tool: Callable[..., str], tmp_path: Path
 ) -> None:
     folder = copy_until(trained[1], tmp_path / "copy", "iter_2.pth")
     states = safe_load(folder / "random_states.pth")
-    assert [state["validated"] for state in states["iter_2.pth"]] == [True]
-    states["iter_2.pth"][0]["validated"] = validated
+    states["iter_2.pth"][0]["validated"] = False
     torch.save(states, folder / "random_states.pth")
-    output = tool("train.py", trained[0], "--work-dir", folder, "--resume")
-    assert ("the validation after iter_2.pth did not end" in output) != validated
+    options = ("--cfg-options", "train_cfg.val_interval=4")
+    output = tool("train.py", trained[0], "--work-dir", folder, "--resume", *options)
+    assert "did not end" not in output
