@@ -31,6 +31,10 @@ def replacing(file: Path) -> Iterator[Path]:
             os.fsync(stream.fileno())
         temporary.replace(file)
         _sync_folder(file.parent)
+    except OSError as error:
+        if error.filename is None:  # as on a full disk
+            raise OSError(error.errno, error.strerror, str(file)) from error
+        raise
     finally:
         temporary.unlink(missing_ok=True)
 

@@ -11,6 +11,7 @@ from cropr_mm.engine.console import import_quietly, print_files
 from cropr_mm.engine.distributed import check_launcher, join_processes_on_cpu
 from cropr_mm.engine.errors import building_errors
 from cropr_mm.engine.preflight import (
+    check_best,
     check_channels,
     check_class_folders,
     check_class_weights,
@@ -70,6 +71,8 @@ def build_runner(cfg: Config, splits: Sequence[str]) -> ToolRunner:
     if "train" in splits:
         check_hooks(model, runner.hooks)
     built = {split: _build_loop(runner, split) for split in splits}
+    if "train" in splits and runner.val_loop is not None:
+        check_best(runner.hooks, runner.val_loop.evaluator.metrics)
     for split, dataset in built.items():
         check_same_classes(built.get("train"), dataset, f"{split}_dataloader")
     return runner
@@ -77,7 +80,7 @@ def build_runner(cfg: Config, splits: Sequence[str]) -> ToolRunner:
 
 def _build_loop(runner: ToolRunner, split: str) -> Any:
     """Build the loop of one split, and compare its data with the model; returns the data set."""
-    with loading(runner.cfg, split):
+    with building_errors(), loading(runner.cfg, split):
         loop = getattr(runner, f"{split}_loop")
     if loop is None:
         return None

@@ -23,6 +23,16 @@ from cropr_mm.registry import find_class, known_names
 _PACKAGE = Path(__file__).parents[1]
 _OUT_OF_MEMORY = re.compile(r"can't allocate memory|out of memory|size calculation overflowed")
 _REGISTRY = Path(build_functions.__file__)
+_RUNNING = {
+    r"DataLoader worker \(pid.*": (
+        "a process that loads data ended; is the memory, or /dev/shm, too small for num_workers? "
+        "num_workers=0 shows other causes"
+    ),
+    r"stack expects each tensor to be equal size.*": (
+        "images of one batch differ in size: expected a pipeline that gives all of them one, as "
+        "Resize and crops do"
+    ),
+}
 
 
 @contextmanager
@@ -31,7 +41,8 @@ def building_errors() -> Iterator[None]:
 
     Raises:
         SetupError: In the place of ValueError and AssertionError, of an ImportError (of a package
-            that only some settings need), of a TypeError or KeyError of the registry, and of a
+            that only some settings need), of a TypeError or KeyError of the registry, of a KeyError
+            that is raised by name and of an argument that data loaders do not take, and of a
             RuntimeError for want of memory; others pass.
     """
     try:
@@ -43,20 +54,20 @@ def building_errors() -> Iterator[None]:
             raise
         raise SetupError(f"the model of this config is too large: {error}") from error
     except (TypeError, KeyError) as error:
-        if not is_of_registry(error):
+        if not is_of_registry(error) and not _is_on_purpose(error):
             raise
         raise _setup_error(error) from error
 
 
 @contextmanager
 def running_errors() -> Iterator[None]:
-    """Take a ValueError that this package raises while a loop runs for a mistake in the data.
+    """Take what shows only while a loop runs for a mistake in the data.
 
     Such are images of a size that does not fit the patches or the schedule, which no config tells,
-    and files that cannot be loaded.
+    or not each other, files that cannot be loaded, and processes that loaded data and ended.
 
     Raises:
-        SetupError: In its place; those of other packages pass.
+        SetupError: In the place of a ValueError of this package and of these errors; others pass.
     """
     try:
         yield
@@ -68,6 +79,18 @@ def running_errors() -> Iterator[None]:
         if not Path(_place(error).filename).is_relative_to(_PACKAGE):
             raise
         raise _setup_error(error) from error
+    except RuntimeError as error:
+        for pattern, meaning in _RUNNING.items():
+            if found := re.search(pattern, str(error)):
+                raise SetupError(f"{meaning} ({found[0]})") from error
+        raise
+    except KeyError as error:
+        if Path(_place(error).filename).name != "data_preprocessor.py":
+            raise
+        raise SetupError(
+            f"batches have no {error}: expected pipelines that end in PackDetInputs, "
+            "PackSegInputs or PackInputs"
+        ) from error
 
 
 def is_of_registry(error: BaseException) -> bool:
@@ -104,6 +127,13 @@ def _known_instead(text: str) -> str:
         options = [n for n in inspect.signature(find_class(option[1])).parameters if n != "self"]
         return f"; {option[1]} takes {', '.join(options)}"
     return ""
+
+
+def _is_on_purpose(error: BaseException) -> bool:
+    """Whether a constructor refuses what it is given, in kinds of errors that are bugs else."""
+    if isinstance(error, KeyError):
+        return (_place(error).line or "").startswith("raise KeyError")
+    return str(error).startswith("DataLoader.__init__() got an unexpected keyword argument")
 
 
 def _setup_error(error: BaseException) -> SetupError:

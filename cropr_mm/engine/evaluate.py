@@ -13,6 +13,7 @@ from cropr_mm.engine.build_runner import build_runner, print_outputs
 from cropr_mm.engine.checkpoint_io import existing_checkpoint
 from cropr_mm.engine.config import require_entries
 from cropr_mm.engine.errors import running_errors
+from cropr_mm.engine.first_image import check_first_image
 from cropr_mm.engine.force_share import force_share
 from cropr_mm.engine.options import add_hook, dump_predictions, show_predictions
 from cropr_mm.engine.outputs import check_writable
@@ -72,6 +73,7 @@ def evaluate(
     runner = build_test_runner(cfg)
     if progress is not None:
         force_share(runner, [progress])
+    check_first_image(runner, "test")
     with running_errors():
         metrics = runner.test()
     file = Path(runner.work_dir, "test_metrics.json")

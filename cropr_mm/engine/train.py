@@ -12,6 +12,7 @@ from cropr_mm.engine.build_runner import build_runner, print_outputs
 from cropr_mm.engine.checkpoint_io import existing_checkpoint
 from cropr_mm.engine.config import require_entries
 from cropr_mm.engine.errors import running_errors
+from cropr_mm.engine.first_image import check_first_image
 from cropr_mm.engine.options import check_precision, disable_amp, enable_amp
 from cropr_mm.engine.outputs import check_writable
 from cropr_mm.engine.preflight import SetupError, check_device, check_masks
@@ -72,6 +73,7 @@ def train(
     model = unwrapped_model(runner)
     check_masks(model, cfg)
     check_precision(cfg)
+    check_first_image(runner, "val")
     with _own_folder(runner, cfg), running_errors():
         runner.train()
     print_outputs(runner, "Trained", {"last checkpoint": find_latest_checkpoint(runner.work_dir)})

@@ -5,6 +5,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import cv2
 from row import Row
 from tiny import train_tiny, write_tiny
 
@@ -27,6 +28,19 @@ def _listed(folder: Path, line: str) -> None:
 
 def _classify(folder: Path, **changes: Any) -> None:
     train_tiny(folder, "cls", **changes)
+
+
+def _hidden(folder: Path) -> None:
+    write_tiny(folder)
+    shutil.copytree(folder / "cls/disc", folder / "cls/.ipynb_checkpoints")
+    train_tiny(folder, "cls")
+
+
+def _two_sizes(folder: Path) -> None:
+    write_tiny(folder)
+    file = str(folder / "cls/disc/0.png")
+    cv2.imwrite(file, cv2.resize(cv2.imread(file), (96, 96)))
+    train_tiny(folder, "cls", val_dataloader__batch_size=1)
 
 
 def _pyramid(folder: Path, **changes: Any) -> None:
@@ -63,6 +77,20 @@ ROWS = [
         "a folder more than there are classes",
         r"each of 3 classes .* found 2",
         partial(_classify, train_dataloader__dataset__metainfo=dict(classes=("a", "b", "c"))),
+    ),
+    Row(
+        "class-folder-hidden",
+        FOLDERS,
+        "a hidden folder among those of classes",
+        r"takes every folder in .*cls for a class, \.ipynb_checkpoints too",
+        _hidden,
+    ),
+    Row(
+        "image-sizes",
+        FOLDERS,
+        "images of two sizes in a batch",
+        "images of one batch differ in size",
+        _two_sizes,
     ),
     Row(
         "list-no-label",

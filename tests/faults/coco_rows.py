@@ -90,6 +90,12 @@ ROWS = [
                 _set("annotations", None, image_id=99),
             ),
             (
+                "crowds",
+                "all objects are crowds",
+                "error: .*all 4 annotations of .* have iscrowd=1",
+                _set("annotations", None, iscrowd=1),
+            ),
+            (
                 "other-category",
                 "an annotation of a category that is not there",
                 "1 annotation has the category_id of no category .*7: 1 time",

@@ -22,7 +22,7 @@ def _text(folder: Path, text: str, name: str = "broken.py") -> None:
 def _added(folder: Path, text: str) -> None:
     """Train with lines added to the config."""
     config = tiny_config(folder, "cls")
-    config.write_text(config.read_text() + text)
+    config.write_text(f"{config.read_text()}\n{text}")
     train(load_config(str(config), str(folder / "run")))
 
 
@@ -145,6 +145,24 @@ ROWS += [
             "0 epochs",
             "max_epochs",
             training(train_cfg=dict(_delete_=True, type="EpochBasedTrainLoop", max_epochs=0)),
+        ),
+        (
+            "epochs-endless",
+            "epochs on a sampler without an end",
+            "InfiniteSampler never ends",
+            training(train_cfg=dict(_delete_=True, type="EpochBasedTrainLoop", max_epochs=1)),
+        ),
+        (
+            "loader-argument",
+            "`train_dataloader.batchsize`",
+            "batchsize",
+            training(train_dataloader__batchsize=4),
+        ),
+        (
+            "pack",
+            "a pipeline that packs nothing",
+            "batches have no 'inputs'",
+            training("det", train_dataloader__dataset__pipeline=[dict(type="LoadImageFromFile")]),
         ),
         (
             "val-zero",

@@ -1,78 +1,76 @@
 """Processes that end, alone and side by side."""
 
-import os
-import subprocess
-import sys
+import json
 from collections.abc import Callable
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import cv2
 import numpy as np
 import torch
+from processes import train_apart
 from row import Row
-from tiny import edit_coco, tiny_config
+from tiny import edit_coco, tiny_config, train_tiny
 
 from cropr_mm.checkpoints import safe_load
 from cropr_mm.engine.config import load_config
 from cropr_mm.engine.train import train
 
-_WORKER = Path(__file__).with_name("worker.py")
-_ROOT = Path(__file__).parents[2]
-_PAIR = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
 # Six iterations with random numbers in the order of images and in the choice of tokens.
 _SETTINGS: dict[str, Any] = dict(
     train_cfg__max_iters=6,
     train_dataloader__sampler=dict(type="InfiniteSampler", shuffle=True),
     model__backbone__reducer=dict(type="cropr_mm.RandomPruner"),
+    visualizer__vis_backends=[dict(type="LocalVisBackend")],  # keeps metrics
+    default_hooks__logger__log_metric_by_epoch=False,
 )
-
-
-def _run(*arguments: object, pair: bool = False) -> int:
-    """Run the worker, or two of them, print what they say, and return how they ended."""
-    launcher = [*_PAIR, str(_WORKER)] if pair else [str(_WORKER)]
-    options = ["--launcher", "pytorch"] if pair else []
-    result = subprocess.run(
-        [sys.executable, *launcher, *map(str, arguments), *options],
-        capture_output=True,
-        text=True,
-        timeout=300,
-        env={**os.environ, "PYTHONPATH": str(_ROOT), "OMP_NUM_THREADS": "1"},
-    )
-    print(result.stdout, result.stderr)
-    return result.returncode
+METRIC = "accuracy/top1"
 
 
 def _ended(folder: Path, point: str, pair: bool = False) -> Path:
     """A training that ended at a point in 'run'; the config of one that does not."""
     hook = dict(type="EndAt", point=point)
     ending = tiny_config(folder, "cls", **_SETTINGS, custom_hooks=[hook])
-    code = _run(ending, "--work-dir", folder / "run", pair=pair)
+    code = train_apart(ending, "--work-dir", folder / "run", pair=pair)
     assert code != 0
     return tiny_config(folder, "cls", **_SETTINGS)
 
 
+@cache
+def _whole() -> TemporaryDirectory:
+    """A training without interruption, in 'run', for all rows."""
+    kept = TemporaryDirectory()
+    folder = Path(kept.name)
+    config = tiny_config(folder, "cls", **_SETTINGS)
+    train(load_config(str(config), str(folder / "run")))
+    return kept
+
+
 def _interrupted(folder: Path, point: str) -> str:
     config = _ended(folder, point)
-    for work_dir, resume in (("run", "auto"), ("whole", None)):
-        train(load_config(str(config), str(folder / work_dir)), resume)
-    resumed, whole = (safe_load(folder / name / "iter_6.pth") for name in ("run", "whole"))
+    train(load_config(str(config), str(folder / "run")), "auto")
+    folders = (folder / "run", Path(_whole().name, "run"))
+    resumed, whole = (safe_load(run / "iter_6.pth") for run in folders)
     torch.testing.assert_close(resumed["state_dict"], whole["state_dict"], rtol=0, atol=0)
     torch.testing.assert_close(resumed["optimizer"], whole["optimizer"], rtol=0, atol=0)
-    return "weights and optimizer are those of a training without it, bit by bit"
+    resumed, whole = map(_metrics, folders)
+    assert [*whole] == [2, 4, 6]
+    assert resumed == whole
+    return "weights, optimizer and metrics are those of a training without it, bit by bit"
 
 
-def _killed_in_validation(folder: Path) -> str:
-    config = _ended(folder, "validation")
-    train(load_config(str(config), str(folder / "run")), "auto")
-    assert safe_load(folder / "run/iter_6.pth")["meta"]["iter"] == 6
-    return "went on from the checkpoint before it to the end"
+def _metrics(work_dir: Path) -> dict[int, float]:
+    """Accuracy of each validation that ended, by iteration."""
+    files = sorted(work_dir.glob("*/vis_data/scalars.json"))
+    lines = [json.loads(line) for file in files for line in file.read_text().splitlines()]
+    return {line["step"]: line[METRIC] for line in lines if METRIC in line}
 
 
 def _killed_rank(folder: Path) -> str:
     config = _ended(folder, "rank", pair=True)
-    assert _run(config, "--work-dir", folder / "run", "--resume", pair=True) == 0
+    assert train_apart(config, "--work-dir", folder / "run", "--resume", pair=True) == 0
     assert safe_load(folder / "run/iter_6.pth")["meta"]["iter"] == 6
     return "two processes went on to the end"
 
@@ -81,10 +79,20 @@ def _different_ranks(folder: Path, edit: Callable[[dict[str, Any]], None], **cha
     """Train on two processes; the second sees images 1 and 3 only."""
     edit_coco(folder, edit)
     config = tiny_config(folder, "det", **changes)
-    assert _run(config, "--work-dir", folder / "run", pair=True) == 0
+    assert train_apart(config, "--work-dir", folder / "run", pair=True) == 0
     weights = safe_load(folder / "run/iter_2.pth")["state_dict"].values()
     assert all(value.isfinite().all() for value in weights)
     return "two processes trained to the end with finite weights"
+
+
+def _killed_loader(folder: Path) -> None:
+    load = [dict(type="LoadImageFromFile"), dict(type="EndLoader"), dict(type="PackInputs")]
+    train_tiny(
+        folder,
+        "cls",
+        train_dataloader__num_workers=1,
+        train_dataloader__dataset__pipeline=load,
+    )
 
 
 def _no_objects(content: dict[str, Any]) -> None:
@@ -117,23 +125,14 @@ ROWS = [
         says,
         partial(_interrupted, point=point),
         "recovered",
-        slow=True,
     )
     for point, when, says in (
         ("iteration", "in an iteration", "Load checkpoint from .*iter_2"),
         ("save", "when half of a checkpoint is written", "Load checkpoint from .*iter_2"),
+        ("validation", "in a validation", "validation after iter_4.pth did not end: it starts"),
     )
 ]
 ROWS += [
-    Row(
-        "killed-validation",
-        HOSTS,
-        "the process is killed in a validation",
-        "validation after iter_4.pth did not end",
-        _killed_in_validation,
-        "recovered",
-        slow=True,
-    ),
     Row(
         "ctrl-c",
         HOSTS,
@@ -141,7 +140,13 @@ ROWS += [
         "interrupted; a training goes on with --resume",
         partial(_interrupted, point="ctrl-c"),
         "recovered",
-        slow=True,
+    ),
+    Row(
+        "loader-killed",
+        HOSTS,
+        "a process that loads data is killed",
+        "process that loads data ended; is the memory",
+        _killed_loader,
     ),
     Row(
         "rank-killed",
@@ -150,7 +155,6 @@ ROWS += [
         "Load checkpoint from .*iter_2",
         _killed_rank,
         "recovered",
-        slow=True,
     ),
     Row(
         "rank-objects",
@@ -159,7 +163,6 @@ ROWS += [
         "Trained",
         partial(_different_ranks, edit=_no_objects),
         "recovered",
-        slow=True,
     ),
     Row(
         "rank-sizes",
@@ -168,6 +171,5 @@ ROWS += [
         "Trained",
         _wide_images,
         "recovered",
-        slow=True,
     ),
 ]

@@ -10,6 +10,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import Literal, NamedTuple
 
+from hosts import forget_runs
+
 from cropr_mm.engine.console import short_errors
 
 # Rows use the tiny tasks of the end-to-end tests and the forged files of the unit tests.
@@ -27,7 +29,6 @@ class Row(NamedTuple):
         run: Puts the fault into a fresh folder and starts the work there. Returns None, or, where
             the work recovers, what shows that nothing was lost.
         expected: How it ends: 'clear' or 'recovered'.
-        slow: Whether it needs processes of its own, and is left out of the quick subset.
     """
 
     name: str
@@ -36,7 +37,6 @@ class Row(NamedTuple):
     says: str
     run: Callable[[Path], str | None]
     expected: Literal["clear", "recovered"] = "clear"
-    slow: bool = False
 
 
 class Outcome(NamedTuple):
@@ -61,6 +61,7 @@ def all_rows() -> list[Row]:
 
 def outcome(row: Row, folder: Path) -> Outcome:
     """Run a row in an empty folder and say how it ended."""
+    forget_runs()
     printed = io.StringIO()
     try:
         with (

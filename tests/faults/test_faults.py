@@ -11,13 +11,7 @@ from row import Outcome, Row, all_rows, outcome
 from cropr_mm.engine.preflight import SetupError
 
 
-@pytest.mark.parametrize(
-    "row",
-    [
-        pytest.param(row, id=row.name, marks=[pytest.mark.slow] if row.slow else [])
-        for row in all_rows()
-    ],
-)
+@pytest.mark.parametrize("row", all_rows(), ids=lambda row: row.name)
 def test_fault_ends_as_its_row_says(row: Row, tmp_path: Path) -> None:
     folder = tmp_path / row.name
     folder.mkdir()

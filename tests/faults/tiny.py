@@ -32,9 +32,7 @@ def tiny_config(folder: Path, task: str, **changes: Any) -> Path:
         **changes: Values of entries, by key with ``__`` for dots.
     """
     write_tiny(folder)
-    config = write_config(folder, task, **changes)
-    # mmengine names loggers by config and second: each row gets names of its own.
-    return config.rename(config.with_stem(f"{config.stem}_{folder.name.replace('-', '_')}"))
+    return write_config(folder, task, **changes)
 
 
 def write_tiny(folder: Path) -> None:

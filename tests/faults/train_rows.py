@@ -40,9 +40,7 @@ def _trained(folder: Path) -> Path:
     """Config of the training, which is copied to the folder; its images stay where they are."""
     first = Path(_training().name)
     shutil.copytree(first / "run", folder / "run")
-    # mmengine names loggers by config and second: each row gets names of its own.
-    name = f"config_{folder.name.replace('-', '_')}.py"
-    return Path(shutil.copy(first / "config.py", folder / name))
+    return Path(shutil.copy(first / "config.py", folder))
 
 
 def _changed(folder: Path, change: Change) -> Path:
@@ -56,6 +54,13 @@ def _resume(folder: Path, change: Change) -> None:
     config = _trained(folder)
     file = _changed(folder, change)
     train(load_config(str(config), str(folder / "resumed")), str(file))
+
+
+def _other_optimizer(folder: Path) -> None:
+    config = _trained(folder)
+    options = {"optim_wrapper.optimizer": dict(_delete_=True, type="SGD", lr=0.1)}
+    cfg = load_config(str(config), str(folder / "resumed"), options=options)
+    train(cfg, str(folder / "run/iter_2.pth"))
 
 
 def _test(folder: Path, change: Change) -> None:
@@ -215,6 +220,13 @@ ROWS += [
         "earlier training",
         _anew,
         expected="recovered",
+    ),
+    Row(
+        "resume-optimizer",
+        RESUME,
+        "AdamW's state for SGD",
+        "SGD with .*momentum.*, got that of another optimizer with .*betas",
+        _other_optimizer,
     ),
     Row("train-diverges", TRAIN, "learning rate 1e30", "not finite", _huge_rate),
     Row(

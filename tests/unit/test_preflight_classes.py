@@ -41,8 +41,8 @@ def folders(root: Path, **splits: tuple[str, ...]) -> Config:
 
 def test_the_same_folders_pass(tmp_path: Path) -> None:
     cfg = folders(tmp_path, train=("cat", "dog"), val=("cat", "dog"))
-    (tmp_path / "val/.hidden").mkdir()
     (tmp_path / "val/notes.txt").touch()
+    (tmp_path / "val/.notes").touch()
     check_class_folders(cfg, BOTH)
     check_class_folders(cfg, ("train", "test"))
     check_class_folders(Config(dict(train_dataloader=None)), BOTH)
@@ -61,6 +61,15 @@ def test_other_folders_are_named(names: tuple, message: str, tmp_path: Path) -> 
     with pytest.raises(SetupError, match=rf"^val_dataloader: .*train_dataloader .*{message}"):
         check_class_folders(cfg, BOTH)
     check_class_folders(cfg, ("val",))
+
+
+def test_hidden_folders_are_named_since_mmpretrain_counts_them(tmp_path: Path) -> None:
+    cfg = folders(tmp_path, train=(".ipynb_checkpoints", "cat", "dog"))
+    with pytest.raises(SetupError, match=r"^train_dataloader: .*\.ipynb_checkpoints too"):
+        check_class_folders(cfg, BOTH)
+    settings = {k: v for k, v in cfg.train_dataloader.dataset.items() if k != "type"}
+    data = pytest.importorskip("mmpretrain.datasets").CustomDataset(**settings)
+    assert {Path(d["img_path"]).parent.name: d["gt_label"] for d in data}["cat"] == 1
 
 
 def test_the_loaders_of_mmpretrain_would_shift_labels(tmp_path: Path) -> None:

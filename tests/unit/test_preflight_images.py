@@ -102,6 +102,15 @@ def test_a_huge_header_is_named(tmp_path: Path) -> None:
     assert "a huge size in its header" in said([image])
 
 
+def test_a_large_image_that_opencv_reads_passes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    image = photo(tmp_path / "a.png")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 12 * 8 // 3)  # pillow refuses twice as many
+    assert said([image]) == ""
+    assert "12x8 for 8x12" in said([image._replace(size=(8, 12))])
+
+
 def test_a_sample_of_many_is_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     opened = []
     real = Image.open

@@ -105,6 +105,16 @@ def test_masks_of_0_and_255_are_named(dataset: Callable[..., Any], tmp_path: Pat
     assert check_label_maps(data, "train_dataloader") == {0, 1, 255}
 
 
+def test_a_rare_class_is_looked_for_in_more_maps(
+    dataset: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cropr_mm.engine.preflight.label_maps._NUM_READ", 2)  # first and last
+    data = dataset(np.ones((8, 12), np.uint8))
+    for i, labels in enumerate(([0, 255], [0, 1], [0, 255])):
+        cv2.imwrite(str(tmp_path / f"maps/{i}.png"), np.array([labels * 6] * 8, np.uint8))
+    assert check_label_maps(data, "train_dataloader") == {0, 1, 255}
+
+
 @pytest.mark.parametrize("content", [b"", b"<html></html>"])
 def test_a_damaged_map_is_named(
     content: bytes, dataset: Callable[..., Any], tmp_path: Path

@@ -7,7 +7,7 @@ from cropr_mm.engine.preflight.deployed import check_plans_of
 from cropr_mm.engine.preflight.device import check_device
 from cropr_mm.engine.preflight.errors import SetupError
 from cropr_mm.engine.preflight.heads import check_channels, check_labels, check_model_config
-from cropr_mm.engine.preflight.hooks import check_hooks, check_targets
+from cropr_mm.engine.preflight.hooks import check_best, check_hooks, check_targets
 from cropr_mm.engine.preflight.ignored_labels import check_ignored
 from cropr_mm.engine.preflight.image_files import check_files
 from cropr_mm.engine.preflight.label_maps import check_label_maps
@@ -23,6 +23,7 @@ from cropr_mm.engine.preflight.model import (
 
 __all__ = [
     "SetupError",
+    "check_best",
     "check_channels",
     "check_class_folders",
     "check_class_weights",

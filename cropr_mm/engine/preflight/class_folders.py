@@ -71,7 +71,12 @@ def _folders(root: str, dataset: Any, where: str) -> list[str]:
     if not os.path.isdir(root):
         raise SetupError(f"{where}: expected a folder for each class in {root}, which is none")
     folders = sorted(entry.name for entry in os.scandir(root) if entry.is_dir())
-    folders = [name for name in folders if not name.startswith(".")]
+    hidden = [name for name in folders if name.startswith(".")]
+    if hidden:  # as notebooks and file managers leave them behind
+        raise SetupError(
+            f"{where}: mmpretrain takes every folder in {root} for a class, {some(hidden)} too: "
+            "expected none whose name begins with a dot"
+        )
     classes = (dataset.metainfo or {}).get("classes")
     if not folders:
         raise SetupError(f"{where}: expected a folder for each class in {root}, found none")

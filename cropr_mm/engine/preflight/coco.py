@@ -56,6 +56,11 @@ def check_coco(dataset: Any, where: str, masks: bool, read: Read) -> list[ImageF
             f"{where}: expected annotations of {some(classes)}, but {file} has none of them "
             f"({counted(total, 'annotation')} in all)"
         )
+    if not dataset.test_mode and all(annotation.get("iscrowd") for annotation in used):
+        raise SetupError(
+            f"{where}: expected single objects, but all {counted(len(used), 'annotation')} of "
+            f"{file} have iscrowd=1 (many objects in one box), which no detector learns"
+        )
     if masks:
         _check_masks(used, sizes, findings, total)
     others = Counter(ids[a["category_id"]] for a in annotations)
@@ -106,6 +111,11 @@ def check_truth(file: str, where: str, masks: bool, read: Read, seen: bool) -> N
     content, findings = read(file), Findings(where, file)
     check_entries(content, findings, SCORED)
     findings.finish()
+    if not content.get("annotations"):
+        warnings.warn(
+            f"{where}: {file} has no annotations: there is nothing to score, and metrics are -1",
+            stacklevel=2,
+        )
     if seen:
         return
     used, sizes = check_references(content, findings), _sizes(content)

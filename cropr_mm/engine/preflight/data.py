@@ -94,6 +94,7 @@ def _no_image(cfg: Mapping[str, Any], split: str) -> str:
     sources = [
         f"ann_file={leaf.get('ann_file', '')!r}, data_prefix={leaf.get('data_prefix')}, "
         f"filter_cfg={leaf.get('filter_cfg')}"
+        + (f", img_suffix={leaf['img_suffix']!r}" if "img_suffix" in leaf else "")
         for leaf in leaves(cfg[f"{split}_dataloader"]["dataset"])
     ]
     return f"{split}_dataloader: expected at least one image after filtering, got none from " + (

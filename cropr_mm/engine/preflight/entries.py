@@ -77,7 +77,7 @@ def check_loops(cfg: Mapping[str, Any], splits: Iterable[str]) -> None:
         splits: Loops that will run, of 'train', 'val' and 'test'.
 
     Raises:
-        SetupError: If one is not a whole number or too small.
+        SetupError: If one is not a whole number or too small, or epochs would never end.
     """
     for split in splits:
         loader = f"{split}_dataloader"
@@ -87,6 +87,19 @@ def check_loops(cfg: Mapping[str, Any], splits: Iterable[str]) -> None:
         for name in ("max_epochs", "max_iters", "val_interval"):
             _check_whole(cfg, ("train_cfg", name), 1)
         _check_whole(cfg, ("optim_wrapper", "accumulative_counts"), 1)
+        _check_ends(cfg)
+
+
+def _check_ends(cfg: Mapping[str, Any]) -> None:
+    """Raise SetupError where epochs would be counted on a sampler without an end."""
+    loop, sampler = cfg["train_cfg"], cfg["train_dataloader"].get("sampler") or {}
+    by_epoch = "EpochBased" in str(loop.get("type")) or loop.get("by_epoch", False)
+    kind = str(sampler.get("type"))
+    if by_epoch and "Infinite" in kind:
+        raise SetupError(
+            f"train_dataloader.sampler={kind} never ends, and so would the first epoch: expected "
+            "DefaultSampler, or train_cfg of IterBasedTrainLoop"
+        )
 
 
 def warn_of_idle_schedules(cfg: Mapping[str, Any]) -> None:

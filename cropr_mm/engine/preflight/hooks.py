@@ -13,6 +13,7 @@ from cropr_mm.hooks.curriculum_hook import CroprCurriculumHook
 from cropr_mm.hooks.elastic_hook import CroprElasticHook
 from cropr_mm.hooks.router_hook import CroprRouterHook
 from cropr_mm.hooks.thaw_hook import ThawHook
+from cropr_mm.messages import some
 from cropr_mm.targets import AuxiliaryTarget
 
 
@@ -56,6 +57,32 @@ def check_hooks(model: nn.Module, hooks: Sequence[Hook]) -> None:
                 hook.check(model)
             except ValueError as error:
                 raise SetupError(str(error)) from error
+
+
+def check_best(hooks: Sequence[Hook], metrics: Sequence[Any]) -> None:
+    """The best checkpoint is chosen by a metric that there is.
+
+    Args:
+        hooks: All hooks of the runner.
+        metrics: Built metrics of validation; their prefixes are compared, and the names of boxes
+            and masks of COCO.
+
+    Raises:
+        SetupError: If ``save_best`` names none, with which the first validation would end.
+    """
+    prefixes = [metric.prefix for metric in metrics]
+    coco = [metric.prefix for metric in metrics if hasattr(metric, "iou_thrs")]
+    for hook in hooks:
+        for name in getattr(hook, "key_indicators", None) or ():
+            prefix, _, rest = name.rpartition("/")
+            unknown = prefix in coco and "map" in name.lower() and "mAP" not in rest
+            if name != "auto" and ((prefix or None) not in prefixes or unknown):
+                examples = [f"{p}/bbox_mAP" if p in coco else f"{p}/..." for p in prefixes if p]
+                raise SetupError(
+                    f"save_best of {type(hook).__name__} expects a metric of val_evaluator, such "
+                    f"as {some([*examples, 'mIoU'] if None in prefixes else examples)}, got "
+                    f"{name!r}"
+                )
 
 
 def check_targets(

@@ -153,15 +153,21 @@ def open_image(path: str) -> tuple[tuple[int, int], int]:
                 image.draft("L", (8, 8))  # JPEG: as few pixels as possible, but of the whole file
                 image.load()
                 return size, orientation
-        except UnidentifiedImageError:
-            read = cv2.imread(path)  # of some formats that pillow does not know
-            if read is None:
-                raise OSError("is no image that can be read") from None
-            return (read.shape[1], read.shape[0]), 1
-        except Image.DecompressionBombError as error:
-            raise OSError(f"has a huge size in its header: {error}") from error
+        except (UnidentifiedImageError, Image.DecompressionBombError):
+            return _size_by_opencv(path), 1  # formats and sizes that pillow refuses
         except (OSError, SyntaxError, ValueError) as error:
             raise OSError(f"cannot be read to its end: {error}") from error
+
+
+def _size_by_opencv(path: str) -> tuple[int, int]:
+    """Width and height of what OpenCV reads; raises as :func:`open_image`."""
+    try:
+        read = cv2.imread(path, cv2.IMREAD_GRAYSCALE | cv2.IMREAD_IGNORE_ORIENTATION)
+    except cv2.error as error:
+        raise OSError("has a huge size in its header, which OpenCV does not read") from error
+    if read is None:
+        raise OSError("is no image that can be read")
+    return read.shape[1], read.shape[0]
 
 
 def _text(size: Sequence[Any]) -> str:

@@ -16,6 +16,7 @@ from cropr_mm.engine.preflight.sample_errors import NamedLoading
 from cropr_mm.messages import counted, some
 
 _NUM_READ = 16
+_NUM_READ_IN_DOUBT = 256
 
 
 def check_label_maps(dataset: Any, where: str) -> frozenset[int]:
@@ -46,12 +47,9 @@ def check_label_maps(dataset: Any, where: str) -> frozenset[int]:
         if not hasattr(part, "ignore_index") or not classes or len(readers) != 2:
             continue
         _check_zero_label(part, readers, where)
-        places = np.unique(np.linspace(0, len(part) - 1, _NUM_READ, dtype=int))
-        load = NamedLoading(readers)
-        maps = [
-            _read(part.get_data_info(int(i)), load, len(classes), part.ignore_index, where)
-            for i in places
-        ]
+        maps = _read_some(part, readers, _NUM_READ, where)
+        if _are_0_and_255(maps, part):  # or the second class is rare
+            maps = _read_some(part, readers, _NUM_READ_IN_DOUBT, where)
         _check_classes(maps, classes, part, where)
         labels.update(*maps)
     return frozenset(labels)
@@ -66,6 +64,16 @@ def _check_zero_label(dataset: Any, readers: list, where: str) -> None:
                 f"{where}: LoadAnnotations has reduce_zero_label={given}, but its dataset has "
                 f"{dataset.reduce_zero_label}: set it in the dataset, and not in the pipeline"
             )
+
+
+def _read_some(dataset: Any, readers: list, number: int, where: str) -> list[set[int]]:
+    """Labels of maps evenly spaced over a dataset; raises as :func:`check_label_maps`."""
+    places = np.unique(np.linspace(0, len(dataset) - 1, number, dtype=int))
+    load, classes = NamedLoading(readers), dataset.metainfo["classes"]
+    return [
+        _read(dataset.get_data_info(int(i)), load, len(classes), dataset.ignore_index, where)
+        for i in places
+    ]
 
 
 def _read(
@@ -96,6 +104,13 @@ def _read(
     return set(found.tolist())
 
 
+def _are_0_and_255(maps: Sequence[set[int]], dataset: Any) -> bool:
+    """Whether maps of two classes look like masks for the eye."""
+    labels = set().union(*maps)
+    two = len(dataset.metainfo["classes"]) == 2
+    return two and labels == {0, 255} and not dataset.reduce_zero_label
+
+
 def _check_classes(
     maps: Sequence[set[int]], classes: Sequence[str], dataset: Any, where: str
 ) -> None:
@@ -106,7 +121,7 @@ def _check_classes(
             f"{where}: expected pixels of its {len(classes)} classes, got {len(maps)} label "
             f"maps of {dataset.ignore_index} (none) only; there is nothing to learn or to score"
         )
-    if len(classes) == 2 and labels == {0, 255} and not dataset.reduce_zero_label:
+    if _are_0_and_255(maps, dataset):
         number = sum(255 in labels for labels in maps)
         raise SetupError(
             f"{where}: class {classes[1]!r} (label 1) is in none of the {len(maps)} label maps "

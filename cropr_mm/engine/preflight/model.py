@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 from mmengine.logging import print_log
 from torch import Tensor, nn
 
@@ -18,6 +19,7 @@ from cropr_mm.engine.preflight.data import annotation_loaders, leaves
 from cropr_mm.engine.preflight.errors import SetupError
 from cropr_mm.messages import some
 
+_NUM_IDS = 64
 _NEW_PARTS = re.compile(r"\.(reducers|fusion|lora_[AB])\.")
 _CLASSIFIERS = (
     "data_preprocessor",  # mmpretrain's, which mixes classes
@@ -72,8 +74,8 @@ def check_evaluator(evaluator: Any, dataset: Any, where: str) -> None:
         where: Name of the evaluator for the message.
 
     Raises:
-        SetupError: If the file of a metric lacks classes, as after changing the data alone, or k is
-            larger than their number.
+        SetupError: If the file of a metric lacks classes or images, as after changing the data
+            alone, or k is larger than the number of classes.
     """
     classes = (getattr(dataset, "metainfo", None) or {}).get("classes") or ()
     for metric in evaluator.metrics:
@@ -93,6 +95,20 @@ def check_evaluator(evaluator: Any, dataset: Any, where: str) -> None:
                 f"{where}.ann_file expects the annotations of its data set, with the classes "
                 f"{some(classes)}; got categories {some(names)}"
             )
+        if hasattr(dataset, "get_data_info"):  # mmengine's
+            _check_ids(truth, dataset, where)
+
+
+def _check_ids(truth: Any, dataset: Any, where: str) -> None:
+    """Images of the data set, some of them, are in the file of a metric."""
+    places = np.unique(np.linspace(0, len(dataset) - 1, _NUM_IDS, dtype=int))
+    ids = [dataset.get_data_info(int(i)).get("img_id") for i in places]
+    missing = [image for image in ids if image is not None and image not in truth.imgs]
+    if missing:
+        raise SetupError(
+            f"{where}.ann_file expects the annotations of its data set; it has no image of id "
+            f"{some(missing)}"
+        )
 
 
 def check_masks(model: nn.Module, cfg: Mapping[str, Any]) -> None:
