@@ -74,7 +74,8 @@ def test_stages_of_exits_train_validate_and_deploy(
     assert all(math.isfinite(values[key]) for key in names)
     assert values["loss"] == pytest.approx(sum(values[key] for key in names), rel=1e-4)
     assert "mIoU" in values
-    assert [training for training, *_ in gone] == [True] * 4 + [False] * 4
+    # The first image of validation, two iterations, two batches; two steps in each.
+    assert [training for training, *_ in gone] == [False] * 2 + [True] * 4 + [False] * 4
     assert all(after >= before for _, before, after in gone)
     assert all(after > 0 for *_, after in gone)
 

@@ -36,7 +36,7 @@ def test_each_image_is_seen_twice(
     output = tool("test.py", config, checkpoint, "--work-dir", tmp_path / "tta", "--tta")
     handle.remove()
     assert "Tested." in output
-    assert len(passes) == 4  # two batches of two images, as they are and mirrored
+    assert len(passes) == 2 + 4  # the first image, and two batches, as they are and mirrored
 
 
 def test_scores_are_the_mean_of_both_passes(
