@@ -37,7 +37,6 @@ TABLES: dict[str, Callable[..., str]] = {
     "precision": speed.precision,
     "published_costs": configs.published_costs,
     "rates": speed.rates,
-    "room": comparisons.room,
     "scale": speed.scale,
     "seen": comparisons.seen,
     "sequence_length": speed.sequence_length,

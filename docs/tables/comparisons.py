@@ -2,7 +2,6 @@
 
 from experiments.compare_orders import orders_table
 from experiments.compare_padding import padding_table
-from experiments.compare_room import room_table
 from experiments.compare_seen import seen_table
 from experiments.compare_sizes import sizes_table
 from experiments.comparison_report import format_tables
@@ -61,12 +60,6 @@ def by_class(name: str, *names: str) -> str:
         values = [sum(seed[c] for seed in seeds) / len(seeds) for c in seeds[0]]
         rows.append([variant, *(f"{value:.1f}" for value in values)])
     return markdown(["model", *seeds[0]], rows)
-
-
-def room(name: str) -> str:
-    """A dense model that is pruned in its test alone."""
-    (stored,) = record(name).values()
-    return room_table(stored)
 
 
 def orders(benchmark: str) -> str:
