@@ -1,15 +1,12 @@
 # ViTDet: plain ViT-B with relative position bias, of random weights until backbone.init_cfg names a
-# checkpoint; the published results start from MAE (mae_pretrain_vit_base.pth). Mask R-CNN out of
-# the parts of the cascade. Source: detectron2, configs/common/models/mask_rcnn_vitdet.py.
+# checkpoint; the published results start from MAE (mae_pretrain_vit_base.pth).
 _base_ = [
-    "../_base_/models/cascade_mask_rcnn.py",
+    "../_base_/models/mask_rcnn_vitdet.py",
     "../_base_/datasets/coco_lsj_1024.py",
     "../_base_/schedules/vitdet_b_coco.py",
     "../_base_/runtime/default.py",
 ]
-cascade = _base_.model.roi_head
 model = dict(
-    type="MaskRCNN",
     data_preprocessor=dict(pad_size_divisor=1024),  # to the square, after normalization
     backbone=dict(
         type="cropr_mm.CroprViT",
@@ -24,21 +21,5 @@ model = dict(
         final_norm=False,
     ),
     neck=dict(in_channels=768),
-    roi_head=dict(
-        _delete_=True,
-        type="StandardRoIHead",
-        bbox_roi_extractor=cascade.bbox_roi_extractor,
-        bbox_head={**cascade.bbox_head[0], "reg_class_agnostic": False},
-        mask_roi_extractor=cascade.mask_roi_extractor,
-        mask_head=cascade.mask_head,
-    ),
-    train_cfg=dict(rcnn=dict(_delete_=True, **_base_.model.train_cfg.rcnn[0])),
-    test_cfg=dict(
-        rcnn=dict(
-            score_thr=0.05,
-            nms=dict(_delete_=True, type="nms", iou_threshold=0.5),
-            maskness_thr=None,
-        )
-    ),
 )
 default_hooks = dict(checkpoint=dict(interval=5000, max_keep_ckpts=2))

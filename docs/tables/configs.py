@@ -18,8 +18,8 @@ from tables.records import markdown
 CONFIGS = ROOT / "configs"
 FOLDERS = ("detection", "segmentation", "classification", "methods", "demo")
 REDUCTION = ("reducer", "schedule", "fusion")
-HOST_GPUS = {"8xb1": 8, "8xb2": 8}
-"""GPUs of recipes of mmseg, which says them in the names of its configs."""
+HOST_BATCHES = {"8xb1": 8, "8xb2": 16}
+"""Images in a step of recipes of mmdet and mmseg, which say it in the names of their configs."""
 
 
 @dataclass(frozen=True)
@@ -68,9 +68,10 @@ def command(path: Path) -> str:
     cfg = _read(path)
     name = path.relative_to(ROOT).as_posix()
     share = cfg.train_dataloader.batch_size * cfg.optim_wrapper.get("accumulative_counts", 1)
-    gpus = (cfg.get("auto_scale_lr") or {}).get("base_batch_size", share) // share
-    for part, number in HOST_GPUS.items():
-        gpus = number if part in _inherited(path) else gpus
+    batch = (cfg.get("auto_scale_lr") or {}).get("base_batch_size", share)
+    for part, number in HOST_BATCHES.items():
+        batch = number if part in _inherited(path) else batch
+    gpus = batch // share
     return f"python tools/train.py {name}" if gpus == 1 else f"tools/dist_train.sh {name} {gpus}"
 
 

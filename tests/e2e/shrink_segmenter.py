@@ -42,7 +42,7 @@ def shrink_segmenter(model: ConfigDict) -> None:
 
 def narrow(cfg: dict[str, Any]) -> None:
     """Set every number of channels of a neck or head to WIDTH."""
-    for key in ("in_channels", "out_channels", "channels", "embed_dims"):
+    for key in ("in_channels", "out_channels", "channels", "embed_dim", "embed_dims"):
         if key in cfg:
             cfg[key] = [WIDTH] * len(cfg[key]) if isinstance(cfg[key], list) else WIDTH
     if "num_heads" in cfg:

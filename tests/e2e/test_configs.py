@@ -3,7 +3,6 @@
 import json
 import math
 import re
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +10,10 @@ import mmdet  # noqa: F401 - fills its registries
 import pytest
 import torch
 from mmdet.datasets import CocoDataset
-from mmengine.config import Config, ConfigDict
+from mmengine.config import Config
 from shipped_configs import config_file
 from shrink_classifier import shrink_classifier, use_class_data
+from shrink_detector import shrink_detector
 from shrink_segmenter import shrink_segmenter, use_label_maps
 from torch import nn
 
@@ -22,7 +22,6 @@ from cropr_mm.build import build_model
 from cropr_mm.datasets import DemoSettings, make_demo_data
 from cropr_mm.engine.config import load_config
 from cropr_mm.engine.train import train
-from cropr_mm.layers.arch import resolve_arch
 
 ROOT = Path(__file__).parents[2] / "configs"
 CONFIGS = sorted(
@@ -30,8 +29,8 @@ CONFIGS = sorted(
     for path in ROOT.rglob("*.py")
     if "_base_" not in path.relative_to(ROOT).parts
 )
-CHANNELS = {"out_channels", "feat_channels", "conv_out_channels", "fc_out_channels"}
-WINDOW = 4
+# Dense twins and larger siblings of recipes, shrunk, differ from them by little.
+NEAR = re.compile(r"unpruned_(dinov|eva02._upernet)|_dinov.l_|_eva02l_upernet")
 
 
 def test_there_are_configs() -> None:
@@ -128,7 +127,10 @@ def test_other_pruners_differ_from_cropr_by_reducer_and_auxiliary_loss(
     assert other.to_dict() == cropr.to_dict()
 
 
-@pytest.mark.parametrize("name", CONFIGS)
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=[pytest.mark.slow] if NEAR.search(name) else []) for name in CONFIGS],
+)
 def test_shrunk_config_trains_and_validates(
     name: str, data: Path, tmp_path: Path, capfd: pytest.CaptureFixture
 ) -> None:
@@ -142,7 +144,7 @@ def test_shrunk_config_trains_and_validates(
         shrink_segmenter(cfg.model)
         use_label_maps(cfg, data, tmp_path)
     else:
-        shrink_model(cfg.model)
+        shrink_detector(cfg.model)
         use_data(cfg, data, tmp_path)
     shrink_schedule(cfg)
     shrunk = build_on_meta(cfg)
@@ -184,7 +186,7 @@ def metrics(cfg: Config) -> set[str]:
 
 def test_as_many_classes_as_lvis_train_and_validate(data: Path, tmp_path: Path) -> None:
     cfg = load_config(str(config_file("cropr_eva02_cascade_coco")), str(tmp_path / "work"))
-    shrink_model(cfg.model)
+    shrink_detector(cfg.model)
     shrink_schedule(cfg)
     for loader in (cfg.train_dataloader, cfg.val_dataloader):
         loader.dataset.metainfo = dict(classes=tuple(f"class {i}" for i in range(1203)))
@@ -221,52 +223,6 @@ def build_on_meta(cfg: Config) -> nn.Module:
 
 def reducer_types(model: nn.Module) -> dict[str, type]:
     return {block: type(reducer) for block, reducer in model.backbone.reducers.items()}
-
-
-def shrink_model(model: ConfigDict) -> None:
-    """Narrow layers, small windows on as many windows as before, few proposals."""
-    backbone = model.backbone
-    arch = resolve_arch(backbone.arch)
-    patch = backbone.get("patch_size") or arch.patch_size
-    size = backbone.get("img_size") or arch.img_size
-    if backbone.get("window_size"):
-        size = size // patch * WINDOW // backbone.window_size * patch
-        backbone.window_size = WINDOW
-    else:
-        schedule = backbone.get("schedule", {})
-        if "rate" in schedule:  # the same part of the patches
-            schedule.rate = schedule.rate * 16**2 // (size // patch) ** 2
-        size = 16 * patch
-    backbone.update(
-        arch={**asdict(arch), "embed_dim": 32, "num_heads": 2, "hidden_dim": 48},
-        img_size=size,
-        patch_size=patch,
-    )
-    model.data_preprocessor.pad_size_divisor = size
-    if "rpn_head" not in model:  # DINO
-        model.neck.in_channels = 32
-        model.num_queries = 20
-        model.encoder.num_layers = model.decoder.num_layers = 1
-        return
-    for head in (model.neck, model.rpn_head, model.roi_head):
-        narrow(head)
-    model.neck.in_channels = 32
-    for part in (model.train_cfg.rpn_proposal, model.test_cfg.rpn):
-        part.update(nms_pre=50, max_per_img=8)
-    model.train_cfg.rpn.sampler.num = 16
-    model.test_cfg.rcnn.score_thr = 0.0  # some detections for the metric
-    stages = model.train_cfg.rcnn
-    for stage in stages if isinstance(stages, list) else [stages]:
-        stage.sampler.num = 4
-
-
-def narrow(cfg: Any) -> None:
-    """Set every number of channels below a config to 16."""
-    for value in cfg.values() if isinstance(cfg, dict) else cfg:
-        if isinstance(value, dict | list | tuple):
-            narrow(value)
-    if isinstance(cfg, dict):
-        cfg.update({key: 16 for key in cfg if key in CHANNELS | {"in_channels"}})
 
 
 def shrink_schedule(cfg: Config) -> None:

@@ -1,0 +1,17 @@
+# Steps are just before global blocks, which see what is left in all windows. The one map is taken
+# behind the last block, where every token is back.
+_base_ = "./unpruned_dinov2l_cascade_coco.py"
+model = dict(
+    backbone=dict(
+        reducer=dict(type="cropr_mm.Cropr", num_classes=80),
+        schedule=dict(type="cropr_mm.WindowStages", blocks=[4, 10, 16]),
+        fusion=dict(type="cropr_mm.LastLayerFusion"),
+    )
+)
+custom_hooks = [
+    *_base_.custom_hooks,
+    dict(
+        type="cropr_mm.CroprAuxLossHook",
+        target=dict(type="cropr_mm.MultiLabelTarget"),
+    ),
+]
