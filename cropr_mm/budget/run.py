@@ -129,6 +129,9 @@ def search_schedule(
     candidates = try_whole(plans, meter, cost, settings.form, images, settings.rounds, show_rounds)
     chosen = choose(candidates, budget, target)
     print(f"\n{format_candidates(candidates, counts[0], chosen)}")
+    slow = [name for name in FAMILIES if name not in candidates]
+    if slow:
+        print(f"not among them: {', '.join(slow)}, too slow or not for this encoder")
     for name, other in candidates.items():
         if name in FAMILIES:
             print(f"loss of {chosen} against {name}: {better_by(candidates[chosen], other)}")
