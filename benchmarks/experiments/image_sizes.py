@@ -29,6 +29,7 @@ def scores_at(run: Run, scale: float) -> Scores:
     task = TASKS[BENCHMARK_TASKS[run.benchmark].task]
     with tempfile.TemporaryDirectory() as folder:
         cfg = load_config(str(run.config), folder)
+        cfg.experiment_name = Path(folder).name  # or two runs of one second would share their logs
         if scale != 1:
             resize(cfg, scale)
         task.record(cfg, Path(folder))

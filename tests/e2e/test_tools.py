@@ -433,7 +433,8 @@ def test_complexity_prints_and_writes_what_was_counted(
         assert 0 < report[part]["macs_linear"] < report[part]["macs_total"]
         assert report[part]["params_deployed"] < report[part]["params_trained"]
     assert report["model"]["macs_linear"] > report["encoder"]["macs_linear"]
-    assert [line.split()[:2] for line in output.splitlines() if line[:1].isdigit()] == [
+    rows = [words[:2] for line in output.splitlines() if (words := line.split())]
+    assert [row for row in rows if row[0].isdigit()] == [
         [str(i), str(count)] for i, count in enumerate(tokens, start=1)
     ]
 

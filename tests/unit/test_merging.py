@@ -14,6 +14,7 @@ from cropr_mm.tokens.merge import merge_tokens
 from cropr_mm.tokens.restore import restore_tokens
 
 ARCH: dict[str, Any] = dict(embed_dim=32, depth=5, num_heads=2, rope="eva")
+REL_POS = dict(use_rel_pos=True, with_cls_token=False)
 TOME: dict[str, Any] = dict(
     reducer=dict(type="cropr_mm.ToMe"),
     schedule=dict(type="cropr_mm.ExplicitTokens", num_keep={0: 28, 2: 16}),
@@ -239,8 +240,11 @@ def test_merging_again_follows_the_first_cells() -> None:
             {**TOME, "synthetic_rope": "mean", "reducer": dict(type="cropr_mm.RandomPruner")},
             "got rope='eva' and no such reducer",
         ),
-        ({**TOME, "use_rel_pos": True}, "ToMe makes tokens that belong to no cell"),
-        ({**EVIT, "use_rel_pos": True}, "EViT makes tokens that belong to no cell"),
+        ({**TOME, **REL_POS}, "ToMe makes tokens that belong to no cell"),
+        (
+            {**EVIT, **REL_POS, "reducer": dict(type="cropr_mm.EViT", signal="column_mean")},
+            "EViT makes tokens that belong to no cell",
+        ),
         (
             {**TOME, "window_size": 2, "global_block_indexes": [3], "with_cls_token": False},
             "ToMe makes tokens .* window_size=None",

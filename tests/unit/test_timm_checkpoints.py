@@ -351,7 +351,8 @@ def test_final_norm_may_be_switched_off_or_added(log: list[str]) -> None:
 
 
 def test_relative_positions_are_resized_or_added(log: list[str]) -> None:
-    short, long = tiny(use_rel_pos=True), tiny(use_rel_pos=True, img_size=(48, 32))
+    plain = dict(with_cls_token=False)
+    short, long = (tiny(use_rel_pos=True, img_size=s, **plain) for s in (32, (48, 32)))
     name = "blocks.0.attn.rel_pos_h"
     ramp = torch.arange(7.0)[:, None].expand(7, 8)
     load_backbone(long, {**short.state_dict(), name: ramp})
@@ -360,9 +361,9 @@ def test_relative_positions_are_resized_or_added(log: list[str]) -> None:
     expected = ((torch.arange(11) + 0.5) * 7 / 11 - 0.5).clamp(0, 6)  # centers of equal cells
     torch.testing.assert_close(table[:, 0], expected)
     assert any("rel_pos_*: 7 to 11 rows (2 tensors)" in line for line in log)
-    load_backbone(short, tiny().state_dict())
+    load_backbone(short, tiny(**plain).state_dict())
     assert any("initial value of blocks.0.attn.rel_pos_h" in line for line in log)
-    load_backbone(tiny(), short.state_dict())
+    load_backbone(tiny(**plain), short.state_dict())
     assert any("has no blocks.0.attn.rel_pos_h" in line for line in log)
 
 
