@@ -102,7 +102,7 @@ def _way_back(method: TokenReducer) -> str:
 
 
 def _needs_global_attention(method: TokenReducer) -> bool:
-    return method.synthetic or method.masking or "cls_row" in method.needs
+    return method.synthetic or method.masking
 
 
 def _kind(method: TokenReducer) -> str:
