@@ -14,6 +14,7 @@ from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any
 
+import torch
 from mmcv.transforms import BaseTransform
 from mmengine.dist import get_rank
 from mmengine.hooks import Hook
@@ -68,6 +69,7 @@ def _train(arguments: tuple[object, ...], variables: dict[str, object], output: 
     for stream in (1, 2):
         os.dup2(output, stream)
     sys.stdout = sys.stderr = os.fdopen(1, "w", buffering=1, closefd=False)
+    torch.set_num_threads(1)  # threads of this one's pool are not in a fork, which would wait
     run_tool("train.py", *arguments)
 
 
