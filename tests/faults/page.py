@@ -14,6 +14,7 @@ _MACHINE = (
     (r"^\d\d/\d\d \d\d:\d\d:\d\d - \w+ - (WARNING|INFO|ERROR) - ", ""),
     (r"\d{8}_\d{6}", "<time>"),
     (r"process \d+ on \S+?(?=[):,\s])", "process <id> on <host>"),
+    (r"pid\(s\) \d+", "pid(s) <id>"),
     (r"\S*/site-packages/", ""),
     (r"0x[0-9a-f]{6,}", "0x..."),
 )
