@@ -115,8 +115,15 @@ def search_schedule(
         damage = measure_damage(DamageMeter(model, backbone, batches[:half]), counts, show_rounds)
         return [[block, tokens, growth] for (block, tokens), growth in damage.items()]
 
-    seen = dict(model=cfg.model, data=cfg.train_dataloader, size=os.path.getsize(checkpoint))
-    rows = kept(out / "damage.json", {**about, **seen, "encoder": encoder}, damage_record)
+    seen = dict(
+        model=cfg.model,
+        data=cfg.train_dataloader,
+        checkpoint=checkpoint,
+        size=os.path.getsize(checkpoint),
+        images=settings.images,
+        encoder=encoder,
+    )
+    rows = kept(out / "damage.json", seen, damage_record)
     damage = {(int(block), int(tokens)): growth for block, tokens, growth in rows}
     frontier = find_frontier(backbone, cost.model, counts, damage)
     best = pick(frontier, budget, cost.dense_ms)
