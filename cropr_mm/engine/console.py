@@ -14,7 +14,7 @@ from rich.progress import MofNCompleteColumn, Progress, TextColumn, TimeRemainin
 from rich.table import Column
 
 from cropr_mm.checkpoints.errors import CheckpointError
-from cropr_mm.engine.errors import is_of_registry, is_out_of_memory, message_of
+from cropr_mm.engine.errors import is_of_registry, is_out_of_memory, message_of, with_file
 from cropr_mm.engine.outputs import check_writable
 from cropr_mm.engine.preflight.errors import SetupError
 
@@ -69,7 +69,8 @@ def short_errors(
     except faults as error:
         if traceback:
             raise
-        raise SystemExit(f"error: {error}") from None
+        named = with_file(error) if isinstance(error, OSError) else error
+        raise SystemExit(f"error: {named}") from None
     except RuntimeError as error:
         if traceback or not is_out_of_memory(error):
             raise
@@ -93,6 +94,22 @@ def check_outputs(**files: Path | None) -> None:
 def is_for_console(record: logging.LogRecord) -> bool:
     """Whether a message is worth the console; environment, config and settings are not."""
     return not any(mark in record.getMessage()[:200] for mark in _FILE_ONLY)
+
+
+def end_where_log_is_full(handler: logging.FileHandler) -> None:
+    """Make a log end the work where a line cannot be written, as on a full disk.
+
+    Python prints a traceback for each such line and goes on.
+    """
+    print_traceback = handler.handleError
+
+    def handle(record: logging.LogRecord) -> None:
+        error = sys.exc_info()[1]
+        if isinstance(error, OSError):
+            raise OSError(error.errno, error.strerror, handler.baseFilename) from error
+        print_traceback(record)
+
+    handler.handleError = handle  # type: ignore[method-assign]
 
 
 def ignore_noise() -> None:

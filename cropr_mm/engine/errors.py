@@ -5,7 +5,9 @@ this package or of a plug-in, unless mmengine's registry raises it: then a confi
 or a class that does not exist.
 """
 
+import errno
 import inspect
+import io
 import re
 import traceback
 from collections.abc import Iterator
@@ -22,6 +24,7 @@ from cropr_mm.registry import find_class, known_names
 
 _PACKAGE = Path(__file__).parents[1]
 _OUT_OF_MEMORY = re.compile(r"can't allocate memory|out of memory|size calculation overflowed")
+_NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO}
 _REGISTRY = Path(build_functions.__file__)
 _RUNNING = {
     r"DataLoader worker \(pid.*": (
@@ -101,6 +104,22 @@ def is_of_registry(error: BaseException) -> bool:
 def is_out_of_memory(error: RuntimeError) -> bool:
     """Whether torch raised it for want of memory, or for a size that no memory holds."""
     return bool(_OUT_OF_MEMORY.search(str(error)))
+
+
+def with_file(error: OSError) -> OSError:
+    """The same error with the name of its file, which those of a full disk lack.
+
+    It is that of the file that is open where the error was raised.
+    """
+    if error.filename is not None or error.errno not in _NO_ROOM:
+        return error
+    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+    for frame in reversed(frames):
+        for value in frame.f_locals.values():
+            name = getattr(value, "name", None)
+            if isinstance(value, io.IOBase) and isinstance(name, str):
+                return OSError(error.errno, error.strerror, name)
+    return error
 
 
 def message_of(error: BaseException) -> str:

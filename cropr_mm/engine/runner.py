@@ -14,7 +14,7 @@ from cropr_mm.checkpoints import CheckpointError
 from cropr_mm.checkpoints.content import as_checkpoint
 from cropr_mm.checkpoints.queries import collapse_queries
 from cropr_mm.engine.checkpoint_io import drop_token_norm, resample_queries
-from cropr_mm.engine.console import is_for_console
+from cropr_mm.engine.console import end_where_log_is_full, is_for_console
 from cropr_mm.engine.errors import building_errors
 from cropr_mm.engine.preflight import SetupError, check_encoder, check_model, check_plans_of
 from cropr_mm.engine.resume import check_resumable
@@ -33,10 +33,12 @@ class ToolRunner(Runner):
     strict = False
 
     def build_logger(self, *args: Any, **kwargs: Any) -> MMLogger:
-        """Build the logger; its console shows only what a user needs."""
+        """Build the logger; its console shows only what a user needs, and its file is whole."""
         logger = super().build_logger(*args, **kwargs)
         for handler in logger.handlers:
-            if not isinstance(handler, logging.FileHandler):
+            if isinstance(handler, logging.FileHandler):
+                end_where_log_is_full(handler)
+            else:
                 handler.addFilter(is_for_console)
         return logger
 

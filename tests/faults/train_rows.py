@@ -1,5 +1,6 @@
 """Faults of checkpoints, resumed trainings, numbers that are not finite, and outputs."""
 
+import logging
 import shutil
 from collections.abc import Callable
 from functools import cache, partial
@@ -9,6 +10,8 @@ from typing import Any
 
 import torch
 from mmengine.config import Config
+from mmengine.hooks import Hook
+from mmengine.registry import HOOKS
 from row import Row
 from tiny import tiny_config, train_tiny
 
@@ -149,6 +152,35 @@ def _out_is_a_folder(folder: Path) -> None:
     evaluate(cfg, str(folder / "run/iter_2.pth"), out=str(folder / "out.pkl"))
 
 
+@HOOKS.register_module(force=True)
+class FillDisk(Hook):
+    """A disk on which a file finds no room from the first iteration on.
+
+    Args:
+        file: Its path in the working folder; {} stands for the time of the start.
+    """
+
+    def __init__(self, file: str) -> None:
+        self.file = file
+
+    def before_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None) -> None:
+        file = Path(runner.work_dir, self.file.format(runner.timestamp))
+        file.unlink(missing_ok=True)
+        file.symlink_to("/dev/full")
+        for handler in runner.logger.handlers:
+            if isinstance(handler, logging.FileHandler):
+                handler.stream = None  # is opened again
+
+
+def _full_disk(folder: Path, file: str) -> None:
+    train_tiny(
+        folder,
+        "cls",
+        custom_hooks=[dict(type="FillDisk", file=file)],
+        visualizer__vis_backends=[dict(type="LocalVisBackend")],
+    )
+
+
 def _teacher(folder: Path) -> None:
     config = tiny_config(folder, "det")
     cfg = Config.fromfile(config)
@@ -235,6 +267,20 @@ ROWS += [
         "the work folder is a file",
         "expects a folder",
         _work_dir_is_a_file,
+    ),
+    *(
+        Row(
+            f"disk-{name}",
+            OUTPUTS,
+            f"the disk is full when {what} is written",
+            f"No space left on device: .*{says}",
+            partial(_full_disk, file=file),
+        )
+        for name, what, says, file in (
+            ("log", "the log", r"\.log'", "{0}/{0}.log"),
+            ("scalars", "a loss", r"scalars\.json'", "{}/vis_data/scalars.json"),
+            ("checkpoint", "a checkpoint", r"iter_2\.pth'", ".iter_2.pth.tmp"),
+        )
     ),
     Row("out-folder", OUTPUTS, "--out is a folder", "--out expects a file", _out_is_a_folder),
     Row(
