@@ -26,7 +26,8 @@ class RandomStateHook(Hook):
     ``random_states.pth`` after each checkpoint, and once more after the validation that follows it,
     which draws numbers too. A validation that did not end starts anew before training goes on.
     Data workers draw from generators of their own: those that outlive an epoch
-    (``persistent_workers``, and all of a loop of iterations) start anew, which is logged.
+    (``persistent_workers``, and all of a loop of iterations) start anew, which is logged. Their
+    start takes no number from the generators of the model.
     """
 
     priority = "LOWEST"  # after the checkpoint
@@ -38,6 +39,7 @@ class RandomStateHook(Hook):
 
     def before_train(self, runner: Runner) -> None:
         """Find the random state of the checkpoint that training goes on from."""
+        _seed_persistent_workers(runner)
         self._saved = runner.message_hub.runtime_info.get("last_ckpt")
         self._pending = self._find(runner) if runner.iter else None
         checkpoint = Path(str(runner._load_from))
@@ -107,10 +109,10 @@ class RandomStateHook(Hook):
                 f"{checkpoint.name} for process {rank}"
             )
             return None
-        if _workers_start_anew(runner):
+        if without := _workers_start_anew(runner):
             runner.logger.warning(
-                "random numbers of the data workers start anew, those of the model go on; only "
-                "without workers (num_workers=0) are both those of an uninterrupted training"
+                "random numbers of the data workers start anew, those of the model go on; both are "
+                f"those of an uninterrupted training with train_dataloader.{without}"
             )
         return states[rank]
 
@@ -191,8 +193,21 @@ def _read(file: Path) -> dict[str, Any]:
         return {}
 
 
-def _workers_start_anew(runner: Runner) -> bool:
+def _workers_start_anew(runner: Runner) -> str | None:
+    """The setting without which they would not; None if they do not."""
     loader = runner.train_dataloader
     if isinstance(runner.train_loop, IterBasedTrainLoop):
-        return loader.num_workers > 0
-    return bool(loader.persistent_workers)
+        return "num_workers=0" if loader.num_workers else None
+    return "persistent_workers=False" if loader.persistent_workers else None
+
+
+def _seed_persistent_workers(runner: Runner) -> None:
+    """Give loaders whose workers outlive an epoch a generator of their own.
+
+    They take a number from it when they start: once in a training, and once more when it goes on,
+    which would shift all numbers of the model.
+    """
+    for loop in (runner.train_loop, runner.val_loop):
+        loader: Any = getattr(loop, "dataloader", None)
+        if getattr(loader, "persistent_workers", False):
+            loader.generator = torch.Generator().manual_seed(runner.seed + get_rank())

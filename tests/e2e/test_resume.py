@@ -62,6 +62,13 @@ def copy_until(folder: Path, target: Path, name: str) -> Path:
     return target
 
 
+def assert_equal(*files: Path) -> None:
+    """Two checkpoints have the same weights and states of the optimizer, bit by bit."""
+    resumed, whole = map(safe_load, files)
+    for part in ("state_dict", "optimizer"):
+        torch.testing.assert_close(resumed[part], whole[part], rtol=0, atol=0)
+
+
 @pytest.mark.parametrize("draws", DRAWS)
 @pytest.mark.parametrize(
     ("loop", "middle", "end"),
@@ -83,9 +90,36 @@ def test_random_numbers_go_on(
     torch.manual_seed(1)
     output = tool("train.py", config, "--work-dir", target, "--resume")
     assert "start anew" not in output
-    whole, resumed = (safe_load(tmp_path / name / end) for name in ("whole", "half"))
-    torch.testing.assert_close(resumed["state_dict"], whole["state_dict"], rtol=0, atol=0)
-    torch.testing.assert_close(resumed["optimizer"], whole["optimizer"], rtol=0, atol=0)
+    assert_equal(tmp_path / "half" / end, tmp_path / "whole" / end)
+
+
+@pytest.mark.parametrize(
+    ("loop", "middle", "end"),
+    [(ITERATIONS, "iter_2.pth", "iter_6.pth"), (EPOCHS, "epoch_1.pth", "epoch_3.pth")],
+)
+def test_random_numbers_of_the_model_go_on_beside_workers_that_outlive_an_epoch(
+    loop: dict, middle: str, end: str, root: Path, tool: Callable[..., str], tmp_path: Path
+) -> None:
+    workers = dict(num_workers=1, persistent_workers=True)
+    loaders = dict(train_dataloader=workers, val_dataloader=workers)
+    config = config_of(root, loop, DRAWS["random pruner"], loaders)
+    tool("train.py", config, "--work-dir", tmp_path / "whole")
+    target = copy_until(tmp_path / "whole", tmp_path / "half", middle)
+    output = tool("train.py", config, "--work-dir", target, "--resume")
+    assert "random numbers of the data workers start anew" in output
+    assert_equal(tmp_path / "half" / end, tmp_path / "whole" / end)
+
+
+def test_random_numbers_of_workers_of_one_epoch_go_on(
+    root: Path, tool: Callable[..., str], tmp_path: Path
+) -> None:
+    workers = dict(train_dataloader=dict(num_workers=1), val_dataloader=dict(num_workers=1))
+    config = config_of(root, EPOCHS, DRAWS["augmentation"], DRAWS["random pruner"], workers)
+    tool("train.py", config, "--work-dir", tmp_path / "whole")
+    target = copy_until(tmp_path / "whole", tmp_path / "half", "epoch_1.pth")
+    output = tool("train.py", config, "--work-dir", target, "--resume")
+    assert "start anew" not in output
+    assert_equal(tmp_path / "half/epoch_3.pth", tmp_path / "whole/epoch_3.pth")
 
 
 @pytest.fixture(scope="module")
@@ -323,9 +357,7 @@ def test_a_validation_that_did_not_end_starts_anew(
     output = tool("train.py", config, "--work-dir", tmp_path / "half", "--resume")
     assert f"the validation after {name} did not end: it starts anew" in output
     assert metrics == wanted
-    whole, resumed = (safe_load(tmp_path / name / end) for name in ("whole", "half"))
-    torch.testing.assert_close(resumed["state_dict"], whole["state_dict"], rtol=0, atol=0)
-    torch.testing.assert_close(resumed["optimizer"], whole["optimizer"], rtol=0, atol=0)
+    assert_equal(tmp_path / "half" / end, tmp_path / "whole" / end)
 
 
 def test_a_validation_that_was_not_due_does_not_start(
