@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
+from torch.utils._pytree import tree_flatten
 
 from cropr_mm import CroprViT
 
@@ -45,7 +45,8 @@ class Float32Watcher(TorchDispatchMode):
 
 
 def float32_tensors(tree: Any) -> list[Tensor]:
-    return [t for t in tree_leaves(tree) if isinstance(t, Tensor) and t.dtype == torch.float32]
+    leaves, _ = tree_flatten(tree)
+    return [t for t in leaves if isinstance(t, Tensor) and t.dtype == torch.float32]
 
 
 @pytest.mark.parametrize(
