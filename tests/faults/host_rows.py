@@ -1,6 +1,7 @@
 """Processes that end, alone and side by side."""
 
 import json
+import signal
 from collections.abc import Callable
 from functools import cache, partial
 from pathlib import Path
@@ -34,7 +35,9 @@ def _ended(folder: Path, point: str, pair: bool = False) -> Path:
     hook = dict(type="EndAt", point=point)
     ending = tiny_config(folder, "cls", **_SETTINGS, custom_hooks=[hook])
     code = train_apart(ending, "--work-dir", folder / "run", pair=pair)
-    assert code != 0
+    assert code == (130 if point == "ctrl-c" else -signal.SIGKILL)
+    assert (folder / "run/iter_2.pth").exists()
+    assert not (folder / "run/iter_6.pth").exists()
     return tiny_config(folder, "cls", **_SETTINGS)
 
 

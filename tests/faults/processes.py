@@ -1,7 +1,8 @@
 """tools/train.py in processes of its own, which may end at any point.
 
-They are forks of this one: what takes seconds to import is there already. A config asks for the end
-by ``custom_hooks=[dict(type="EndAt", point=...)]``.
+They are forks of a server that has imported what takes seconds and has done nothing else: no
+thread or setting of earlier tests is in them. A config asks for the end by
+``custom_hooks=[dict(type="EndAt", point=...)]``.
 """
 
 import multiprocessing
@@ -14,7 +15,7 @@ from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any
 
-import torch
+from hosts import unformatted_configs
 from mmcv.transforms import BaseTransform
 from mmengine.dist import get_rank
 from mmengine.hooks import Hook
@@ -22,7 +23,8 @@ from mmengine.registry import HOOKS, TRANSFORMS
 from run_tool import run_tool
 from torch.utils.data import get_worker_info
 
-_FORK = multiprocessing.get_context("fork")
+_FORKS = multiprocessing.get_context("forkserver")
+_FORKS.set_forkserver_preload([__name__, "mmdet.models", "mmpretrain.models"])
 
 
 def train_apart(*arguments: object, pair: bool = False) -> int:
@@ -40,9 +42,9 @@ def train_apart(*arguments: object, pair: bool = False) -> int:
         shared = dict(MASTER_ADDR="127.0.0.1", MASTER_PORT=_free_port(), WORLD_SIZE=2)
         variables = [dict(shared, RANK=rank, LOCAL_RANK=rank) for rank in range(2)]
         arguments = (*arguments, "--launcher", "pytorch")
-    with tempfile.TemporaryFile("w+") as output:
+    with tempfile.NamedTemporaryFile("w+") as output:
         running = [
-            _FORK.Process(target=_train, args=(arguments, extra, output.fileno()))
+            _FORKS.Process(target=_train, args=(arguments, extra, output.name))
             for extra in variables
         ]
         for process in running:
@@ -58,19 +60,19 @@ def train_apart(*arguments: object, pair: bool = False) -> int:
             if failed:
                 for process in running:
                     process.terminate()
-        output.seek(0)
         print(output.read())
     return failed
 
 
-def _train(arguments: tuple[object, ...], variables: dict[str, object], output: int) -> None:
-    """What a forked process does; it writes to the file behind a descriptor."""
+def _train(arguments: tuple[object, ...], variables: dict[str, object], output: str) -> None:
+    """What a process does; it writes to the end of a file."""
     os.environ.update({name: str(value) for name, value in variables.items()})
+    file = os.open(output, os.O_WRONLY | os.O_APPEND)
     for stream in (1, 2):
-        os.dup2(output, stream)
+        os.dup2(file, stream)
     sys.stdout = sys.stderr = os.fdopen(1, "w", buffering=1, closefd=False)
-    torch.set_num_threads(1)  # threads of this one's pool are not in a fork, which would wait
-    run_tool("train.py", *arguments)
+    with unformatted_configs():
+        run_tool("train.py", *arguments)
 
 
 def _free_port() -> int:

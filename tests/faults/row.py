@@ -46,7 +46,8 @@ class Outcome(NamedTuple):
         kind: 'clear' (a short error or a warning that says what it must), 'recovered' (the work was
             done and nothing lost), 'silent' (the work was done, or ended in a short error, and
             nothing said what it must) or 'traceback' (any other exception).
-        message: The error, the first matching line of what was printed, or the end of the output.
+        message: The error, the first matching line of what was printed, or the end of the output
+            (for a traceback both, the error and the end of the output).
     """
 
     kind: Literal["clear", "recovered", "silent", "traceback"]
@@ -78,10 +79,11 @@ def outcome(row: Row, folder: Path) -> Outcome:
         message = _line(row.says, message) or message
         return Outcome("clear" if re.search(row.says, message) else "silent", message)
     except Exception as error:
-        return Outcome("traceback", f"{type(error).__name__}: {error}")
+        end = printed.getvalue()[-1500:]
+        return Outcome("traceback", f"{type(error).__name__}: {error}; printed before:\n{end}")
     text = "\n".join([printed.getvalue().strip(), *(str(one.message) for one in warned)])
     if (said := _line(row.says, text)) is None:
-        return Outcome("silent", text[-300:])
+        return Outcome("silent", text[-1500:])
     return Outcome("clear", said) if proof is None else Outcome("recovered", f"{said}; {proof}")
 
 
