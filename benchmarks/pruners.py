@@ -96,6 +96,12 @@ def add_compare(parser: Parser) -> None:
     )
     parser.add_argument("--compile", action="store_true", help="time compiled encoders too")
     parser.add_argument(
+        "--records",
+        type=Path,
+        metavar="DIR",
+        help="take finished runs from here instead of training them again, and write new ones",
+    )
+    parser.add_argument(
         "--imports",
         nargs="+",
         default=[],

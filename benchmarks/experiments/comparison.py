@@ -17,6 +17,7 @@ from experiments.comparison_plots import draw, draw_curves
 from experiments.comparison_report import format_tables, summarize
 from experiments.encoder_speed import encoder_speed
 from experiments.inputs import check_inputs
+from experiments.run_records import take_record, taken_values
 from experiments.runs import PRETRAINING, Run, execute, make_config
 from experiments.variants import find_variant
 
@@ -34,6 +35,7 @@ def compare(
     compile: bool = False,
     rounds: int = 30,
     imports: Sequence[str] = (),
+    records: Path | None = None,
 ) -> list[Path]:
     """Train and test everything that is not done yet, then write table, plot and numbers.
 
@@ -51,6 +53,8 @@ def compare(
         compile: Whether compiled encoders are timed too.
         rounds: Timed calls of each encoder.
         imports: Modules that register methods of the user's own.
+        records: Folder of records of finished runs. Those that are there are taken instead of
+            training again, new ones are written; None does neither.
 
     Returns:
         Files with all numbers of each benchmark, JSON, beside its table and plot.
@@ -83,11 +87,15 @@ def compare(
         for root, look in BENCHMARK_TASKS[benchmark].demo_data.items():
             make_demo_data(root, look)
 
-    _execute(first, rest, jobs)
+    if records is not None:
+        for runs_of_group in rest.values():
+            _take(runs_of_group, samples, records)
+    here = [group for group, some in rest.items() if any(taken_values(run) is None for run in some)]
+    _execute({group: first[group] for group in here}, {group: rest[group] for group in here}, jobs)
     files = []
     for benchmark in benchmarks:
         runs = {(r.name, r.seed): r for seed in seeds for r in rest[benchmark, seed]}
-        summary = summarize(runs, variants, seeds, samples, jobs)
+        summary = summarize(runs, variants, seeds, samples, jobs, records)
         timed = {name: runs[name, seeds[0]] for name in variants}
         summary["encoder_speed"] = encoder_speed(timed, rounds=rounds, compile=compile)
         record, folder = {benchmark: summary}, out / benchmark
@@ -110,6 +118,17 @@ def _some(metrics: Mapping[str, float]) -> str:
 
 def _run(out: Path, benchmark: str, seed: int, name: str, *imports: str) -> Run:
     return Run(benchmark, seed, name, out / benchmark / f"seed{seed}" / name, imports)
+
+
+def _take(runs: Sequence[Run], samples: int, records: Path) -> None:
+    """Take the records of a group's finished runs; say which are not taken, and why."""
+    for run in runs:
+        benchmark = BENCHMARK_TASKS[run.benchmark]
+        dense = run.folder.parent / PRETRAINING
+        start = dense / "train" / f"iter_{benchmark.pretrain_iters}.pth"
+        text = make_config(run, benchmark, start).pretty_text
+        if (why := take_record(run, text, samples, records)) is not None:
+            print(f"{run}: record not taken: {why}")
 
 
 def _execute(first: Mapping[Group, Run], rest: Mapping[Group, Sequence[Run]], jobs: int) -> None:

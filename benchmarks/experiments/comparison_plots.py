@@ -58,7 +58,10 @@ def draw_curves(
     figure = Figure(figsize=(6.4, 4), layout="constrained")
     axis = figure.subplots()
     for i, name in enumerate(variants):
-        curves = [_model_loss(runs[name, seed]) for seed in seeds]
+        logged = (_model_loss(runs[name, seed]) for seed in seeds)
+        curves = [curve for curve in logged if curve]  # records of runs have none
+        if not curves:
+            continue
         iterations = sorted(set.intersection(*map(set, curves)))
         losses = [np.mean([curve[at] for curve in curves]) for at in iterations]
         axis.plot(iterations, losses, label=name, **_look(i))

@@ -3,7 +3,8 @@
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from itertools import repeat, takewhile
-from typing import Any, NamedTuple
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 from mmengine.config import Config
@@ -12,18 +13,10 @@ from numpy.typing import NDArray
 
 from experiments.benchmark_tasks import BENCHMARK_TASKS
 from experiments.bootstrap import draw_images, paired_interval
+from experiments.run_records import Values, taken_values, write_record
 from experiments.runs import Run
 from experiments.scores import TASKS
 from experiments.variants import family, same_rate
-
-
-class Values(NamedTuple):
-    """Metrics of one run: on all images, on each sample of them, and the main one by class."""
-
-    whole: dict[str, float]
-    resampled: dict[str, NDArray[np.float64]]
-    by_class: dict[str, float]
-
 
 MARGIN = 0.5
 """Points of the main metric that pruning may cost."""
@@ -36,6 +29,7 @@ def summarize(
     seeds: Sequence[int],
     samples: int,
     jobs: int = 1,
+    records: Path | None = None,
 ) -> dict[str, Any]:
     """Intervals of every variant and of its paired differences: to 'dense', 'cropr' and 'random'.
 
@@ -45,6 +39,7 @@ def summarize(
         seeds: Seeds.
         samples: Bootstrap samples of images.
         jobs: Processes.
+        records: Folder that each finished run gets a record in; None writes none.
 
     Returns:
         Plain values for JSON: percent; of a variant that did not converge 'failed', why by seed.
@@ -59,6 +54,10 @@ def summarize(
     scored = {(name, seed): runs[name, seed] for name in converged for seed in seeds}
     with ProcessPoolExecutor(jobs) as pool:
         results = dict(zip(scored, pool.map(score, scored.values(), repeat(samples)), strict=True))
+
+    if records is not None:
+        for made, scores in results.items():
+            write_record(scored[made], scores, records)
 
     def stack(name: str, metric: str) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         found = [results[name, seed] for seed in seeds]
@@ -110,6 +109,8 @@ def summarize(
 
 def score(run: Run, samples: int) -> Values:
     """Metrics of one run on all images and on each sample of them."""
+    if (taken := taken_values(run)) is not None:
+        return taken
     task = TASKS[BENCHMARK_TASKS[run.benchmark].task]
     cfg = Config.fromfile(run.config)
     init_default_scope(cfg.default_scope)
