@@ -8,6 +8,8 @@ from pathlib import Path
 from cropr_mm.engine.arguments import add_traceback_option
 from cropr_mm.engine.console import short_errors
 from experiments.benchmark_tasks import BENCHMARK_TASKS
+from experiments.compare_lora import WAYS as TRAININGS
+from experiments.compare_lora import compare_lora
 from experiments.compare_orders import compare_orders
 from experiments.compare_padding import compare_padding
 from experiments.compare_room import compare_room
@@ -35,6 +37,8 @@ def main() -> None:
         "seen": "share of each class's pixels that trained segmenters see after each step",
         "prices": "a trained model pruned without training, by its routers alone, by fine-tuning, "
         "and at all rates by one elastic training",
+        "lora": "a pruned model trained whole from a pretrained encoder, by adapters, with the "
+        "encoder frozen, and from random weights",
         "sizes": "metrics of trained models on smaller images; the share of pruned patches stays",
     }
     parts = {name: commands.add_parser(name, help=t, description=t) for name, t in texts.items()}
@@ -42,6 +46,7 @@ def main() -> None:
     for name in ("orders", "room", "padding", "seen", "sizes"):
         add_trained(parts[name], name)
     add_prices(parts["prices"])
+    add_lora(parts["lora"])
     add_traceback_option(parser)
     args = parser.parse_args()
     options = vars(args)
@@ -56,6 +61,7 @@ def main() -> None:
         options["out"] = args.out or RUNS / task
     runs: dict[str, Callable[..., object]] = dict(
         compare=compare,
+        lora=compare_lora,
         orders=compare_orders,
         room=compare_room,
         padding=compare_padding,
@@ -130,6 +136,17 @@ def add_prices(parser: Parser) -> None:
         help="folder that the command compare wrote; default: %(default)s",
     )
     parser.add_argument("--out", type=Path, default=Path("work_dirs/prices"), help="folder")
+    parser.add_argument("--samples", type=positive, default=500, help="bootstrap samples")
+
+
+def add_lora(parser: Parser) -> None:
+    """Add what trains, and how long."""
+    pretrained = [name for name in BENCHMARK_TASKS if name.endswith("_dinov2s")]
+    parser.add_argument("--benchmark", choices=pretrained, default="camvid_dinov2s")
+    parser.add_argument("--ways", nargs="+", choices=TRAININGS, default=list(TRAININGS))
+    parser.add_argument("--iterations", type=positive, help="default: those of the dense model")
+    add_seeds(parser)
+    parser.add_argument("--out", type=Path, default=Path("work_dirs/lora"), help="folder")
     parser.add_argument("--samples", type=positive, default=500, help="bootstrap samples")
 
 

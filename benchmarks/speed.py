@@ -9,6 +9,7 @@ from cropr_mm.engine.arguments import add_traceback_option
 from cropr_mm.engine.console import short_errors
 from cropr_mm.profiling.run_mode import FREEZE_HELP
 from experiments import alternatives, deadline, memory, throughput, train_step
+from experiments.recipe_memory import WAYS
 from experiments.studies import STUDIES
 
 CONFIG = "configs/segmentation/cropr_tiny_segmenter_camvid.py"
@@ -90,23 +91,29 @@ def add_memory(parser: Parser) -> None:
         model="a whole detector in training and test",
         step="encoder, linear head and auxiliary losses of a training step",
         size="plain encoders over image sizes, beside the analytic model",
+        recipes="a training step of every recipe, and which GPU has as much",
     )
-    model, step, size = (
+    model, step, size, recipes = (
         commands.add_parser(name, help=text, description=f"Memory of {text}.")
         for name, text in about.items()
     )
     for command in (model, step):
         command.add_argument("config", help="of a Cropr model")
         command.add_argument("--img-size", nargs=2, type=int, metavar=("H", "W"), help="pixels")
-    model.add_argument(
-        "--objects", type=int, default=20, metavar="N", help="in an image; default: %(default)s"
+    recipes.add_argument("configs", nargs="*", help="of pruned models; default: all recipes")
+    recipes.add_argument(
+        "--ways", nargs="+", choices=WAYS, default=list(WAYS), help="what of the encoder trains"
     )
+    for command in (model, recipes):
+        command.add_argument(
+            "--objects", type=int, default=20, metavar="N", help="in an image; default: %(default)s"
+        )
     model.add_argument("--device", default="cpu", help="cuda measures; default: %(default)s")
     size.add_argument(
         "--img-sizes", nargs="+", type=int, metavar="SIDE", help="default: 512 to 2048 pixels"
     )
     size.add_argument("--arch", metavar="NAME", help="default: ViT-L/16")
-    for command, dtype in ((model, "amp"), (step, "amp"), (size, "bf16")):
+    for command, dtype in ((model, "amp"), (step, "amp"), (size, "bf16"), (recipes, "amp")):
         command.add_argument("--batch-sizes", nargs="+", type=int, default=[1], metavar="B")
         command.add_argument(
             "--dtype",

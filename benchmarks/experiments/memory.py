@@ -3,10 +3,10 @@
 model: a whole detector in training and test, heads and post-processing included; with --device
 cuda it is measured. step: encoder, linear head and auxiliary losses of a training step
 (:mod:`experiments.train_step`). size: plain encoders over image sizes, beside the analytic model.
+recipes: what GPU each config needs (:mod:`experiments.recipe_memory`).
 """
 
 import argparse
-import copy
 import json
 import shlex
 import sys
@@ -16,28 +16,26 @@ from typing import Any
 
 import torch
 from mmengine.config import Config
-from torch import nn
 
 from cropr_mm.backbones.cropr_vit import CroprViT
 from cropr_mm.backbones.find import auxiliary_reducers
-from cropr_mm.build import build_model
 from cropr_mm.engine.console import check_outputs, ignore_noise
-from cropr_mm.hooks.aux_loss_hook import CroprAuxLossHook
-from cropr_mm.hooks.auxiliary_listener import AuxiliaryListener
 from cropr_mm.profiling.candidates import native_size, random_batch, with_image_size
 from cropr_mm.profiling.environment import git_commit, machine_name, versions
 from cropr_mm.profiling.run_mode import Mode
 from cropr_mm.text_table import format_table
+from experiments import recipe_memory
 from experiments.encoder_memory import cuda_peak_bytes, encoder_memory
 from experiments.model_memory import (
     ModelMemory,
     estimated_peak,
     model_memory,
-    random_training_batch,
 )
 from experiments.step import DENSE, EXACT
 from experiments.studies import STUDIES
 from experiments.train_step import count_bytes
+from experiments.training_batch import random_training_batch
+from experiments.whole_model import whole_model
 
 Row = dict[str, Any]
 
@@ -51,9 +49,12 @@ def run(args: argparse.Namespace) -> None:
     Raises:
         ValueError: If options or the config do not fit.
     """
-    check_outputs(json=args.json)
     if min(args.batch_sizes) < 1:
         raise ValueError(f"expected batch sizes >= 1, got {args.batch_sizes}")
+    if args.command == "recipes":
+        recipe_memory.run(args)
+        return
+    check_outputs(json=args.json)
     rows = dict(model=model_rows, step=step_rows, size=size_rows)[args.command](args)
     print(format_table(TABLES[args.command](rows)))
     if args.json:
@@ -100,25 +101,9 @@ def detector_memory(
     peak: Callable[[Callable[[], object]], int],
 ) -> ModelMemory:
     """Memory of one variant of a config's model on random images."""
-    model, size = mode.place(detector(cfg, variant)), native_size(cfg)  # its scope packs batches
+    model, size = mode.place(whole_model(cfg, variant)), native_size(cfg)  # its scope packs batches
     training = random_training_batch(cfg, batch_size, size, num_objects)
     return model_memory(model, training, random_batch(cfg, batch_size, size), mode, peak)
-
-
-def detector(cfg: Config, variant: str) -> nn.Module:
-    """A config's whole model, dense or with its auxiliary losses listened to."""
-    cfg = copy.deepcopy(cfg)
-    if variant == DENSE:
-        cfg.model.backbone.update(reducer=None, schedule=None, fusion=None, pad_first=False)
-        return build_model(cfg)
-    model = build_model(cfg)
-    hooks = [dict(h) for h in cfg.get("custom_hooks", []) if "CroprAuxLossHook" in str(h["type"])]
-    if len(hooks) != 1:
-        raise ValueError(f"expected a config with one CroprAuxLossHook, got {len(hooks)}")
-    del hooks[0]["type"]
-    hook = CroprAuxLossHook(**hooks[0])
-    AuxiliaryListener(model, hook.make_target(model), hook.loss_weight, hook.num_cells)
-    return model
 
 
 def model_table(rows: list[Row]) -> list[list[str]]:

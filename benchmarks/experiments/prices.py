@@ -162,7 +162,7 @@ def _rows(
     """Metric of each way at each rate, and its difference to the dense model, in percent."""
     results = {key: score(run, samples) for key, run in done.items()}
     dense = [results["dense", 0, seed] for seed in seeds]
-    rows = [dict(way="dense", rate=0, **_interval(dense))]
+    rows = [dict(way="dense", rate=0, **interval_of(dense))]
     for way in ways:
         for rate in rates:
             own = [results[way, rate, seed] for seed in seeds]
@@ -170,19 +170,19 @@ def _rows(
                 dict(
                     way=way,
                     rate=rate,
-                    **_interval(own),
-                    minus_dense=_interval(own, dense),
+                    **interval_of(own),
+                    minus_dense=interval_of(own, dense),
                     minutes=_minutes(way, done[way, rate, seeds[0]]),
                 )
             )
             for other in ("none, random", "none, attention"):
                 if other in ways and other != way:
                     theirs = [results[other, rate, seed] for seed in seeds]
-                    rows[-1][f"minus {other}"] = _interval(own, theirs)
+                    rows[-1][f"minus {other}"] = interval_of(own, theirs)
     return rows
 
 
-def _interval(own: Sequence[Values], other: Sequence[Values] | None = None) -> dict[str, float]:
+def interval_of(own: Sequence[Values], other: Sequence[Values] | None = None) -> dict[str, float]:
     """Mean and 95 % interval of the last metric, or of its paired difference."""
     metric = list(own[0].whole)[-1]
     values = np.array([one.whole[metric] for one in own])

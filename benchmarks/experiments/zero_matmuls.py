@@ -2,7 +2,8 @@
 
 Heads of detectors ask for numbers (which boxes overlap, how many are left), which fake tensors do
 not have. Here every tensor is real, but matrix products, convolutions, attention and RoIAlign give
-zeros at once, so that a large model takes seconds on a CPU, and the rest follows from the zeros.
+zeros at once, as do other operators on tensors larger than any list of boxes. A large model takes
+seconds on a CPU, and the rest follows from the zeros.
 """
 
 import importlib
@@ -11,11 +12,12 @@ from contextlib import ExitStack, contextmanager
 from typing import Any
 from unittest import mock
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_map
+from torch.utils._pytree import tree_flatten, tree_map
 
 _NAMES = (
     "mm",
@@ -34,6 +36,32 @@ MATMULS = frozenset(
     getattr(torch.ops.aten, name).default for name in _NAMES if hasattr(torch.ops.aten, name)
 )
 """Operators that are not computed."""
+
+LARGE = 2**21
+"""Elements of a floating-point tensor from which on the operators of MAPS are not computed: more
+than the anchors of an image of 1536 pixels have."""
+MAPS = frozenset(
+    getattr(getattr(torch.ops.aten, name), overload)
+    for name, overload in (
+        ("_softmax", "default"),
+        ("_softmax_backward_data", "default"),
+        ("_to_copy", "default"),
+        ("add", "Tensor"),
+        ("addcmul", "default"),
+        ("cat", "default"),
+        ("clone", "default"),
+        ("gelu", "default"),
+        ("gelu_backward", "default"),
+        ("mul", "Tensor"),
+        ("native_layer_norm", "default"),
+        ("native_layer_norm_backward", "default"),
+        ("silu", "default"),
+        ("silu_backward", "default"),
+        ("sub", "Tensor"),
+        ("threshold_backward", "default"),
+    )
+)
+"""Operators on maps of features."""
 
 
 @contextmanager
@@ -73,7 +101,7 @@ class _ZeroMatmuls(TorchDispatchMode):
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        if func not in MATMULS:
+        if func not in MATMULS and not (func in MAPS and _is_large(args)):
             return func(*args, **(kwargs or {}))
         args, kwargs = tree_map(self._without_numbers, (args, kwargs or {}))
         with self._fake:
@@ -91,7 +119,17 @@ def _nothing(*args: Any, **kwargs: Any) -> None:
     """Of an operator that fills tensors which it is given."""
 
 
+def _is_large(args: tuple) -> bool:
+    """Whether a tensor of LARGE is among the arguments, all of which are floating-point."""
+    tensors = [leaf for leaf in tree_flatten(args)[0] if isinstance(leaf, Tensor)]
+    return any(t.numel() >= LARGE for t in tensors) and all(t.is_floating_point() for t in tensors)
+
+
 def _zeros(value: Any) -> Any:
     if not isinstance(value, Tensor):
         return value
-    return torch.empty_strided(value.shape, value.stride(), dtype=value.dtype).zero_()
+    # numpy's zeros take no memory until something is written to them.
+    extent = sum((n - 1) * step for n, step in zip(value.shape, value.stride(), strict=True)) + 1
+    length = extent * value.element_size() if value.numel() else 0
+    flat = torch.from_numpy(np.zeros(length, dtype=np.uint8)).view(value.dtype)
+    return flat.as_strided(value.shape, value.stride())

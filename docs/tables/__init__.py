@@ -15,6 +15,7 @@ from collections.abc import Callable
 from tables import comparisons, configs, exports, methods, speed, training, upgrade
 
 TABLES: dict[str, Callable[..., str]] = {
+    "adapters": comparisons.adapters,
     "alternatives": speed.alternatives,
     "by_class": comparisons.by_class,
     "choices": comparisons.choices,
@@ -27,6 +28,7 @@ TABLES: dict[str, Callable[..., str]] = {
     "headline": speed.headline,
     "image_sizes": speed.image_sizes,
     "memory_of_detector": training.memory_of_detector,
+    "memory_of_recipes": training.memory_of_recipes,
     "memory_of_sizes": training.memory_of_sizes,
     "memory_of_steps": training.memory_of_steps,
     "methods": methods.methods,

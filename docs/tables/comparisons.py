@@ -1,5 +1,6 @@
 """Tables of trained models on small data: pruners against each other, and what they keep."""
 
+from experiments import compare_lora
 from experiments.compare_orders import orders_table
 from experiments.compare_padding import padding_table
 from experiments.compare_seen import seen_table
@@ -83,6 +84,12 @@ def seen() -> str:
 def sizes(benchmark: str) -> str:
     """Trained segmenters on smaller images."""
     return sizes_table(record(f"sizes_{benchmark}"))
+
+
+def adapters(name: str) -> str:
+    """Full training, LoRA and random weights of one pruned model."""
+    head, *rows = compare_lora.cells(record(name))
+    return markdown(head, rows)
 
 
 def similarity() -> str:

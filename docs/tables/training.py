@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from experiments import recipe_memory
 from tables.records import GIB, interval, markdown, of_idle, record
 
 EXACT, CELLS = "cropr, exact", "256 cells"
@@ -128,3 +129,9 @@ def memory_of_detector(name: str) -> str:
         rows.append([encoder, str(row["batch"]), *(f"{x / GIB:.2f}" for x in gib), *over])
     head = ["model", "images", "weights GiB", "AdamW GiB", "training GiB", "with AdamW"]
     return markdown([*head, "over dense", "test GiB", "over dense"], rows)
+
+
+def memory_of_recipes() -> str:
+    """Estimated memory of a training step of every recipe, with the GPU that has it."""
+    head, *rows = recipe_memory.table(record("memory_recipes")["rows"])
+    return markdown([name.replace("cropr", "pruned") for name in head], rows)

@@ -66,6 +66,24 @@ def test_sizes_beside_the_analytic_model(run: Callable[..., str], tmp_path: Path
     assert last_line(out)[0] == "64"
 
 
+def test_recipes_and_the_gpus_that_have_their_memory(
+    run: Callable[..., str], tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    file, config = tmp_path / "recipes.json", "configs/demo/cropr_tiny_segmenter_digits.py"
+    arguments = ("recipes", config, "--dtype", "fp32", "--json", file)
+    run(*arguments, "--ways", "frozen")
+    out = run(*arguments, "--ways", "frozen", "full", "--batch-sizes", 1, 2)
+    assert out.count("batch 1, dense, full") == out.count("batch 2, cropr, frozen") == 1
+    assert "batch 1, dense, frozen" not in out, "the file has it"
+    rows = {(r["batch"], r["encoder"], r["trains"]): r for r in rows_of(file)}
+    assert len(rows) == 8
+    full, frozen = (rows[1, "cropr", way] for way in ("full", "frozen"))
+    assert frozen["weights"] == full["weights"]
+    assert 0 < frozen["optimizer"] < full["optimizer"], "reducers and head train"
+    assert frozen["training"] < full["training"] < rows[2, "cropr", "full"]["training"]
+    assert last_line(out)[-2:] == ["0.0", "(24)"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -16,8 +16,12 @@ from cropr_mm.hooks.auxiliary_listener import AuxiliaryListener
 from cropr_mm.profiling.candidates import native_size, random_batch
 from cropr_mm.profiling.run_mode import Mode
 from cropr_mm.targets import MultiLabelTarget
+from experiments import zero_matmuls as zeros
 from experiments.encoder_memory import peak_bytes
-from experiments.model_memory import ModelMemory, model_memory, random_training_batch
+from experiments.model_memory import ModelMemory, model_memory, training_memory
+from experiments.step import DENSE
+from experiments.training_batch import random_training_batch
+from experiments.whole_model import whole_model
 from experiments.zero_matmuls import zero_matmuls
 
 DEMO = Path(__file__).parents[2] / "configs/demo"
@@ -48,6 +52,39 @@ def test_products_are_zeros_of_the_form_they_would_have(dtype: torch.dtype) -> N
     assert not any(tensor.any() for tensor in got)
     form = [(t.shape, t.stride(), t.dtype) for t in expected]
     assert [(t.shape, t.stride(), t.dtype) for t in got] == form
+
+
+def maps(dtype: torch.dtype) -> list[torch.Tensor]:
+    """Results and gradients of operators on maps."""
+    x = torch.ones(2, 5, 8, dtype=dtype, requires_grad=True)
+    scale = torch.ones(8, dtype=dtype, requires_grad=True)
+    y = F.gelu(x.transpose(0, 1)) * scale + F.layer_norm(x, (8,), scale, scale).transpose(0, 1)
+    z = torch.cat([y, F.silu(y - 1)], dim=1).softmax(-1).float()
+    return [y, z, *torch.autograd.grad(z[0].sum() + z.square().sum(), (x, scale))]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_large_maps_are_zeros_of_the_form_they_would_have(
+    dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = maps(dtype)
+    with zero_matmuls():
+        small = maps(dtype)
+    for a, b in zip(small, expected, strict=True):
+        assert torch.equal(a, b), "too small to be left out"
+    monkeypatch.setattr(zeros, "LARGE", 1)
+    with zero_matmuls():
+        got = maps(dtype)
+    assert not any(tensor.any() for tensor in got[:2])
+    form = [(t.shape, t.stride(), t.dtype) for t in expected]
+    assert [(t.shape, t.stride(), t.dtype) for t in got] == form
+
+
+def test_whole_numbers_are_computed_however_many(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(zeros, "LARGE", 1)
+    with zero_matmuls():
+        assert (torch.ones(4, dtype=torch.int64) + 1).tolist() == [2, 2, 2, 2]
+        assert (torch.ones(4) * torch.tensor([0, 1, 0, 1])).tolist() == [0, 1, 0, 1]
 
 
 def test_operators_of_mmcv_run_in_half_precision_and_are_restored() -> None:
@@ -84,6 +121,19 @@ def test_an_estimate_is_what_a_real_run_needs(name: str) -> None:
     assert estimate.training == pytest.approx(allocated.training, rel=0.01)
     # The CPU's transposed convolutions hold their result twice more.
     assert estimate.test < allocated.test
+
+
+@pytest.mark.parametrize("variant", [DENSE, "cropr"])
+@pytest.mark.parametrize("name", ["cropr_tiny_segmenter_digits", "cropr_tiny_vit_digits_cls"])
+def test_an_estimate_of_other_tasks_is_what_their_step_needs(name: str, variant: str) -> None:
+    cfg = Config.fromfile(DEMO / f"{name}.py")
+    model, mode = whole_model(cfg, variant), Mode()  # its scope packs batches
+    batch = random_training_batch(cfg, 2, native_size(cfg), 1)
+    estimate = training_memory(model, batch, mode)
+    assert estimate.training == training_memory(model, batch, mode, peak_bytes).training
+    allocated = training_memory(model, batch, mode, allocated_peak).training
+    assert estimate.training == pytest.approx(allocated, rel=0.03)
+    assert estimate.optimizer == 2 * sum(4 * p.numel() for p in model.parameters())
 
 
 def test_a_pruned_detector_trains_in_less_memory_and_both_in_mixed_precision() -> None:
