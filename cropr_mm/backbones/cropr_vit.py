@@ -200,7 +200,7 @@ class CroprViT(ReducingBackbone):
         Raises:
             ValueError: If the patch size does not divide the image.
         """
-        height, width = (int(side) for side in img_size)  # a tracer gives tensors
+        height, width = int(img_size[0]), int(img_size[1])  # a tracer gives tensors
         if height % self.patch_size or width % self.patch_size:
             raise ValueError(
                 f"image height and width must be multiples of the patch size {self.patch_size}, "

@@ -6,9 +6,10 @@ B batch, N tokens, K kept tokens.
 import torch
 from torch import Tensor
 
-_FLOAT = torch.finfo(torch.float32)
+# Constants: older versions of torch.compile do not read finfo.
+_NAN, _HIGHEST = torch.finfo(torch.float32).min, torch.finfo(torch.float32).max
 # The lowest rank of a number: one step above that of NaN, which is the lowest float32.
-_LOWEST = torch.nextafter(torch.tensor(_FLOAT.min), torch.tensor(0.0)).item()
+_LOWEST = torch.nextafter(torch.tensor(_NAN), torch.tensor(0.0)).item()
 
 
 def select_topk(scores: Tensor, num_keep: int) -> tuple[Tensor, Tensor]:
@@ -79,4 +80,4 @@ def _finite_rank(scores: Tensor) -> Tensor:
     Runtimes of exported graphs differ in how they compare those.
     """
     value = scores.float()
-    return value.clamp(_LOWEST, _FLOAT.max).masked_fill(value.isnan(), _FLOAT.min)
+    return value.clamp(_LOWEST, _HIGHEST).masked_fill(value.isnan(), _NAN)

@@ -15,6 +15,8 @@ from cropr_mm.registry import MODELS
 from cropr_mm.structures import Reduction, Signals, Tokens
 from cropr_mm.tokens.gather import take_tokens
 
+_TINY = torch.finfo(torch.float32).tiny  # older versions of torch.compile do not read finfo
+
 
 @MODELS.register_module()
 class ATS(AttentionRanker):
@@ -128,7 +130,7 @@ def draw(score: Tensor, num_points: int, points: str = "inner") -> Tensor:
         target = ((2 * count + 1) / (2 * parts)).expand(score.shape[0], -1)
     else:
         lowest = reached.amin(dim=1, keepdim=True)
-        reached = (reached - lowest) / (1 - lowest).clamp(min=torch.finfo().tiny)
+        reached = (reached - lowest) / (1 - lowest).clamp(min=_TINY)
         first = reached.masked_fill(reached == 0, float("inf")).amin(dim=1, keepdim=True)
         first = first.clamp(max=1)  # infinite with a single token, which is the nearest then
         target = first + (1 - first) * count / max(num_points - 1, 1)
