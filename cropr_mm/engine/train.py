@@ -68,14 +68,15 @@ def train(
         existing_checkpoint(cfg.load_from)
     elif trains_routers(cfg):
         raise SetupError("routers learn in a trained model: expected --load-from, got none")
-    runner = build_runner(cfg, ("train", "val"))
-    runner.strict = bool(cfg.get("resume"))
-    model = unwrapped_model(runner)
-    check_masks(model, cfg)
-    check_precision(cfg)
-    check_first_image(runner, "val")
-    with _own_folder(runner, cfg), running_errors():
-        runner.train()
+    with running_errors():  # older versions of mmengine load data as soon as a loop is built
+        runner = build_runner(cfg, ("train", "val"))
+        runner.strict = bool(cfg.get("resume"))
+        model = unwrapped_model(runner)
+        check_masks(model, cfg)
+        check_precision(cfg)
+        check_first_image(runner, "val")
+        with _own_folder(runner, cfg):
+            runner.train()
     print_outputs(runner, "Trained", {"last checkpoint": find_latest_checkpoint(runner.work_dir)})
 
 

@@ -189,6 +189,9 @@ def test_shares_are_tested_in_one_table(
             tool("test.py", *args, "--progress", *wrong)
 
 
+OTHER_SHARE = r"keeps \{0: 55, 1: 47, 2: 39\} of 8x8 .*which keeps \{0: 47, 1: 31, 2: 15\}"
+
+
 def test_a_deployed_share_is_that_of_its_schedule(
     elastic: tuple[Path, Path], tool: Tool, tmp_path: Path
 ) -> None:
@@ -205,8 +208,16 @@ def test_a_deployed_share_is_that_of_its_schedule(
     stored.write_text(safe_load(deployed)["meta"]["cfg"])
     tool("test.py", stored, deployed, "--work-dir", tmp_path)
     assert score(tmp_path) == expected
-    message = r"keeps \{0: 55, 1: 47, 2: 39\} of 8x8 .*which keeps \{0: 47, 1: 31, 2: 15\}"
-    with pytest.raises(SystemExit, match=message):
+    with pytest.raises(SystemExit, match=OTHER_SHARE):
         tool("test.py", config, deployed, *work)
-    with pytest.raises(SystemExit, match=message):
-        tool("export.py", config, deployed, tmp_path / "a.pt2", "--format", "torch", *work[2:])
+
+
+def test_another_share_than_the_deployed_one_is_not_exported(
+    elastic: tuple[Path, Path], tool: Tool, tmp_path: Path
+) -> None:
+    pytest.importorskip("onnxscript", reason="needs cropr_mm[export]")
+    deployed, deploy = tmp_path / "half.pth", ("--cfg-options", "model.backbone.deploy=True")
+    tool("deploy.py", *elastic, deployed, "--progress", 0.5)
+    export = (elastic[0], deployed, tmp_path / "a.pt2", "--format", "torch")
+    with pytest.raises(SystemExit, match=OTHER_SHARE):
+        tool("export.py", *export, *deploy)

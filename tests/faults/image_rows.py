@@ -5,6 +5,7 @@ from functools import partial
 from pathlib import Path
 
 from mmengine.hooks import Hook
+from mmengine.registry import HOOKS
 from mmengine.runner import Runner
 from PIL import Image
 from row import Row
@@ -64,10 +65,13 @@ def _outside_the_sample(folder: Path, content: bytes, workers: int) -> None:
     write_tiny(folder)
     config = tiny_config(folder, "det", train_dataloader__num_workers=workers)
     cfg = load_config(str(config), str(folder / "run"))
-    cfg.custom_hooks.append(dict(type=DamageHook, file=str(folder / "det/1.png"), content=content))
+    cfg.custom_hooks.append(
+        dict(type="DamageHook", file=str(folder / "det/1.png"), content=content)
+    )
     train(cfg)
 
 
+@HOOKS.register_module(force=True)
 class DamageHook(Hook):
     """Damages a file before training."""
 
