@@ -22,7 +22,8 @@ def existing_checkpoint(checkpoint: str) -> str:
         SetupError: If there is no such file.
     """
     if "://" not in checkpoint and not os.path.isfile(checkpoint):
-        raise SetupError(f"expected a checkpoint file, found none at {checkpoint}")
+        found = "got the folder" if os.path.isdir(checkpoint) else "found none at"
+        raise SetupError(f"expected a checkpoint file, {found} {checkpoint}")
     return checkpoint
 
 

@@ -96,7 +96,12 @@ ROWS = [
             lambda f: f.write_text("version https://git-lfs.github.com/spec/v1\n"),
         ),
         ("noise", "random bytes", UNREADABLE, lambda f: f.write_bytes(os.urandom(5000))),
-        ("folder", "a folder", "file.pth", Path.mkdir),
+        (
+            "folder",
+            "a folder",
+            r"expected a checkpoint file, got the folder .*file\.pth",
+            Path.mkdir,
+        ),
         ("tar", "a tar archive", "tar archive", _tar),
         ("zip", "another zip archive", UNREADABLE, _zip),
         ("script", "TorchScript", "TorchScript", _script),
@@ -115,7 +120,12 @@ ROWS = [
             "expected tensors by name",
             _saved(dict(state_dict={1: torch.ones(1)})),
         ),
-        ("values", "weights that are numbers", "tensors", _saved(dict(state_dict=dict(w=1.0)))),
+        (
+            "values",
+            "weights that are numbers",
+            "expected tensors by name under 'state_dict'",
+            _saved(dict(state_dict=dict(w=1.0))),
+        ),
     )
 ]
 ROWS += [
@@ -123,7 +133,7 @@ ROWS += [
         "file-safetensors",
         FILES,
         "broken safetensors",
-        "file.safetensors",
+        "not a readable safetensors file",
         partial(_written, write=lambda f: f.write_bytes(b"no tensors"), name="file.safetensors"),
     ),
     Row(
@@ -158,20 +168,55 @@ ROWS += [
         partial(_attack, make=make, zipped=zipped),
     )
     for name, says, zipped, make in (
-        ("os.system", "posix.system", True, lambda mark: Attack(os.system, f"touch {mark}")),
-        ("eval", "builtins.eval", True, lambda mark: Attack(eval, f"open({str(mark)!r}, 'w')")),
-        ("exec", "builtins.exec", False, lambda mark: Attack(exec, f"open({str(mark)!r}, 'w')")),
-        ("open", "io.open", False, lambda mark: Attack(builtins.open, str(mark), "w")),
-        ("import", "builtins.__import__", True, lambda mark: Attack(__import__, "antigravity")),
+        (
+            "os.system",
+            r"could run code: it asks for posix\.system",
+            True,
+            lambda mark: Attack(os.system, f"touch {mark}"),
+        ),
+        (
+            "eval",
+            r"could run code: it asks for builtins\.eval",
+            True,
+            lambda mark: Attack(eval, f"open({str(mark)!r}, 'w')"),
+        ),
+        (
+            "exec",
+            r"could run code: it asks for builtins\.exec",
+            False,
+            lambda mark: Attack(exec, f"open({str(mark)!r}, 'w')"),
+        ),
+        (
+            "open",
+            r"could run code: it asks for io\.open",
+            False,
+            lambda mark: Attack(builtins.open, str(mark), "w"),
+        ),
+        (
+            "import",
+            r"could run code: it asks for builtins\.__import__",
+            True,
+            lambda mark: Attack(__import__, "antigravity"),
+        ),
         (
             "subprocess",
-            "subprocess.call",
+            r"could run code: it asks for subprocess\.call",
             False,
             lambda mark: Attack(subprocess.call, ["touch", str(mark)]),
         ),
-        ("getattr", "getattr", True, lambda mark: Attack(getattr, np.ndarray, "tofile")),
-        ("torch.load", "torch.*load", True, lambda mark: Attack(torch.load, "nested.pth")),
-        ("huge array", UNREADABLE, True, lambda mark: FORGED["shape"]),
-        ("forged dtype", UNREADABLE, False, lambda mark: FORGED["fields"]),
+        (
+            "getattr",
+            r"getattr\(.* is not allowed",
+            True,
+            lambda mark: Attack(getattr, np.ndarray, "tofile"),
+        ),
+        (
+            "torch.load",
+            r"could run code: it asks for torch\..*load",
+            True,
+            lambda mark: Attack(torch.load, "nested.pth"),
+        ),
+        ("huge array", "expected a plain state of", True, lambda mark: FORGED["shape"]),
+        ("forged dtype", "expected a plain state of", False, lambda mark: FORGED["fields"]),
     )
 ]

@@ -76,17 +76,20 @@ def outcome(row: Row, folder: Path) -> Outcome:
     except SystemExit as end:
         # Programs end with a number where argparse, or an interrupt, has printed the reason.
         message = printed.getvalue().strip() if isinstance(end.code, int) else str(end.code)
-        message = _line(row.says, message) or message
-        return Outcome("clear" if re.search(row.says, message) else "silent", message)
+        said = _line(row.says, message, folder)
+        return Outcome("silent" if said is None else "clear", said or message)
     except Exception as error:
         end = printed.getvalue()[-1500:]
         return Outcome("traceback", f"{type(error).__name__}: {error}; printed before:\n{end}")
     text = "\n".join([printed.getvalue().strip(), *(str(one.message) for one in warned)])
-    if (said := _line(row.says, text)) is None:
+    if (said := _line(row.says, text, folder)) is None:
         return Outcome("silent", text[-1500:])
     return Outcome("clear", said) if proof is None else Outcome("recovered", f"{said}; {proof}")
 
 
-def _line(pattern: str, text: str) -> str | None:
-    """The first line that matches."""
-    return next((line.strip() for line in text.splitlines() if re.search(pattern, line)), None)
+def _line(pattern: str, text: str, folder: Path) -> str | None:
+    """The first line that matches, and not by the name of the row's folder alone."""
+    for line in text.splitlines():
+        if re.search(pattern, line.replace(f"{folder}/", "")):
+            return line.strip()
+    return None

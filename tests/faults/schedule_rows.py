@@ -36,13 +36,13 @@ ROWS = [
         (
             "rate-large",
             "more tokens than there are",
-            "min_keep",
+            "are more than the 64 of the image; min_keep",
             _schedule(type="cropr_mm.ConstantRate", rate=40),
         ),
         (
             "ratio-large",
             "`ratio=1.5`",
-            "ratio",
+            r"expected ratio in \(0, 1\], got 1\.5",
             _schedule(type="cropr_mm.KeepRatios", ratio=1.5, blocks=[1]),
         ),
         (
@@ -62,31 +62,46 @@ ROWS = [
 ROWS += [
     Row(name, OPTIMIZERS, fault, says, run)
     for name, fault, says, run in (
-        ("optimizer-argument", "`AdamW(lrr=1)`", "lrr", _optimizer(type="AdamW", lrr=1)),
-        ("optimizer-type", "`Adamw`", "Adamw", _optimizer(type="Adamw", lr=1e-3)),
+        (
+            "optimizer-argument",
+            "`AdamW(lrr=1)`",
+            "unexpected keyword argument 'lrr'",
+            _optimizer(type="AdamW", lrr=1),
+        ),
+        (
+            "optimizer-type",
+            "`Adamw`",
+            "no optimizer is called 'Adamw'",
+            _optimizer(type="Adamw", lr=1e-3),
+        ),
         (
             "optimizer-negative",
             "a negative rate",
-            "lr|learning rate",
+            r"Invalid learning rate: -1\.0",
             _optimizer(type="AdamW", lr=-1.0),
         ),
-        ("optimizer-text", "a rate as text", "lr", _optimizer(type="AdamW", lr="1e-3")),
+        (
+            "optimizer-text",
+            "a rate as text",
+            "lr: expected a number, got '1e-3'",
+            _optimizer(type="AdamW", lr="1e-3"),
+        ),
         (
             "optimizer-none",
             "no optimizer",
-            "optimizer",
+            "optim_wrapper: expected optimizer=dict",
             training(optim_wrapper=dict(_delete_=True, type="OptimWrapper")),
         ),
         (
             "scheduler-type",
             "an unknown schedule of the rate",
-            "CosineLR",
+            "CosineLR is not in the .*registry",
             training(param_scheduler=[dict(type="CosineLR", T_max=3)]),
         ),
         (
             "scheduler-end",
             "a schedule that ends before it begins",
-            "end",
+            "end should be larger than begin",
             training(
                 param_scheduler=[
                     dict(type="LinearLR", start_factor=0.1, begin=3, end=1, by_epoch=False)

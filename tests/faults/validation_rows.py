@@ -69,7 +69,7 @@ ROWS = [
         (
             "size",
             "images too small for the schedule",
-            "more than the 16 of the image",
+            "first image cannot be .*more than the 16 of the image",
             _segmenting(dict(type="Resize", scale=(32, 32)), dict(type="LoadAnnotations")),
         ),
         (
