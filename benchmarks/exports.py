@@ -29,14 +29,15 @@ from cropr_mm.export.runtime import ExportError
 from cropr_mm.export.runtime.card import FORMATS
 from cropr_mm.profiling.environment import git_commit, machine_name, versions
 
+DEMO_IMAGES = Path("data/demo/images/val")
 CLASSIFIER = "configs/demo/cropr_tiny_vit_digits_cls.py"
-STAGES = dict(type="cropr_mm.KeepRatios", ratio=0.6, blocks=[2, 5, 8])
+STAGES = dict(_delete_=True, type="cropr_mm.KeepRatios", ratio=0.6, blocks=[2, 5, 8])
 WINDOWS: dict[str, Any] = dict(
     with_cls_token=False,
     window_size=7,
     global_block_indexes=[2, 5, 8, 11],
     out_type="featmap",
-    schedule=dict(type="cropr_mm.WindowStages", blocks=[1, 4, 7]),
+    schedule=dict(_delete_=True, type="cropr_mm.WindowStages", blocks=[1, 4, 7]),
 )
 
 
@@ -63,7 +64,7 @@ class Case:
 
 def encoder(arch: str, side: int = 224, **changes: Any) -> Case:
     """An encoder of timm's by name, with three steps that keep 60 % each."""
-    backbone = dict(arch=arch, img_size=side, patch_size=None, schedule=STAGES, **changes)
+    backbone = dict(arch=arch, img_size=side, patch_size=None, schedule=STAGES) | changes
     return Case(CLASSIFIER, backbone, part="encoder", side=side)
 
 
@@ -126,12 +127,12 @@ def main() -> None:
         for name in args.cases:
             found = record["models"].setdefault(name, {})
             for form in args.formats:
-                found[form] = run(CASES[name], form, args.work_dirs, args.evaluate)
+                found[form] = run(CASES[name], form, args)
                 print(f"{name}, {form}: {found[form]}", flush=True)
                 args.json.write_text(json.dumps(record, indent=1) + "\n")
 
 
-def run(case: Case, form: str, work_dirs: Path, evaluate: int) -> dict[str, Any]:
+def run(case: Case, form: str, args: argparse.Namespace) -> dict[str, Any]:
     """What the verification of one file found, or why there is none."""
     changes = {f"model.backbone.{name}": value for name, value in case.backbone.items()}
     cfg = load_config(case.config, options={**changes, **case.changes})
@@ -139,12 +140,13 @@ def run(case: Case, form: str, work_dirs: Path, evaluate: int) -> dict[str, Any]
         form=form,
         part=case.part,
         img_size=None if case.side is None else (case.side, case.side),
-        evaluate=evaluate if case.trained else None,
+        images=DEMO_IMAGES if case.trained else None,
+        evaluate=args.evaluate if case.trained else None,
     )
     with TemporaryDirectory() as folder, quiet_exporters():
         file = Path(folder)
         try:
-            checkpoint = weights(case, cfg, work_dirs, file / "weights.pth")
+            checkpoint = weights(case, cfg, args.work_dirs, file / "weights.pth")
             out = file / f"model{FORMATS[form]}"
             verification = export_model(cfg, str(checkpoint), out, options).verification
         except (SetupError, ExportError) as error:
