@@ -106,7 +106,11 @@ class FiniteLossHook(Hook):
             mine = self._describe(first, faults) if faults else ""
             texts = [text for text in all_gather_object(mine) if text]
             raise NonFiniteError(f"{'; '.join(texts)}. {_advice(runner)}")
-        if weights and not _all_finite(runner.model):
+        if not weights:
+            return
+        finite = torch.tensor(int(_all_finite(runner.model)))
+        all_reduce(finite, op="min")  # a process may have a shard of them only
+        if not finite:
             raise NonFiniteError(
                 f"weights of the model are not finite after iteration {runner.iter + 1}, though "
                 f"its losses are. {_advice(runner)}"

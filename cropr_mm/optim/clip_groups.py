@@ -4,9 +4,15 @@ The auxiliary parameters (queries, aggregators and auxiliary heads) learn from l
 behind a stop-gradient. In one global norm they would decide how far the model itself may step.
 """
 
+from collections.abc import Sequence
+
+import torch
+import torch.distributed as dist
 from mmengine.optim import AmpOptimWrapper, OptimWrapper
-from torch import nn
+from torch import Tensor, nn
+from torch.distributed.fsdp import FullyShardedDataParallel
 from torch.nn import Parameter
+from torch.nn.utils import clip_grad_norm_
 
 from cropr_mm.backbones.find import auxiliary_reducers, find_backbones
 from cropr_mm.registry import OPTIM_WRAPPERS
@@ -36,10 +42,12 @@ class _ClipGroups:
 
     ``Runner.train`` hands over the model through ``initialize_count_status``, so any constructor of
     optimizer wrappers will do. The logged ``grad_norm`` is that of the model without its auxiliary
-    parameters; theirs is logged as ``grad_norm_auxiliary``.
+    parameters; theirs is logged as ``grad_norm_auxiliary``. Where FSDP shards the model, norms are
+    those of the whole groups.
     """
 
     _auxiliary: frozenset[Parameter] | None = None
+    _shards: dist.ProcessGroup | None = None  # processes that have a part of every parameter
 
     def initialize_count_status(self, model: nn.Module, init_counts: int, max_counts: int) -> None:
         """Learn which parameters are auxiliary, and start counting iterations.
@@ -58,6 +66,7 @@ class _ClipGroups:
                 f"parameters of the model, got one with {len(auxiliary & optimized)} of them"
             )
         self._auxiliary = auxiliary
+        self._shards = model.process_group if isinstance(model, FullyShardedDataParallel) else None
 
     def _clip_grad(self) -> None:
         if self._auxiliary is None:
@@ -70,7 +79,7 @@ class _ClipGroups:
             p
             for group in self.optimizer.param_groups  # type: ignore[attr-defined]
             for p in group["params"]
-            if p.requires_grad and p.grad is not None
+            if p.requires_grad
         ]
         self._clip([p for p in parameters if p not in self._auxiliary], self.grad_name)  # type: ignore[attr-defined]
         self._clip(
@@ -78,13 +87,56 @@ class _ClipGroups:
             f"{self.grad_name}_auxiliary",  # type: ignore[attr-defined]
         )
 
-    def _clip(self, parameters: list[Parameter], name: str) -> None:
+    def _clip(self, group: list[Parameter], name: str) -> None:
         """Clip one group in place and log its norm before clipping, where the function has one."""
-        if not parameters:
+        parameters = [p for p in group if p.grad is not None]
+        if self._shards is not None and self.clip_func is clip_grad_norm_:  # type: ignore[attr-defined]
+            if not group:  # else also a process that has no part of it takes part in the sum
+                return
+            norm = clip_sharded_norm_(group, self._shards, **self.clip_grad_kwargs)  # type: ignore[attr-defined]
+        elif parameters:
+            norm = self.clip_func(parameters, **self.clip_grad_kwargs)  # type: ignore[attr-defined]
+        else:
             return
-        norm = self.clip_func(parameters, **self.clip_grad_kwargs)  # type: ignore[attr-defined]
         if norm is not None:
             self.message_hub.update_scalar(f"train/{name}", float(norm))  # type: ignore[attr-defined]
+
+
+def clip_sharded_norm_(
+    parameters: Sequence[Parameter],
+    shards: dist.ProcessGroup,
+    max_norm: float,
+    norm_type: float = 2.0,
+    error_if_nonfinite: bool = False,
+    foreach: bool | None = None,
+) -> Tensor:
+    """As ``torch.nn.utils.clip_grad_norm_``, of gradients that are split over processes.
+
+    Args:
+        parameters: Parts of this process, at least one, maybe empty or without a gradient.
+        shards: Processes that have the other parts; all of them call this.
+        max_norm: Largest norm, of all parts together.
+        norm_type: Order of the norm; infinity for the largest value.
+        error_if_nonfinite: Whether to raise RuntimeError for a norm that is not finite.
+        foreach: Whether to use the implementation over lists; None for what is fastest.
+
+    Returns:
+        Norm before clipping, a scalar, the same in all processes.
+    """
+    gradients = [p.grad for p in parameters if p.grad is not None and p.grad.numel()]
+    total = torch.zeros((), device=parameters[0].device)
+    if gradients:
+        total = nn.utils.get_total_norm(gradients, norm_type, False, foreach)
+    if norm_type == float("inf"):
+        dist.all_reduce(total, dist.ReduceOp.MAX, group=shards)
+    else:
+        total = total**norm_type
+        dist.all_reduce(total, group=shards)
+        total = total ** (1 / norm_type)
+    if error_if_nonfinite and not total.isfinite():
+        raise RuntimeError(f"the norm of order {norm_type} of all gradients is {total.item()}")
+    nn.utils.clip_grads_with_norm_(parameters, max_norm, total, foreach)
+    return total
 
 
 @OPTIM_WRAPPERS.register_module()

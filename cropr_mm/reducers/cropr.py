@@ -84,6 +84,7 @@ class Cropr(TokenPruner):
         ):
             if value not in known:
                 raise ValueError(f"expected {name} {known[0]!r} or {known[1]!r}, got {value!r}")
+        self.num_queries = prod(sides)
         self.deploy = deploy
         self.stop_gradient = stop_gradient
         self.normalized = scorer == "mha"  # the tokens that the deployed vector meets
@@ -100,11 +101,11 @@ class Cropr(TokenPruner):
             # Selection passes no gradient, so there is nothing to train in this form.
             self.query = nn.Parameter(torch.zeros(embed_dim), requires_grad=False)
         else:
-            self.queries = nn.Parameter(torch.empty(1, prod(sides), embed_dim))
+            self.queries = nn.Parameter(torch.empty(1, self.num_queries, embed_dim))
             trunc_normal_tf_(self.queries, std=embed_dim**-0.5)
             self.attention = attention
             self.auxiliary = CroprAuxiliary(embed_dim, num_classes, mlp_ratio)
-            if prod(sides) == 1:
+            if self.num_queries == 1:
                 reset_linear(self)
 
     def forward(self, tokens: Tokens, num_keep: int, signals: Signals) -> Reduction:

@@ -129,7 +129,7 @@ class LabelTarget(AuxiliaryTarget):
             )
         if reducer.auxiliary.task != "cropr":
             return
-        count, grid = reducer.queries.shape[1], reducer.query_grid
+        count, grid = reducer.num_queries, reducer.query_grid  # the tensor may be a shard
         same_grid = grid is None or self.grid is None or grid == self.grid
         if count != self.num_queries or not same_grid:
             raise ValueError(
