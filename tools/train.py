@@ -40,6 +40,12 @@ def main() -> None:
         help="with or without automatic mixed precision (default: as in the config)",
     )
     parser.add_argument("--launcher", choices=("none", "pytorch", "slurm", "mpi"), default="none")
+    parser.add_argument(
+        "--strategy",
+        choices=("ddp", "fsdp"),
+        help="what each process of a launcher has: the whole model, or a shard of parameters, "
+        "gradients and optimizer (default: as in the config, or ddp)",
+    )
     add_cfg_options(parser, "train_dataloader.batch_size=4")
     add_device_option(parser)
     add_traceback_option(parser)
@@ -59,7 +65,15 @@ def main() -> None:
     hint = "a training goes on with --resume"
     with short_errors(NonFiniteError, hint=hint, traceback=args.traceback):
         cfg = load_config(args.config, args.work_dir, args.launcher, args.cfg_options)
-        train(cfg, args.resume, args.amp, args.load_from, args.trainable, args.progress)
+        train(
+            cfg,
+            args.resume,
+            args.amp,
+            args.load_from,
+            args.trainable,
+            args.progress,
+            args.strategy,
+        )
 
 
 if __name__ == "__main__":

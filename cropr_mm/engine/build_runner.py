@@ -1,7 +1,7 @@
 """Build the runner of a config once everything that can be checked before has been checked."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 from mmengine.config import Config
 from mmengine.dist import is_main_process
@@ -37,15 +37,18 @@ from cropr_mm.engine.preflight.entries import (
     warn_of_idle_schedules,
 )
 from cropr_mm.engine.preflight.sample_errors import name_damaged_files
-from cropr_mm.engine.runner import ToolRunner, unwrapped_model
+from cropr_mm.engine.runner import AnyRunner, unwrapped_model
+
+R = TypeVar("R", bound=AnyRunner)
 
 
-def build_runner(cfg: Config, splits: Sequence[str]) -> ToolRunner:
+def build_runner(cfg: Config, splits: Sequence[str], runner_class: type[R]) -> R:
     """Runner with its loops built and all checks passed.
 
     Args:
         cfg: Config from :func:`cropr_mm.engine.config.load_config`.
         splits: Loops to build, of 'train', 'val' and 'test'.
+        runner_class: What to build.
 
     Raises:
         SetupError: If model, hooks or data do not fit together.
@@ -62,7 +65,7 @@ def build_runner(cfg: Config, splits: Sequence[str]) -> ToolRunner:
     check_launcher(cfg.launcher)
     join_processes_on_cpu(cfg)
     with building_errors():
-        runner = ToolRunner.from_cfg(cfg)
+        runner = runner_class.from_cfg(cfg)
     model = unwrapped_model(runner)
     check_channels(model)
     check_class_weights(model)
@@ -78,7 +81,7 @@ def build_runner(cfg: Config, splits: Sequence[str]) -> ToolRunner:
     return runner
 
 
-def _build_loop(runner: ToolRunner, split: str) -> Any:
+def _build_loop(runner: AnyRunner, split: str) -> Any:
     """Build the loop of one split, and compare its data with the model; returns the data set."""
     with building_errors(), loading(runner.cfg, split):
         loop = getattr(runner, f"{split}_loop")
@@ -99,7 +102,7 @@ def _build_loop(runner: ToolRunner, split: str) -> Any:
     return dataset
 
 
-def print_outputs(runner: ToolRunner, done: str, files: Mapping[str, object]) -> None:
+def print_outputs(runner: AnyRunner, done: str, files: Mapping[str, object]) -> None:
     """Print on the main process where the outputs of a run are."""
     if is_main_process():
         log = f"{runner.log_dir}/{runner.timestamp}.log"

@@ -35,6 +35,7 @@ _NOISE = (
     r".*torch\.meshgrid.*",
     r".*`torch\.cuda\.amp\..*` is deprecated.*",
     r".*The draw is False.*",
+    r"FSDP\.state_dict_type\(\) and .* are being deprecated.*",
     r".*faster_coco_eval is not installed.*",
     r".*To copy construct from a tensor.*",
     r".*out of bounds, the drawn .* may not be in the image.*",

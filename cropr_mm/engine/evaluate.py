@@ -110,7 +110,7 @@ def prepare_test(cfg: Config, checkpoint: str) -> None:
 
 def build_test_runner(cfg: Config) -> ToolRunner:
     """Runner of a test, which takes checkpoints of exactly its model; SetupError as in checks."""
-    runner = build_runner(cfg, ("test",))
+    runner = build_runner(cfg, ("test",), ToolRunner)
     _check_hooks(runner)
     runner.strict = True
     return runner

@@ -17,8 +17,9 @@ from cropr_mm.engine.options import check_precision, disable_amp, enable_amp
 from cropr_mm.engine.outputs import check_writable
 from cropr_mm.engine.preflight import SetupError, check_device, check_masks
 from cropr_mm.engine.resume import find_checkpoint, keep_seed
-from cropr_mm.engine.runner import ToolRunner, unwrapped_model
+from cropr_mm.engine.runner import AnyRunner, unwrapped_model
 from cropr_mm.engine.safeguards import add_safeguards
+from cropr_mm.engine.strategy import check_shardable, choose_strategy, is_sharded, runner_class
 from cropr_mm.engine.trainable import train_routers, trains_routers
 from cropr_mm.engine.work_folder import lock_folder, set_aside
 
@@ -30,6 +31,7 @@ def train(
     load_from: str | None = None,
     trainable: str = "all",
     progress: float | None = None,
+    strategy: str | None = None,
 ) -> None:
     """Check, then train.
 
@@ -40,6 +42,7 @@ def train(
         load_from: Checkpoint to start from, in the place of the config's.
         trainable: 'all', or 'routers' for the reducers alone, see :func:`train_routers`.
         progress: Share of the full reduction while routers learn; None for the default.
+        strategy: 'ddp' or 'fsdp', see :func:`choose_strategy`; None leaves that to the config.
 
     Raises:
         SetupError: If config or data do not fit, or there is a GPU that would not be used, before
@@ -50,6 +53,7 @@ def train(
     check_writable("--work-dir", cfg.work_dir, folder=True)
     if amp is not None:
         (enable_amp if amp else disable_amp)(cfg)
+    choose_strategy(cfg, strategy)
     add_safeguards(cfg)
     if load_from is not None:
         cfg.load_from, cfg.resume = load_from, False
@@ -69,9 +73,11 @@ def train(
     elif trains_routers(cfg):
         raise SetupError("routers learn in a trained model: expected --load-from, got none")
     with running_errors():  # older versions of mmengine load data as soon as a loop is built
-        runner = build_runner(cfg, ("train", "val"))
+        runner = build_runner(cfg, ("train", "val"), runner_class(cfg))
         runner.strict = bool(cfg.get("resume"))
         model = unwrapped_model(runner)
+        if is_sharded(cfg):
+            check_shardable(model, runner.hooks)
         check_masks(model, cfg)
         check_precision(cfg)
         check_first_image(runner, "val")
@@ -81,7 +87,7 @@ def train(
 
 
 @contextmanager
-def _own_folder(runner: ToolRunner, cfg: Config) -> Iterator[None]:
+def _own_folder(runner: AnyRunner, cfg: Config) -> Iterator[None]:
     """Inside of the block the working folder is this training's alone."""
     if not is_main_process():
         yield

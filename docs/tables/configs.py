@@ -58,7 +58,7 @@ def published_costs() -> str:
 
 
 def paths(folder: str) -> list[Path]:
-    """Configs of a folder; five detectors stand outside of theirs."""
+    """Configs of a folder; those of EVA-02-L stand outside of theirs."""
     found = sorted((CONFIGS / folder).glob("*.py"))
     return sorted(CONFIGS.glob("*.py")) + found if folder == "detection" else found
 

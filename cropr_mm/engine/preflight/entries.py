@@ -30,6 +30,7 @@ _ENTRIES = (
     "param_scheduler",
     "randomness",
     "resume",
+    "strategy",
     "test_cfg",
     "test_dataloader",
     "test_evaluator",
