@@ -132,7 +132,7 @@ class ShardedStrategy(FSDPStrategy):
         self.model_wrapper = {"auto_wrap_policy": policy, **self.model_wrapper}
         with DefaultScope.overwrite_default_scope("mmengine"):  # hosts know no functions
             wrapped = super()._wrap_model(model)
-        _check_root(wrapped)
+        check_root(wrapped)
         return wrapped
 
 
@@ -142,19 +142,20 @@ def _units(model: nn.Module) -> Collection[nn.Module]:
     return {part for block in blocks for part in (block.attn, block.mlp)}
 
 
-def _check_root(model: nn.Module) -> None:
-    """Raise SetupError if a reducer is not in the unit of the root.
+def check_root(model: FullyShardedDataParallel) -> None:
+    """Find out whether all reducers are in the unit of the root.
 
     Auxiliary gradients are computed during the forward pass, outside of the hooks of units.
+
+    Raises:
+        SetupError: If one is in another unit, or has one.
     """
     units = FullyShardedDataParallel.fsdp_modules(model)
-    roots = {m for unit in units if unit is not model for m in unit.modules()}
-    for path, backbone in find_backbones(model).items():
-        inside = [name for name, reducer in backbone.reducers.items() if reducer in roots]
-        wrapped = [n for n, r in backbone.reducers.items() for m in r.modules() if m in set(units)]
-        if inside or wrapped:
+    others = {module for unit in units if unit is not model for module in unit.modules()}
+    for backbone in find_backbones(model).values():
+        parted = [n for n, r in backbone.reducers.items() if not others.isdisjoint(r.modules())]
+        if parted:
             raise SetupError(
-                "FSDP expects reducers in the unit of the root, got an auto_wrap_policy that puts "
-                f"those of blocks {', '.join(dict.fromkeys(inside + wrapped))} of {path} in units "
-                "of their own"
+                "FSDP expects reducers in the unit of the root, got an auto_wrap_policy that has "
+                f"units of those of blocks {', '.join(parted)}"
             )

@@ -13,13 +13,18 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+from mmengine.config import Config
 from mmengine.hooks import Hook
-from mmengine.registry import HOOKS
+from mmengine.registry import HOOKS, MODELS
 from torch import nn
 from torch.distributed.fsdp import FullyShardedDataParallel
+from torch.distributed.fsdp.wrap import ModuleWrapPolicy
 
+from cropr_mm.engine.preflight import SetupError
+from cropr_mm.engine.sharded_strategy import check_root
 from cropr_mm.hooks.finite_loss_hook import FiniteLossHook, NonFiniteError
 from cropr_mm.optim.clip_groups import clip_sharded_norm_
+from cropr_mm.reducers import Cropr
 
 TRAIN = Path(__file__).parents[2] / "tools/train.py"
 HALF = 10
@@ -90,6 +95,21 @@ def clipped_group() -> dict[str, Any]:
     return report
 
 
+def refused_units(config: str) -> str:
+    """What is said of a policy that makes a unit of every reducer."""
+    model = FullyShardedDataParallel(
+        MODELS.build(Config.fromfile(config).model),
+        auto_wrap_policy=ModuleWrapPolicy({Cropr}),
+        device_id=torch.device("cpu"),
+        use_orig_params=True,
+    )
+    try:
+        check_root(model)
+    except SetupError as error:
+        return str(error)
+    return ""
+
+
 def stops_together() -> list[bool]:
     """Whether all processes stop where one has a weight that is not finite."""
     model = nn.Linear(2, 2)
@@ -116,6 +136,7 @@ def main() -> None:
         "from ddp": resumed(config, out / "ddp", out / "from_ddp"),
         "clipped": clipped_group(),
         "stopped": stops_together(),
+        "refused": refused_units(config),
     }
     if dist.get_rank() == 0:
         (out / "report.json").write_text(json.dumps(report))

@@ -82,6 +82,7 @@ def test_shards_train_as_copies_do(tmp_path: Path) -> None:
         assert got == pytest.approx(wanted)
         assert apart < 1e-6
     assert report["stopped"] == [True, True]
+    assert report["refused"].endswith("units of those of blocks 0, 1, 2")
 
 
 @pytest.mark.slow
