@@ -36,6 +36,10 @@ def random_training_batch(
     for i in range(batch_size):
         if cfg.default_scope == "mmdet":
             truth = _objects(random, size, num_objects)
+            stuff = (cfg.model.get("panoptic_head") or {}).get("num_stuff_classes", 0)
+            if stuff:  # a panoptic model: the last class behind the objects
+                labels = np.full(size, cfg.model.panoptic_head.num_things_classes + stuff - 1)
+                truth |= dict(gt_seg_map=labels, seg_fields=["gt_seg_map"])
         elif cfg.default_scope == "mmseg":
             classes = cfg.model.decode_head.num_classes
             labels = random.integers(classes, size=size, dtype=np.uint8)

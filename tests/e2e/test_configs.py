@@ -5,12 +5,15 @@ import math
 import re
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import mmdet  # noqa: F401 - fills its registries
 import pytest
 import torch
 from mmdet.datasets import CocoDataset
 from mmengine.config import Config
+from mmengine.registry import init_default_scope
+from panoptic_digits import write_panoptic
 from shipped_configs import config_file
 from shrink_classifier import shrink_classifier, use_class_data
 from shrink_detector import shrink_detector
@@ -21,7 +24,12 @@ from cropr_mm.backbones.find import auxiliary_reducers, find_backbones
 from cropr_mm.build import build_model
 from cropr_mm.datasets import DemoSettings, make_demo_data
 from cropr_mm.engine.config import load_config
+from cropr_mm.engine.preflight import SetupError
+from cropr_mm.engine.preflight.data import check_data
 from cropr_mm.engine.train import train
+from cropr_mm.profiling.candidates import native_size
+from experiments.training_batch import random_training_batch
+from experiments.whole_model import whole_model
 
 ROOT = Path(__file__).parents[2] / "configs"
 CONFIGS = sorted(
@@ -31,6 +39,7 @@ CONFIGS = sorted(
 )
 # Dense twins and larger siblings of recipes, shrunk, differ from them by little.
 NEAR = re.compile(r"unpruned_(dinov|eva02._upernet)|_dinov.l_|_eva02l_upernet")
+PANOPTIC = [name for name in CONFIGS if name.endswith("_panoptic.py")]
 
 
 def test_there_are_configs() -> None:
@@ -79,7 +88,7 @@ def twin_of(name: str) -> str:
     return twin
 
 
-@pytest.mark.parametrize("name", CONFIGS)
+@pytest.mark.parametrize("name", [name for name in CONFIGS if name not in PANOPTIC])
 def test_boxes_that_a_crop_left_without_area_are_filtered(name: str) -> None:
     pipeline = Config.fromfile(ROOT / name).train_dataloader.dataset.pipeline
     steps = [step.type for step in pipeline]
@@ -145,7 +154,11 @@ def test_shrunk_config_trains_and_validates(
         use_label_maps(cfg, data, tmp_path)
     else:
         shrink_detector(cfg.model)
-        use_data(cfg, data, tmp_path)
+        if name in PANOPTIC:
+            pytest.importorskip("panopticapi")
+            use_panoptic_data(cfg, data, tmp_path)
+        else:
+            use_data(cfg, data, tmp_path)
     shrink_schedule(cfg)
     shrunk = build_on_meta(cfg)
     assert reducer_types(shrunk) == reducer_types(original)
@@ -180,6 +193,8 @@ def metrics(cfg: Config) -> set[str]:
         return {"multi-label/mAP"} if multi else {"accuracy/top1"}
     if cfg.default_scope == "mmseg":
         return {"mIoU"}
+    if isinstance(cfg.val_evaluator, list):
+        return {"coco_panoptic/PQ"}
     asked = cfg.val_evaluator.metric
     return {f"coco/{kind}_mAP" for kind in ([asked] if isinstance(asked, str) else asked)}
 
@@ -260,6 +275,48 @@ def use_data(cfg: Config, data: Path, folder: Path) -> None:
     cfg.val_evaluator.ann_file = str(folder / "val.json")
     for key in ("test_dataloader", "test_evaluator", "test_cfg"):
         cfg[key] = None
+
+
+def use_panoptic_data(cfg: Any, data: Path, folder: Path) -> None:
+    """The same with the background as stuff."""
+    (metric,) = cfg.val_evaluator
+    cfg.val_evaluator = dict()
+    use_data(cfg, data, folder)
+    for split in ("train", "val"):
+        file, maps = folder / f"panoptic_{split}.json", folder / f"panoptic_{split}"
+        write_panoptic(folder / f"{split}.json", file, maps)
+        dataset = cfg[f"{split}_dataloader"].dataset
+        dataset.ann_file = str(file)
+        dataset.data_prefix.seg = str(maps)
+    cfg.val_evaluator = [dict(metric, ann_file=str(file), seg_prefix=str(maps))]
+
+
+def test_a_list_of_segments_is_not_read_as_one_of_boxes(data: Path, tmp_path: Path) -> None:
+    cfg = Config.fromfile(ROOT / PANOPTIC[0])
+    init_default_scope(cfg.default_scope)
+    shrink_detector(cfg.model)
+    use_panoptic_data(cfg, data, tmp_path)
+    check_data(cfg, ["train", "val"])
+    (tmp_path / "panoptic_train.json").unlink()
+    with pytest.raises(SetupError, match="expected an annotation file, found none at"):
+        check_data(cfg, ["train"])
+
+
+@pytest.mark.parametrize("variant", ["dense", "cropr"])
+@pytest.mark.parametrize("name", [name for name in PANOPTIC if "/cropr_" in name])
+def test_panoptic_models_learn_without_panopticapi(name: str, variant: str) -> None:
+    cfg = Config.fromfile(ROOT / name)
+    shrink_detector(cfg.model)
+    model = whole_model(cfg, variant).train()
+    model.init_weights()
+    batch = random_training_batch(cfg, 1, native_size(cfg), 3)
+    assert 132 in batch["data_samples"][0].gt_sem_seg.sem_seg, "stuff"
+    batch = model.data_preprocessor(batch, training=True)
+    with mock.patch.dict("sys.modules", panopticapi=None):
+        loss, _ = model.parse_losses(model(**batch, mode="loss"))
+    loss.backward()
+    assert math.isfinite(loss)
+    assert all(p.grad is not None for p in model.backbone.parameters() if p.requires_grad)
 
 
 def resize(steps: Any, size: int) -> None:

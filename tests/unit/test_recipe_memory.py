@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+from allocator import allocated_peak
 from mmengine.config import Config
 
 from cropr_mm.profiling.run_mode import Mode
@@ -60,6 +61,16 @@ def test_pruning_that_begins_at_nothing_is_estimated_there() -> None:
     cfg.custom_hooks = [*cfg.custom_hooks, dict(type="cropr_mm.CroprCurriculumHook")]
     assert first_progress(cfg) == 0.0
     assert step_memory(cfg, "cropr", 2, Mode(), 1).training > pruned.training
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("encoder", ["dense", "cropr"])
+def test_a_recipe_needs_what_the_allocator_gives_out(encoder: str) -> None:
+    cfg = Config.fromfile(ROOT / "configs/segmentation/cropr_dinov2s_segmenter_camvid.py")
+    estimate = step_memory(cfg, encoder, 1, Mode(), 1).training
+    allocated = step_memory(cfg, encoder, 1, Mode(), 1, allocated_peak).training
+    print(f"{estimate / allocated:.3f} of {allocated / 2**20:.0f} MiB")
+    assert estimate == pytest.approx(allocated, rel=0.02)
 
 
 def test_the_table_has_a_row_for_each_recipe_and_batch() -> None:

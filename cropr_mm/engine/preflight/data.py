@@ -159,6 +159,8 @@ def _check_dataset(cfg: Mapping[str, Any], where: str, masks: bool, read: Read) 
     if reader not in CHECKED_READERS:
         return None
     of_boxes = reader == CHECKED_READERS[0]
+    if of_boxes and dataset.COCOAPI.__name__ == "COCOPanoptic":  # lists segments by image
+        return None
     images = (
         check_coco(dataset, where, masks, read) if of_boxes else check_multi_label(dataset, where)
     )
