@@ -18,7 +18,7 @@ from cropr_mm.export.runtime.session import need
 LEAST_OPSET = 18
 _PACKAGES = {
     "onnx": ("onnx", "onnxscript", "onnxruntime"),
-    "openvino": ("openvino",),
+    "openvino": ("onnx", "onnxscript", "openvino"),
     "torch": (),
     "aoti": (),
 }
@@ -80,8 +80,9 @@ def write_program(program: ExportedProgram, form: str, file: Path) -> None:
     if form == "onnx":
         _onnx_program(program, LEAST_OPSET).save(str(file))
     elif form == "openvino":
-        openvino = need("openvino")
-        openvino.save_model(openvino.convert_model(program), str(file), compress_to_fp16=False)
+        onnx = file.with_suffix(".source.onnx")
+        _onnx_program(program, LEAST_OPSET).save(str(onnx))
+        _convert_onnx(onnx, file, compress=False)
     elif form == "torch":
         torch.export.save(program, str(file))
     else:
@@ -116,23 +117,25 @@ def write_pair(
     number = len(program.graph_signature.user_outputs) - len(graph.backbone.reducers)
     if form == "onnx":
         _write_onnx(program, number, files, opset, change)
-    elif form == "openvino" and (graph.part.task == "detector" or change is not None):
-        # OpenVINO has rules for non-maximum suppression in ONNX only.
-        onnx = shipped.with_suffix(".onnx"), kept.with_suffix(".onnx")
-        _write_onnx(program, number, onnx, opset, change)
-        openvino = need("openvino")
-        for source, file in zip(onnx, files, strict=True):
-            openvino.save_model(openvino.convert_model(str(source)), str(file), compress)
-            source.unlink()
     elif form == "openvino":
-        openvino = need("openvino")
-        model = openvino.convert_model(program)
-        openvino.save_model(model, str(kept), compress)
-        outputs = openvino.Model(model.get_results()[:number], model.get_parameters())
-        openvino.save_model(outputs, str(shipped), compress)
+        onnx = shipped.with_suffix(".source.onnx"), kept.with_suffix(".source.onnx")
+        _write_onnx(program, number, onnx, opset, change)
+        for source, file in zip(onnx, files, strict=True):
+            _convert_onnx(source, file, compress)
     else:
         write_program(program, form, kept)
         write_program(trace(graph.part, example, dynamic_batch), form, shipped)
+
+
+def _convert_onnx(source: Path, file: Path, compress: bool) -> None:
+    """Make OpenVINO's file of an ONNX file, which is removed.
+
+    OpenVINO reads graphs of torch too, but without rules for non-maximum suppression and for views
+    of tables, such as those of relative positions.
+    """
+    openvino = need("openvino")
+    openvino.save_model(openvino.convert_model(str(source)), str(file), compress)
+    source.unlink()
 
 
 def _write_onnx(
