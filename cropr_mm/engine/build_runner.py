@@ -88,7 +88,7 @@ def _build_loop(runner: AnyRunner, split: str) -> Any:
     if loop is None:
         return None
     dataset, where = loop.dataloader.dataset, f"{split}_dataloader"
-    check_length(dataset, runner.cfg, split)
+    check_length(loop.dataloader, runner.cfg, split)
     check_classes(unwrapped_model(runner), dataset, where)
     check_labels(dataset, where)
     check_files(dataset, where)

@@ -32,6 +32,11 @@ class ConfigOptions(DictAction):
         for value in values:
             if "=" not in value:
                 parser.error(f"{option_string} expects KEY=VALUE, got {value}")
+            key, _, content = value.partition("=")
+            if content.startswith(("{", "dict(")):  # which mmengine takes for a text or a list
+                parser.error(
+                    f"{option_string} expects one value a key, such as {key}.type=..., got {value}"
+                )
         try:
             super().__call__(parser, namespace, values, option_string)
         except (AssertionError, RecursionError):  # brackets that it cannot read

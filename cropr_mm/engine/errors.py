@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from difflib import get_close_matches
 from pathlib import Path
 
+from mmengine import hooks
 from mmengine.registry import build_functions
 
 from cropr_mm.checkpoints.errors import CheckpointError
@@ -26,6 +27,8 @@ _PACKAGE = Path(__file__).parents[1]
 _OUT_OF_MEMORY = re.compile(r"can't allocate memory|out of memory|size calculation overflowed")
 _NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO}
 _REGISTRY = Path(build_functions.__file__)
+_HOOKS = Path(hooks.__file__).parent
+_PREPROCESSOR = "data_preprocessor.py"
 _RUNNING = {
     r"DataLoader worker \(pid.*": (
         "a process that loads data ended; is the memory, or /dev/shm, too small for num_workers? "
@@ -67,10 +70,13 @@ def running_errors() -> Iterator[None]:
     """Take what shows only while a loop runs for a mistake in the data.
 
     Such are images of a size that does not fit the patches or the schedule, which no config tells,
-    or not each other, files that cannot be loaded, and processes that loaded data and ended.
+    or not each other, files that cannot be loaded, and processes that loaded data and ended. Hooks
+    of mmengine look at their settings only then, too.
 
     Raises:
-        SetupError: In the place of a ValueError of this package and of these errors; others pass.
+        SetupError: In the place of a ValueError of this package, of an AssertionError of a hook of
+            mmengine, of these errors, and of images with more channels than numbers to normalize
+            them; others pass.
     """
     try:
         yield
@@ -82,18 +88,35 @@ def running_errors() -> Iterator[None]:
         if not Path(_place(error).filename).is_relative_to(_PACKAGE):
             raise
         raise _setup_error(error) from error
+    except AssertionError as error:
+        file = Path(_place(error).filename)
+        if file.name == _PREPROCESSOR:
+            raise _channels_error(error) from error
+        if file.parent != _HOOKS:
+            raise
+        raise _setup_error(error) from error
     except RuntimeError as error:
         for pattern, meaning in _RUNNING.items():
             if found := re.search(pattern, str(error)):
                 raise SetupError(f"{meaning} ({found[0]})") from error
-        raise
+        if Path(_place(error).filename).name != _PREPROCESSOR or is_out_of_memory(error):
+            raise
+        raise _channels_error(error) from error
     except KeyError as error:
-        if Path(_place(error).filename).name != "data_preprocessor.py":
+        if Path(_place(error).filename).name != _PREPROCESSOR:
             raise
         raise SetupError(
             f"batches have no {error}: expected pipelines that end in PackDetInputs, "
             "PackSegInputs or PackInputs"
         ) from error
+
+
+def _channels_error(error: BaseException) -> SetupError:
+    """Images and the numbers that normalize them differ in channels."""
+    return SetupError(
+        "images do not fit mean and std of model.data_preprocessor: expected as many channels; "
+        f"color_type='color' of LoadImageFromFile makes three ({message_of(error)})"
+    )
 
 
 def is_of_registry(error: BaseException) -> bool:

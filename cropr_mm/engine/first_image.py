@@ -13,7 +13,8 @@ from mmengine.runner import Runner
 from mmengine.runner.amp import autocast
 
 from cropr_mm.engine.errors import message_of
-from cropr_mm.engine.preflight import SetupError
+from cropr_mm.engine.preflight import SetupError, check_pixels
+from cropr_mm.engine.runner import unwrapped_model
 from cropr_mm.hooks.random_state_hook import random_state, set_random_state
 
 _PACKAGE = Path(__file__).parents[1]
@@ -40,6 +41,8 @@ def check_first_image(runner: Runner, split: str) -> None:
     try:
         with torch.no_grad(), autocast(enabled=loop.fp16):
             batch = loop.dataloader.collate_fn([loop.dataloader.dataset[0]])
+            preprocessor = getattr(unwrapped_model(runner), "data_preprocessor", None)
+            check_pixels(preprocessor, batch.get("inputs", ()), f"{split}_dataloader")
             outputs = getattr(model, f"{split}_step")(batch)
             loop.evaluator.process(data_samples=outputs, data_batch=batch)
     except SetupError:

@@ -20,6 +20,7 @@ from cropr_mm.engine.preflight.model import (
     check_masks,
     check_model,
 )
+from cropr_mm.engine.preflight.pixels import check_pixels
 
 __all__ = [
     "SetupError",
@@ -43,6 +44,7 @@ __all__ = [
     "check_mixing",
     "check_model",
     "check_model_config",
+    "check_pixels",
     "check_plans_of",
     "check_same_classes",
     "check_targets",

@@ -84,10 +84,19 @@ def loading(cfg: Mapping[str, Any], split: str) -> Iterator[None]:
         raise SetupError(_no_image(cfg, split)) from error
 
 
-def check_length(dataset: Any, cfg: Mapping[str, Any], split: str) -> None:
-    """Raise SetupError if a built dataset holds no image."""
-    if hasattr(dataset, "__len__") and len(dataset) == 0:
+def check_length(loader: Any, cfg: Mapping[str, Any], split: str) -> None:
+    """Raise SetupError if a built data loader has no image, or drops all of them."""
+    dataset = loader.dataset
+    if not hasattr(dataset, "__len__"):
+        return
+    if len(dataset) == 0:
         raise SetupError(_no_image(cfg, split))
+    endless = "Infinite" in type(loader.sampler).__name__
+    if getattr(loader, "drop_last", False) and not endless and len(loader) == 0:
+        raise SetupError(
+            f"{split}_dataloader: drop_last=True drops every image: expected a batch_size up to "
+            f"{len(loader.sampler)}, the images of a process, got {loader.batch_size}"
+        )
 
 
 def _no_image(cfg: Mapping[str, Any], split: str) -> str:

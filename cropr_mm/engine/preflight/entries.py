@@ -44,18 +44,37 @@ _ENTRIES = (
     "visualizer",
     "work_dir",
 )
+# Of mmcv 1, in --cfg-options from memory too; a variable of a config may be called optimizer.
+_OLD_ENTRIES = {
+    "checkpoint_config": "default_hooks.checkpoint",
+    "data": "train_dataloader, val_dataloader and test_dataloader",
+    "evaluation": "val_evaluator and train_cfg.val_interval",
+    "log_config": "default_hooks.logger",
+    "lr_config": "param_scheduler",
+    "optimizer": "optim_wrapper.optimizer",
+    "optimizer_config": "optim_wrapper",
+    "runner": "train_cfg",
+    "total_epochs": "train_cfg.max_epochs",
+}
 # Variables of configs have names like test_pipeline and oi_backend_args.
 _NEAR = [name for name in _ENTRIES if name not in ("tta_pipeline", "backend_args")]
 _SIMILAR = 0.885  # val_evaluator_abs, a variable, is less like any of them
 
 
 def warn_of_unknown_entries(cfg: Mapping[str, Any]) -> None:
-    """Warn of names at the top of a config that are nearly those of entries.
+    """Warn of names at the top of a config that are nearly those of entries, or of mmcv 1.
 
     Other names are variables that a config uses itself, and pass.
     """
-    for name in cfg:
+    for name, value in cfg.items():
         if name in _ENTRIES:
+            continue
+        if name in _OLD_ENTRIES and not (name == "optimizer" and "type" in value):
+            warnings.warn(
+                f"nothing reads {name} in the config, an entry of mmcv 1; its place is now "
+                f"{_OLD_ENTRIES[name]}",
+                stacklevel=2,
+            )
             continue
         for near in difflib.get_close_matches(name, _NEAR, 1, _SIMILAR):
             warnings.warn(
@@ -104,15 +123,32 @@ def _check_ends(cfg: Mapping[str, Any]) -> None:
 
 
 def warn_of_idle_schedules(cfg: Mapping[str, Any]) -> None:
-    """Warn of schedules that count epochs where the training loop counts iterations."""
+    """Warn of schedules and checkpoints whose time does not come in a loop of iterations.
+
+    They count epochs, of which there are none, or a warm-up is longer than the training.
+    """
     if "IterBased" not in str(cfg["train_cfg"].get("type")):
         return
+    saving = (cfg.get("default_hooks") or {}).get("checkpoint") or {}
+    if saving.get("by_epoch", True) and saving.get("interval", -1) > 0:
+        warnings.warn(
+            "default_hooks.checkpoint counts epochs, but the training counts iterations and never "
+            "ends one: no checkpoint is written before the end; set by_epoch=False",
+            stacklevel=2,
+        )
+    length = cfg["train_cfg"].get("max_iters")
     schedules = cfg.get("param_scheduler") or []
     for entry in [schedules] if isinstance(schedules, Mapping) else schedules:
         if entry.get("by_epoch", True) and not entry.get("convert_to_iter_based"):
             warnings.warn(
                 f"param_scheduler {entry.get('type')} counts epochs, but the training counts "
                 "iterations and never ends one: set by_epoch=False",
+                stacklevel=2,
+            )
+        elif str(entry.get("type")).endswith("LinearLR") and entry.get("end", 0) > (length or 0):
+            warnings.warn(
+                f"param_scheduler {entry['type']} ends at iteration {entry['end']}, after the "
+                f"training, which has {length}: the rate does not get to where it leads",
                 stacklevel=2,
             )
 

@@ -61,8 +61,8 @@ def check_channels(model: nn.Module) -> None:
 
     Raises:
         SetupError: If one expects other channels or more outputs, a classifier gets a map or a
-            segmenter none, tokens exit with logits that no head reads, or windows of a sliding test
-            do not fit the schedule.
+            segmenter none, a softmax has fewer logits than classes, tokens exit with logits that no
+            head reads, or windows of a sliding test do not fit the schedule.
     """
     backbone = getattr(model, "backbone", None)
     if not isinstance(backbone, CroprViT):
@@ -87,12 +87,27 @@ def check_channels(model: nn.Module) -> None:
                 f"{name} reads output {last} of the encoder (counted from 0), which has only "
                 f"{len(backbone.out_indices)}: set backbone.out_indices"
             )
+    for name, head in (part for path in _HEADS for part in parts_at(model, path)):
+        _check_logits(head, name)
     if neck is not None:
         return
     _check_output(model, backbone)
     test = getattr(model, "test_cfg", None) or {}
     if test.get("mode") == "slide":
         _check_windows(backbone, tuple(test["crop_size"]))
+
+
+def _check_logits(head: Any, name: str) -> None:
+    """Heads of mmseg with a softmax have a logit for each class."""
+    logits, classes = (getattr(head, key, None) for key in ("out_channels", "num_classes"))
+    losses = getattr(head, "loss_decode", None)
+    losses = losses if isinstance(losses, nn.ModuleList) else [losses]
+    softmax = any(getattr(loss, "use_sigmoid", None) is False for loss in losses)
+    if isinstance(logits, int) and isinstance(classes, int) and logits < classes and softmax:
+        raise SetupError(
+            f"{name} has out_channels={logits} for {classes} classes and a loss of softmax: "
+            f"expected out_channels={classes}, or use_sigmoid=True in loss_decode"
+        )
 
 
 def _check_exits(model: nn.Module, backbone: CroprViT) -> None:

@@ -60,7 +60,7 @@ def check_hooks(model: nn.Module, hooks: Sequence[Hook]) -> None:
 
 
 def check_best(hooks: Sequence[Hook], metrics: Sequence[Any]) -> None:
-    """The best checkpoint is chosen by a metric that there is.
+    """The best checkpoint, and an early end, are chosen by a metric that there is.
 
     Args:
         hooks: All hooks of the runner.
@@ -68,18 +68,22 @@ def check_best(hooks: Sequence[Hook], metrics: Sequence[Any]) -> None:
             and masks of COCO.
 
     Raises:
-        SetupError: If ``save_best`` names none, with which the first validation would end.
+        SetupError: If ``save_best``, with which the first validation would end, or ``monitor``,
+            which would be passed over, names none.
     """
     prefixes = [metric.prefix for metric in metrics]
     coco = [metric.prefix for metric in metrics if hasattr(metric, "iou_thrs")]
     for hook in hooks:
-        for name in getattr(hook, "key_indicators", None) or ():
+        # mmengine's CheckpointHook has the one, EarlyStoppingHook the other.
+        option = "save_best" if hasattr(hook, "key_indicators") else "monitor"
+        names = getattr(hook, "key_indicators", None) or [getattr(hook, "monitor", None) or "auto"]
+        for name in names:
             prefix, _, rest = name.rpartition("/")
             unknown = prefix in coco and "map" in name.lower() and "mAP" not in rest
             if name != "auto" and ((prefix or None) not in prefixes or unknown):
                 examples = [f"{p}/bbox_mAP" if p in coco else f"{p}/..." for p in prefixes if p]
                 raise SetupError(
-                    f"save_best of {type(hook).__name__} expects a metric of val_evaluator, such "
+                    f"{option} of {type(hook).__name__} expects a metric of val_evaluator, such "
                     f"as {some([*examples, 'mIoU'] if None in prefixes else examples)}, got "
                     f"{name!r}"
                 )
