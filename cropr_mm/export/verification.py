@@ -48,11 +48,14 @@ class Verification:
         return self.kept_shared / self.kept_total if self.kept_total else 1.0
 
     def __str__(self) -> str:
+        kept = (
+            f"{self.kept_equal} of {self.kept_total} equal, {self.ties} ties, "
+            f"{self.agreement:.2%} of the tokens the same"
+        )
         lines = [
             f"images      {len(self.images)} ({', '.join(self.images)})",
             f"outputs     differ by {self.difference:.1e} of the largest value, rms {self.rms:.1e}",
-            f"kept sets   {self.kept_equal} of {self.kept_total} equal, {self.ties} ties, "
-            f"{self.agreement:.2%} of the tokens the same",
+            f"kept sets   {kept if self.kept_total or self.ties else 'none, no token is removed'}",
             f"inputs      differ by {self.pixels:.2g} levels of 255",
         ]
         if self.results is not None:

@@ -46,3 +46,8 @@ def test_metrics_that_are_no_numbers_on_one_side_only_differ() -> None:
     assert largest_gap({"a": 1.0, "b": NAN}, {"a": 1.5, "b": NAN}) == 0.5
     assert largest_gap({"a": 1.0}, {"a": NAN}) == float("inf")
     assert largest_gap({}, {}) == 0.0
+
+
+def test_a_dense_model_has_no_kept_sets_to_compare() -> None:
+    assert "kept sets   none" in str(Verification(images=["a"]))
+    assert "kept sets   3 of 4 equal" in str(Verification(kept_equal=3, kept_total=4))

@@ -82,7 +82,9 @@ def read_card(file: Path) -> Card:
         ExportError: If there is none, or it is no such card.
     """
     if not file.is_file():
-        raise ExportError(f"expected the model's card beside it, found none at {file}")
+        raise ExportError(
+            f"expected a file of tools/export.py with its card beside it, found no card at {file}"
+        )
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
         given = content.pop("input")

@@ -74,5 +74,7 @@ def load(path: str | Path, threads: int | None = None) -> ExportedModel:
     file = Path(path)
     if file.suffix == ".failed":
         raise ExportError(f"{file} did not pass its verification; see {card_file(file)}")
+    if not file.is_file():
+        raise ExportError(f"expected a file of tools/export.py, found none at {file}")
     card = read_card(card_file(file))
     return ExportedModel(card, open_session(file, card.format, threads, card.dtype))
