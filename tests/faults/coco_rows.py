@@ -78,6 +78,12 @@ ROWS = [
                 _set("annotations", id=0),
             ),
             (
+                "same-file",
+                "two images of one file",
+                r"2 images have a file_name that is not unique \('0\.png': 2 times\)",
+                _set("images", file_name="0.png"),
+            ),
+            (
                 "other-image",
                 "an annotation of an image that is not there",
                 "1 annotation has the image_id of no image .*99: 1 time",

@@ -103,6 +103,14 @@ def _check_values(noun: str, entries: Sequence[Mapping[str, Any]], findings: Fin
     findings.error(noun, f"has no text as {name!r}", texts)
     if noun == "category" and not texts:
         findings.error(noun, "has a name that is not unique", _repeated(entries, "name"))
+    if noun == "image" and not texts:
+        repeated = _repeated(entries, "file_name")
+        findings.warn(
+            noun,
+            "has a file_name that is not unique",
+            repeated,
+            "all objects of a file belong to one entry, or those of the others count as background",
+        )
     for key in ("width", "height") if noun == "image" else ():
         sizes = [
             f"{place(e, i)}: {e[key]!r}"
