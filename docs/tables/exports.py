@@ -13,6 +13,9 @@ NAMES = {
     "compiled": "PyTorch, compiled",
 }
 
+MAIN = ("/bbox_mAP", "mIoU", "/top1")
+"""How the metric ends that stands for all of a model."""
+
 
 def matrix() -> str:
     """Each model in each format: difference, kept sets, metric or detections."""
@@ -34,7 +37,7 @@ def verified(found: dict[str, Any]) -> list[str]:
     both = ["-", "-"]
     if found["metrics"]:
         metrics = found["metrics"]
-        name = next(iter(metrics["pytorch"]))
+        name = next(name for name in metrics["pytorch"] if name.endswith(MAIN))
         both = [f"{name.split('/')[-1]} {metrics['pytorch'][name]:.3f}"]
         both.append(f"{metrics['exported'][name]:.3f}")
         count, lonely = count + metrics["detections"], lonely + metrics["unmatched"]
