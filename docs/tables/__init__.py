@@ -24,6 +24,7 @@ TABLES: dict[str, Callable[..., str]] = {
     "encoders": speed.encoders,
     "export_formats": exports.formats,
     "export_matrix": exports.matrix,
+    "export_types": exports.types,
     "fusions": methods.fusions,
     "headline": speed.headline,
     "image_sizes": speed.image_sizes,

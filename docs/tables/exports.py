@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from tables.records import benchmark, interval, markdown, record
+from tables.records import benchmark, interval, markdown, of_idle, record
 
 NAMES = {
     "onnx": "ONNX Runtime",
@@ -64,3 +64,26 @@ def formats(name: str) -> str:
         )
     head = ["encoder", "runtime", "ms", "speed over dense in it", "from PyTorch", "MB on disk"]
     return markdown(head, rows, left=2)
+
+
+def types() -> str:
+    """One model whose encoder is stored in several types: what is the same, and how fast it is."""
+    rows = []
+    for file in record("export_types_cpu")["files"]:
+        about = file["about"]
+        found, pruned = about["verification"], of_idle(about["speed"])["pruned"]
+        rows.append(
+            [
+                NAMES[file["format"]],
+                file["dtype"],
+                about["ran"]["precision"].split(",")[0],
+                f"{found['kept_equal']} of {found['kept_total']}",
+                f"{100 * found['kept_shared'] / found['kept_total']:.1f} %",
+                f"{found['metrics']['exported']['mIoU']:.2f}",
+                f"{pruned['median_ms']:.1f}",
+                interval(**pruned["speedup"]),
+                f"{file['bytes_on_disk'] / 1e6:.1f}",
+            ]
+        )
+    head = ["runtime", "stored", "runs in", "equal kept sets", "tokens the same", "mIoU", "ms"]
+    return markdown([*head, "speed over dense in it", "MB"], rows, left=3)
