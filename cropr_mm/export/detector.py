@@ -75,7 +75,8 @@ class DetectorPart(nn.Module):
         num_classes = scores.shape[1]
         flat = scores.flatten()
         best = flat.topk(min(MOST_CANDIDATES, flat.shape[0])).indices
-        place, label = best // num_classes, best % num_classes
+        # Not //, whose graph compares truth values, which TensorRT does not.
+        place, label = best.div(num_classes, rounding_mode="trunc"), best % num_classes
         candidates = boxes.reshape(-1, 4)[place if boxes.shape[1] == 1 else best]
         score = flat[best]
         valid, settings = score > cfg.score_thr, _nms_settings(cfg)
