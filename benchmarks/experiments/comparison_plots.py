@@ -86,4 +86,5 @@ def _look(place: int) -> dict[str, Any]:
 def _finish(axis: Axes) -> None:
     """Grid, and a legend beside the lines, which many entries would hide."""
     axis.grid(alpha=0.3)
-    axis.legend(fontsize=7, loc="upper left", bbox_to_anchor=(1.0, 1.0))
+    if axis.has_data():
+        axis.legend(fontsize=7, loc="upper left", bbox_to_anchor=(1.0, 1.0))
