@@ -11,14 +11,15 @@ from typing import TYPE_CHECKING
 from cropr_mm import moved
 
 if TYPE_CHECKING:
-    from cropr_mm.backbones import CroprPVT, CroprViT
+    from cropr_mm.backbones import CroprCvT, CroprPVT, CroprViT
     from cropr_mm.pruning import prune
 
-__all__ = ["CroprPVT", "CroprViT", "__version__", "prune"]
+__all__ = ["CroprCvT", "CroprPVT", "CroprViT", "__version__", "prune"]
 
 __version__ = "0.2.0"
 
-_MODULES = {"CroprPVT": "backbones", "CroprViT": "backbones", "prune": "pruning"}
+_BACKBONES = ("CroprCvT", "CroprPVT", "CroprViT")
+_MODULES = {**dict.fromkeys(_BACKBONES, "backbones"), "prune": "pruning"}
 
 with suppress(ModuleNotFoundError):  # exported models run where mmengine is absent
     import_module("cropr_mm.compat")  # lets configs inherit from mmseg on both lines

@@ -1,6 +1,7 @@
 """Backbones."""
 
+from cropr_mm.backbones.cropr_cvt import CroprCvT
 from cropr_mm.backbones.cropr_pvt import CroprPVT
 from cropr_mm.backbones.cropr_vit import CroprViT
 
-__all__ = ["CroprPVT", "CroprViT"]
+__all__ = ["CroprCvT", "CroprPVT", "CroprViT"]

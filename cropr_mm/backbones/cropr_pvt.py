@@ -14,13 +14,13 @@ from torch import Tensor, nn
 
 from cropr_mm.backbones.base import ReducingBackbone
 from cropr_mm.backbones.checks import check_images, check_init_cfg, check_served, check_sizes
-from cropr_mm.backbones.pvt_block import apply_attention, apply_mlp, live_map
+from cropr_mm.backbones.pvt_block import apply_attention, apply_mlp
 from cropr_mm.backbones.signals import IMAGE_SIGNALS
 from cropr_mm.checkpoints import load_pvt
 from cropr_mm.reducers import TokenReducer
 from cropr_mm.registry import MODELS
 from cropr_mm.structures import Tokens
-from cropr_mm.tokens.restore import restore_tokens
+from cropr_mm.tokens.restore import live_map, restore_tokens
 
 _DIMENSIONS = {"depths", "embed_dims", "num_heads", "sr_ratios", "mlp_ratios", "qkv_bias", "linear"}
 _KEY_SIGNALS = frozenset({"column_mean", "column_heads", "values"})  # where keys are not reduced

@@ -5,16 +5,16 @@ every token is alive. Tokens that are there but masked (``Tokens.policy``) are z
 keys where keys are not reduced.
 """
 
-import torch
 import torch.nn.functional as F
 from timm.models.pvt_v2 import Attention, Block, MlpWithDepthwiseConv
 from torch import Tensor
 
-from cropr_mm.ops.attention import column_mean, masked_attention
+from cropr_mm.ops.attention import masked_attention
+from cropr_mm.ops.attention_signals import attention_signals
 from cropr_mm.structures import Tokens
 from cropr_mm.tokens.gather import gather_tokens
-from cropr_mm.tokens.policy import is_soft, update_live
-from cropr_mm.tokens.restore import zero_padded_map
+from cropr_mm.tokens.policy import has_every_cell, is_soft, update_live
+from cropr_mm.tokens.restore import live_map
 
 
 def apply_attention(
@@ -27,7 +27,7 @@ def apply_attention(
     """
     y = block.norm1(tokens.x)
     signals: dict[str, Tensor] = {}
-    if _complete(tokens) and not needs:
+    if has_every_cell(tokens) and not needs:
         y = block.attn(y, tokens.grid)
     elif block.attn.sr is not None:
         y = _reduced_attention(block.attn, y, tokens)
@@ -39,19 +39,8 @@ def apply_attention(
 def apply_mlp(block: Block, tokens: Tokens) -> Tokens:
     """Apply the MLP half of a block."""
     y = block.norm2(tokens.x)
-    y = block.mlp(y, tokens.grid) if _complete(tokens) else _mlp(block.mlp, y, tokens)
+    y = block.mlp(y, tokens.grid) if has_every_cell(tokens) else _mlp(block.mlp, y, tokens)
     return update_live(tokens, tokens.x + block.drop_path2(y))
-
-
-def live_map(x: Tensor, tokens: Tokens) -> Tensor:
-    """Features (B, K, C) of tokens in their cells, (B, C, h, w); zero in all others."""
-    if tokens.policy is not None:
-        x = x * tokens.policy.to(x.dtype).unsqueeze(-1)
-    return zero_padded_map(x, tokens.index, tokens.grid)
-
-
-def _complete(tokens: Tokens) -> bool:
-    return tokens.policy is None and tokens.index.shape[1] == tokens.grid[0] * tokens.grid[1]
 
 
 def _reduced_attention(attn: Attention, y: Tensor, tokens: Tokens) -> Tensor:
@@ -70,20 +59,7 @@ def _plain_attention(
     q, k, v = _project(attn, y, y)
     live = None if tokens.policy is None else tokens.policy > 0  # (B, K)
     mask = None if live is None else live[:, None, None]
-    signals = {}
-    if "values" in needs:
-        signals["values"] = v.transpose(1, 2).flatten(2)
-    if "column_mean" in needs or "column_heads" in needs:
-        with torch.no_grad():
-            bias = None
-            if mask is not None:
-                bias = torch.zeros_like(mask, dtype=torch.float32).masked_fill(~mask, -torch.inf)
-                bias = bias.expand(-1, -1, y.shape[1], -1)
-            heads = column_mean(q, k, bias, live)  # (B, H, K)
-        if "column_mean" in needs:
-            signals["column_mean"] = heads.mean(dim=1)
-        if "column_heads" in needs:
-            signals["column_heads"] = heads.transpose(1, 2)
+    signals = attention_signals(q, k, v, needs, live)
     if is_soft(tokens):
         out = masked_attention(q, k, v, tokens.policy, None)
     else:

@@ -1,5 +1,6 @@
 """Checkpoints: loading that runs no code, and names of other projects turned into ours."""
 
+from cropr_mm.checkpoints.cvt import load_cvt
 from cropr_mm.checkpoints.errors import CheckpointError
 from cropr_mm.checkpoints.load import load_backbone
 from cropr_mm.checkpoints.pvt import load_pvt
@@ -11,6 +12,7 @@ __all__ = [
     "CheckpointError",
     "from_timm",
     "load_backbone",
+    "load_cvt",
     "load_pvt",
     "register_safe_loader",
     "safe_load",

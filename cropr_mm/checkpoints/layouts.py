@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from cropr_mm.checkpoints.errors import CheckpointError
-from cropr_mm.checkpoints.rename import Rule, Source, moved, rename
+from cropr_mm.checkpoints.rename import Rule, Source, find_source, moved, rename
 
 _W = r"(weight|bias)"
 # What a model around the encoder puts before its names.
@@ -191,7 +191,7 @@ _PARTS = (("query", "key", "value"), ("q", "k", "v"))
 
 def find_layout(weights: Mapping[str, Tensor]) -> Source | None:
     """The layout of a file of another project; None for one that timm or this package reads."""
-    return next((s for s in LAYOUTS if any(re.fullmatch(s.mark, name) for name in weights)), None)
+    return find_source(weights, LAYOUTS)
 
 
 def to_published_names(

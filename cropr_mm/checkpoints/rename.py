@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 from torch import Tensor
@@ -73,6 +73,11 @@ def rename(weights: Mapping[str, Tensor], source: Source) -> tuple[dict[str, Ten
 def unknown_names(weights: Mapping[str, Tensor], source: Source) -> list[str]:
     """Names for which a source has no rule."""
     return [n for n in weights if not any(re.fullmatch(rule, n) for rule, _ in source.rules)]
+
+
+def find_source(weights: Mapping[str, Tensor], sources: Iterable[Source]) -> Source | None:
+    """The first source whose mark is among the names; None where there is none."""
+    return next((s for s in sources if any(re.fullmatch(s.mark, name) for name in weights)), None)
 
 
 def looks_like(weights: Mapping[str, Tensor], source: Source) -> bool:

@@ -15,6 +15,11 @@ def is_soft(tokens: Tokens) -> bool:
     return tokens.policy is not None and tokens.policy.dtype == torch.float32
 
 
+def has_every_cell(tokens: Tokens) -> bool:
+    """Whether each cell of the grid has its token, in raster order, and all of them are alive."""
+    return tokens.policy is None and tokens.index.shape[1] == tokens.grid[0] * tokens.grid[1]
+
+
 def whole_policy(tokens: Tokens) -> Tensor:
     """Policy with the prefix, which is always alive, shape (B, P + N), float32."""
     assert tokens.policy is not None, "asked only where there is one"

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from cropr_mm.structures import PATCH_FIELDS, Tokens
 from cropr_mm.tokens.gather import inverse_permutation, take_tokens
-from cropr_mm.tokens.policy import is_soft
+from cropr_mm.tokens.policy import has_every_cell, is_soft
 
 
 def restore_tokens(kept: Tokens, dropped: Sequence[Tokens], order: Tensor | None) -> Tokens:
@@ -86,6 +86,23 @@ def zero_padded_map(x: Tensor, index: Tensor, grid: tuple[int, int]) -> Tensor:
     zeros = x.new_zeros(x.shape[0], grid[0] * grid[1], x.shape[2])
     full = zeros.scatter(1, index.unsqueeze(-1).expand_as(x), x)
     return full.transpose(1, 2).unflatten(2, grid)
+
+
+def live_map(x: Tensor, tokens: Tokens) -> Tensor:
+    """Features of patch tokens in their cells, and zero where none is alive.
+
+    Args:
+        x: Features of the patch tokens, shape (B, N, C).
+        tokens: The tokens that they are of.
+
+    Returns:
+        Shape (B, C, h, w), in memory channels last.
+    """
+    if has_every_cell(tokens):
+        return x.transpose(1, 2).unflatten(2, tokens.grid)
+    if tokens.policy is not None:
+        x = x * tokens.policy.to(x.dtype).unsqueeze(-1)
+    return zero_padded_map(x, tokens.index, tokens.grid)
 
 
 def _unmask(kept: Tokens, masked: Sequence[Tokens]) -> Tokens:

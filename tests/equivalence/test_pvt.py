@@ -10,6 +10,16 @@ import pytest
 import timm
 import torch
 import torch.nn.functional as F
+from hosts_of_reducers import (
+    CROPR,
+    check_dead_places_are_gone,
+    check_deployed_keeps_the_same,
+    check_masked_have_a_gradient,
+    check_masking_is_dropping,
+    check_predictors_learn,
+    explicit,
+    randomize,
+)
 from timm.models.pvt_v2 import PyramidVisionTransformerV2
 from torch import Tensor, nn
 
@@ -18,24 +28,13 @@ from cropr_mm.backbones.find import auxiliary_reducers, find_backbones, find_vit
 from cropr_mm.backbones.pvt_block import apply_attention, apply_mlp
 from cropr_mm.checkpoints import CheckpointError, load_pvt
 from cropr_mm.optim.clip_groups import auxiliary_parameters
-from cropr_mm.reducers import KeepDecision
-from cropr_mm.structures import Reduction, Tokens
-from cropr_mm.tokens.gather import take_tokens
 
 SIZE = (96, 128)
 DIMENSIONS: dict[str, Any] = dict(
     depths=(2, 3, 4, 3), embed_dims=(8, 16, 24, 32), num_heads=(1, 2, 3, 4), mlp_ratios=(2, 2, 2, 2)
 )
-CROPR = dict(type="cropr_mm.Cropr", num_queries=2, num_classes=3)
 # By stage: tokens of the grid, and those kept after its blocks.
 KEEP = {1: {0: 150, 1: 90}, 2: {0: 40, 1: 30, 2: 11}, 3: {0: 8, 1: 5}}
-
-
-def randomize(model: nn.Module) -> None:
-    torch.manual_seed(0)
-    for parameter in model.parameters():
-        parameter.data = torch.randn_like(parameter) * (0.1 if parameter.dim() > 1 else 0.3)
-        parameter.data += float(parameter.dim() == 1)
 
 
 def pruned(stage: int = 2, linear: bool = False, **changes: Any) -> CroprPVT:
@@ -44,7 +43,7 @@ def pruned(stage: int = 2, linear: bool = False, **changes: Any) -> CroprPVT:
         img_size=SIZE,
         stage=stage,
         reducer=CROPR,
-        schedule=dict(type="cropr_mm.ExplicitTokens", num_keep=KEEP.get(stage, {0: 1})),
+        schedule=explicit(KEEP.get(stage, {0: 1})),
     )
     model = CroprPVT(**settings | changes)
     randomize(model)
@@ -137,59 +136,29 @@ def test_pruners_run_at_any_size(name: str) -> None:
         assert [tuple(m.shape[2:]) for m in model(odd)] == [(23, 19), (12, 10), (6, 5), (3, 3)]
 
 
-@torch.no_grad()
 @pytest.mark.parametrize("linear", [False, True])
 @pytest.mark.parametrize("stage", [2, 3])
 @pytest.mark.parametrize("name", ["DynamicViT", "DTPS"])
 def test_masking_in_training_is_dropping_in_evaluation(
     name: str, stage: int, linear: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def certain(odds: Tensor, noise: Tensor) -> Tensor:
-        return (odds > odds.quantile(0.3)).float()
-
-    monkeypatch.setattr(KeepDecision, "decide", staticmethod(certain))
-    reducer = dict(type=f"cropr_mm.{name}")
-    training = pruned(stage, linear, reducer=reducer).train()
-    counts: list[int] = []
-    for module in training.reducers.values():
-        module.listen(lambda _: None)
-        module.register_forward_hook(lambda _m, _a, out: counts.append(int(out.kept.policy.sum())))
-    img = torch.randn(1, 3, *SIZE)
-    expected = training(img)
-    assert counts[0] > counts[-1] > 0
-    schedule = dict(
-        type="cropr_mm.ExplicitTokens", num_keep=dict(zip(KEEP[stage], counts, strict=True))
-    )
-    evaluation = pruned(stage, linear, reducer=reducer, schedule=schedule)
-    evaluation.load_state_dict(training.state_dict())
-    for a, b in zip(evaluation(img), expected, strict=True):
-        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-4)
+    make = partial(pruned, stage, linear)
+    check_masking_is_dropping(make, name, list(KEEP[stage]), torch.randn(1, 3, *SIZE), monkeypatch)
 
 
 @pytest.mark.parametrize("stage", [2, 3])
 @pytest.mark.parametrize("name", ["DynamicViT", "DTPS"])
 def test_the_loss_of_the_model_reaches_every_predictor(name: str, stage: int) -> None:
-    model = pruned(stage, reducer=dict(type=f"cropr_mm.{name}"), out_indices=(3,)).train()
-    for module in model.reducers.values():
-        module.listen(lambda _: None)
-    model(torch.randn(2, 3, *SIZE))[0].pow(2).sum().backward()
-    for parameter in model.reducers.parameters():
-        assert bool(parameter.grad.abs().sum() > 0)
+    model = pruned(stage, reducer=dict(type=f"cropr_mm.{name}"), out_indices=(3,))
+    check_predictors_learn(model, torch.randn(2, 3, *SIZE))
 
 
-@pytest.mark.parametrize("half", [apply_attention, apply_mlp])
 @pytest.mark.parametrize("stage", [2, 3])
-def test_both_halves_of_a_block_have_a_gradient_for_who_is_masked(stage: int, half: Any) -> None:
+def test_both_halves_of_a_block_have_a_gradient_for_who_is_masked(stage: int) -> None:
     model = pruned(stage)
     block = model.stages[stage].blocks[0]
-    grid = model.grid
-    policy = (torch.arange(grid[0] * grid[1]) % 3 > 0).float()[None].requires_grad_()
-    index = torch.arange(policy.shape[1])[None]
-    tokens = Tokens(torch.randn(1, policy.shape[1], model.embed_dim), index, grid, policy=policy)
-    result = half(block, tokens)
-    result = result[0] if half is apply_attention else result
-    result.x.pow(2).sum().backward()
-    assert bool((policy.grad.abs() > 1e-4).all())
+    halves = [partial(half, block) for half in (apply_attention, apply_mlp)]
+    check_masked_have_a_gradient(model, halves, prefix=0)
 
 
 @torch.no_grad()
@@ -217,33 +186,11 @@ def test_attention_is_read_where_keys_are_not_reduced(name: str) -> None:
 
 @torch.no_grad()
 def test_dead_places_are_as_if_they_had_left() -> None:
-    schedule = dict(type="cropr_mm.ExplicitTokens", num_keep={0: 11, 1: 5})
     reducer = dict(type="cropr_mm.ATS", signal="column_mean")
-    model = pruned(3, reducer=reducer, schedule=schedule)
+    model = pruned(3, reducer=reducer, schedule=explicit({0: 11, 1: 5}))
     for j, factor in ((0, 15), (1, 60)):  # else attention is too even to leave a place dead
         model.stages[3].blocks[j].attn.q.weight.mul_(factor)
-    img = torch.randn(1, 3, *SIZE)
-    expected, counts = model(img), []
-
-    def without_dead(_module: nn.Module, _args: Any, result: Reduction) -> Reduction:
-        live = result.kept.policy[0]
-        counts.append(int(live.sum()))
-        kept, dead = (
-            take_tokens(result.kept, where.nonzero().T, with_prefix=False)
-            for where in (live, ~live)
-        )
-        left = [dead, result.dropped]
-        dropped = Tokens(
-            torch.cat([part.x for part in left], dim=1),
-            torch.cat([part.index for part in left], dim=1),
-            dead.grid,
-        )
-        return Reduction(kept._replace(policy=None), dropped)
-
-    for reducer in model.reducers.values():
-        reducer.register_forward_hook(without_dead)
-    for a, b in zip(model(img), expected, strict=True):
-        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
+    counts = check_dead_places_are_gone(model, torch.randn(1, 3, *SIZE))
     assert counts[0] < 11, "some places are dead"
     assert counts[0] > 5 > counts[1] > 0, "and later too"
 
@@ -260,16 +207,7 @@ def test_hooks_and_optimizers_find_its_reducers() -> None:
 
 
 def test_deployed_it_keeps_the_same_tokens() -> None:
-    model = pruned()
-    img = torch.randn(2, 3, *SIZE)
-    with torch.no_grad():
-        expected = model(img)
-        model.switch_to_deploy()
-        got = model(img)
-        fresh = pruned(deploy=True)
-        fresh.load_state_dict(model.state_dict(), strict=True)
-    assert all(torch.equal(a, b) for a, b in zip(got, expected, strict=True))
-    assert all(torch.equal(a, b) for a, b in zip(fresh(img), expected, strict=True))
+    check_deployed_keeps_the_same(pruned, torch.randn(2, 3, *SIZE))
 
 
 def test_in_training_cropr_wants_a_listener() -> None:

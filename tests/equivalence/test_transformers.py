@@ -7,9 +7,11 @@ from typing import Any
 
 import pytest
 import torch
+from timm.layers import QuickGELU
 from torch import nn
 
-from cropr_mm import CroprViT
+from cropr_mm import CroprCvT, CroprViT
+from cropr_mm.checkpoints import load_cvt
 from cropr_mm.checkpoints.load import load_backbone
 
 transformers = pytest.importorskip("transformers")
@@ -69,3 +71,27 @@ def test_features_are_equal(case: str) -> None:
         features = theirs(img).last_hidden_state[:, -16:]
         expected = features.transpose(1, 2).unflatten(2, (4, 4))
         torch.testing.assert_close(ours(img)[0], expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("head", [False, True])
+def test_stages_of_cvt_are_equal(head: bool) -> None:
+    """Transformers has GELU where the published model has its sigmoid form; here it gets that."""
+    dims: dict[str, Any] = dict(depth=[1, 2, 3], num_heads=[1, 2, 3], embed_dim=[8, 16, 24])
+    config = transformers.CvtConfig(**dims, drop_path_rate=[0.0] * 3)
+    model = jitter(transformers.CvtForImageClassification(config))
+    theirs = model if head else model.cvt
+    encoder = model.cvt.encoder
+    for stage in encoder.stages:
+        for layer in stage.layers:
+            layer.intermediate.activation = QuickGELU()
+    arch = dict(embed_dims=(8, 16, 24), depths=(1, 2, 3), num_heads=(1, 2, 3))
+    ours = CroprCvT(arch, 64, out_indices=(0, 1, 2), out_type="raw").eval()
+    load_cvt(ours, dict(theirs.state_dict()))
+    img = torch.randn(2, 3, 64, 92)
+    with torch.no_grad():
+        found = encoder(img, output_hidden_states=True)
+        tokens = torch.cat([found.cls_token_value, found.last_hidden_state.flatten(2).mT], dim=1)
+        expected = [*found.hidden_states[:2], ours.norm(tokens)]
+        assert torch.equal(ours.norm.weight, model.layernorm.weight) == head
+        for a, b in zip(ours(img), expected, strict=True):
+            torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-5)
