@@ -7,6 +7,7 @@ One step of the whole model, with weights, gradients and the states of AdamW, es
 
 import argparse
 import json
+import re
 import shlex
 import sys
 from collections.abc import Iterable, Mapping, Sequence
@@ -47,7 +48,8 @@ what the allocator leaves unused."""
 def recipes() -> list[Path]:
     """Pruned configs of ViTs with a dense twin, those of methods and demo left out."""
     found = [p for folder in FOLDERS for p in sorted((ROOT / "configs" / folder).glob("cropr_*"))]
-    return [p for p in found if dense_twin(p).exists() and "_pvt_" not in p.stem]
+    ours = [p for p in found if not re.search("_(pvt|cvt)_", p.stem)]
+    return [p for p in ours if dense_twin(p).exists()]
 
 
 def dense_twin(path: Path) -> Path:

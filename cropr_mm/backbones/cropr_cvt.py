@@ -105,7 +105,7 @@ class CroprCvT(ReducingBackbone):
         check_choices(out_type=out_type)
         self.img_size: tuple[int, int] = to_2tuple(img_size)
         check_sizes(self.img_size, 1, in_channels)
-        dims = _resolve(arch)
+        dims = resolve_cvt(arch)
         last = len(dims.depths) - 1
         known = sorted(set(out_indices) & set(range(last + 1)))
         if list(out_indices) != known or last not in known:
@@ -193,7 +193,8 @@ class CroprCvT(ReducingBackbone):
             load_cvt(self, self.init_cfg["checkpoint"], self.init_cfg.get("prefix", ""))
 
 
-def _resolve(arch: str | Mapping[str, Sequence[int]]) -> CvtArch:
+def resolve_cvt(arch: str | Mapping[str, Sequence[int]]) -> CvtArch:
+    """Dimensions of a name or of a dict; ValueError if there are none or they do not fit."""
     if isinstance(arch, str):
         if arch not in ARCHS:
             raise ValueError(f"arch must be one of {', '.join(ARCHS)}, or a dict; got {arch!r}")

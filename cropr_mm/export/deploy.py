@@ -79,7 +79,7 @@ def deploy_checkpoint(
     encoders = find_backbones(model)
     if not encoders:
         raise ValueError(
-            f"expected a cropr_mm.CroprViT or CroprPVT in {cfg.model.type}, found none"
+            f"expected a cropr_mm.CroprViT, CroprPVT or CroprCvT in {cfg.model.type}, found none"
         )
     if progress != 1:
         check_share(progress)

@@ -12,12 +12,13 @@ from mmengine.config import Config
 from cropr_mm.profiling.encoder_cost import encoder_cost
 from cropr_mm.registry import MODELS
 from tables.blocks import ROOT
-from tables.published import COSTS, RESULTS
+from tables.published import COSTS, HYBRID_COSTS, RESULTS
 from tables.records import markdown
 
 CONFIGS = ROOT / "configs"
 FOLDERS = ("detection", "segmentation", "classification", "methods", "demo")
 REDUCTION = ("reducer", "schedule", "fusion")
+PYRAMIDS = {"cropr_mm.CroprPVT": "PVT v2", "cropr_mm.CroprCvT": "CvT"}
 HOST_BATCHES = {"8xb1": 8, "8xb2": 16}
 """Images in a step of recipes of mmdet and mmseg, which say it in the names of their configs."""
 
@@ -30,12 +31,14 @@ class Encoder:
         size: Height and width of an image, in pixels.
         pruned: Share of patch tokens gone before the last block.
         macs: Multiply-adds.
+        macs_total: Multiply-adds, with those of attention.
         params: Parameters at inference.
     """
 
     size: tuple[int, int]
     pruned: float
     macs: int
+    macs_total: int
     params: int
 
 
@@ -49,12 +52,30 @@ def configs(folder: str) -> str:
 def published_costs() -> str:
     """Counted multiply-adds beside the published ones."""
     head = ["encoder", "config", "GMAC linear of the encoder, counted", "published"]
-    found = {path.stem: path for folder in FOLDERS for path in paths(folder)}
-    rows = []
-    for name, (label, published) in COSTS.items():
-        place = found[name].relative_to(CONFIGS).as_posix()
-        rows.append([label, f"`{place}`", _giga(encoder(found[name]).macs), published])
+    rows = [
+        [label, place, _giga(cost.macs), published]
+        for label, place, cost, published in _beside(COSTS)
+    ]
     return markdown(head, rows, left=2)
+
+
+def hybrid_costs() -> str:
+    """The same for encoders whose papers count the multiply-adds of attention too."""
+    head = ["encoder", "config", "GMAC linear", "GMAC with attention", "published GFLOPs"]
+    rows = [
+        [label, place, _giga(cost.macs), _giga(cost.macs_total), published]
+        for label, place, cost, published in _beside(HYBRID_COSTS)
+    ]
+    return markdown(head, rows, left=2)
+
+
+def _beside(published: dict[str, tuple[str, str]]) -> list[tuple[str, str, Encoder, str]]:
+    """Label, place, counted cost and published cost of each config."""
+    found = {path.stem: path for folder in FOLDERS for path in paths(folder)}
+    return [
+        (label, f"`{found[name].relative_to(CONFIGS).as_posix()}`", encoder(found[name]), cost)
+        for name, (label, cost) in published.items()
+    ]
 
 
 def paths(folder: str) -> list[Path]:
@@ -113,7 +134,8 @@ def _count(cfg: _Hashed) -> Encoder:
     prefix = backbone.tokens_per_block()[0] - height * width
     left = min(backbone.tokens_per_block()) - prefix
     share = 1 - left / (height * width)
-    return Encoder(tuple(backbone.img_size), share, cost.macs.linear, cost.params_deployed)
+    size = tuple(backbone.img_size)
+    return Encoder(size, share, cost.macs.linear, cost.macs.total, cost.params_deployed)
 
 
 @cache
@@ -168,9 +190,10 @@ def _arch(path: Path) -> str:
     arch = backbone.arch
     if isinstance(arch, str):
         return arch
-    if backbone.type == "cropr_mm.CroprPVT":
+    if backbone.type in PYRAMIDS:
         widths = arch.embed_dims
-        return f"PVT v2, {sum(arch.depths)} blocks, widths {widths[0]} to {widths[-1]}"
+        blocks = f"{sum(arch.depths)} blocks, widths {widths[0]} to {widths[-1]}"
+        return f"{PYRAMIDS[backbone.type]}, {blocks}"
     family = "LV-ViT" if arch.get("conv_stem") else "ViT"
     return f"{family}, {arch.depth} blocks, width {arch.embed_dim}"
 

@@ -48,3 +48,11 @@ COSTS: dict[str, tuple[str, str]] = {
     "cropr_eva02_in1k_448_single": ("", "70"),
 }
 """Encoder, data set and image size, empty where they are those of the row above; printed GMACs."""
+
+HYBRID_COSTS: dict[str, tuple[str, str]] = {
+    "unpruned_cvt13_in1k": ("CvT-13", "4.5"),
+    "dtps_cvt13_in1k": ("CvT-13, dTPS, half kept three times", "-"),
+    "unpruned_cvt21_in1k": ("CvT-21", "7.1"),
+    "dtps_cvt21_in1k": ("CvT-21, dTPS, half kept three times", "-"),
+}
+"""Encoder and method; GFLOPs as the README of microsoft/CvT prints them, which count attention."""

@@ -8,6 +8,7 @@ from typing import Any
 from mmengine.config import Config, ConfigDict
 from timm.layers import to_2tuple
 
+from cropr_mm.backbones.cropr_cvt import resolve_cvt
 from cropr_mm.layers.arch import resolve_arch
 
 GRID = 16  # patches a side
@@ -19,6 +20,11 @@ def shrink_classifier(model: ConfigDict) -> None:
     model.head.in_channels = 32
     if backbone.type == "cropr_mm.CroprPVT":  # its schedules are of shares
         backbone.arch.update(embed_dims=(8, 16, 24, 32), num_heads=(1, 2, 3, 4))
+        backbone.img_size = 128
+        return
+    if backbone.type == "cropr_mm.CroprCvT":
+        depths = resolve_cvt(backbone.arch).depths
+        backbone.arch = dict(embed_dims=(8, 16, 32), depths=depths, num_heads=(1, 2, 4))
         backbone.img_size = 128
         return
     arch = resolve_arch(backbone.arch)

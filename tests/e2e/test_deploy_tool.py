@@ -119,7 +119,7 @@ def test_other_checkpoints_and_configs_are_refused(
     cfg.model.backbone = dict(type="mmpretrain.ResNet", depth=18)
     cfg.dump(plain)
     with pytest.raises(
-        SystemExit, match=r"expected a cropr_mm\.CroprViT or CroprPVT in ImageClassifier"
+        SystemExit, match=r"expected a cropr_mm\.CroprViT, CroprPVT or CroprCvT in ImageClassifier"
     ):
         deploy(plain, file, out)
     assert not out.exists()

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from cropr_mm import CroprPVT, CroprViT
+from cropr_mm import CroprCvT, CroprPVT, CroprViT
 
 ARCH = dict(embed_dim=16, depth=2, num_heads=2, patch_size=8, img_size=32)
 WRONG = {
@@ -24,6 +24,8 @@ def test_other_images_are_named(kind: str) -> None:
         CroprViT(arch=ARCH)(img)
     with pytest.raises(ValueError, match=message):
         CroprPVT(arch="pvt_v2_b0", img_size=32)(img)
+    with pytest.raises(ValueError, match=message):
+        CroprCvT(arch="cvt_13", img_size=32)(img)
 
 
 def test_images_of_other_channels_and_precision_pass() -> None:

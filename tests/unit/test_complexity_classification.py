@@ -31,6 +31,8 @@ COSTS = {
     "unpruned_eva02_in1k_448": (310.1, 361.7),
     "cropr_eva02_in1k_448": (182.5, 204.1),
     "cropr_eva02_in1k_448_single": (92.1, 100.3),
+    "unpruned_cvt13_in1k": (4.058, 4.566),
+    "dtps_cvt13_in1k": (2.554, 3.021),
 }
 # One of each kind: dense, with and without fusion, in stages, of EVA-02.
 QUICK = (
@@ -39,6 +41,8 @@ QUICK = (
     "cropr_vitl_mae_in1k_nofusion",
     "cropr_vitl_mae_in1k_3stage_fusion",
     "cropr_eva02_in1k_448_single",
+    "unpruned_cvt13_in1k",
+    "dtps_cvt13_in1k",
 )
 # Token Cropr, supplement, table 5: GMAC at rates 1 to 8 where the first step is like the others.
 BY_RATE = (56.47, 53.28, 50.10, 46.92, 43.73, 40.55, 37.37, 34.18)

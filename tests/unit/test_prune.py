@@ -7,7 +7,7 @@ import torch
 from mmengine.config import Config
 from shipped_configs import config_file
 
-from cropr_mm import CroprPVT, CroprViT, prune
+from cropr_mm import CroprCvT, CroprPVT, CroprViT, prune
 from cropr_mm.registry import MODELS
 
 TINY = dict(embed_dim=48, depth=6, num_heads=3, patch_size=16, img_size=96)
@@ -20,6 +20,7 @@ WINDOWS = dict(
     global_block_indexes=[2, 5],
 )
 PVT = dict(type=CroprPVT, arch="pvt_v2_b0", img_size=256)
+CVT = dict(type=CroprCvT, arch="cvt_13", img_size=256)
 
 
 def share_left(cfg: dict[str, Any]) -> float:
@@ -28,7 +29,7 @@ def share_left(cfg: dict[str, Any]) -> float:
 
 
 @pytest.mark.parametrize("pruned", [0.25, 0.5, 0.8])
-@pytest.mark.parametrize("dense", [GLOBAL, PVT], ids=["vit", "pvt"])
+@pytest.mark.parametrize("dense", [GLOBAL, PVT, CVT], ids=["vit", "pvt", "cvt"])
 def test_as_many_tokens_leave_as_asked_for(dense: dict, pruned: float) -> None:
     # Whole tokens: a step rounds down by less than one of at least 36.
     left = share_left(prune(dense, pruned, num_classes=3))
