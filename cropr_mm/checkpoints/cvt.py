@@ -4,14 +4,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from mmengine.logging import print_log
 from torch import nn
 
-from cropr_mm.checkpoints.errors import CheckpointError
 from cropr_mm.checkpoints.grid import stored_query_grid
-from cropr_mm.checkpoints.load import fill_backbone, select_weights
+from cropr_mm.checkpoints.load import as_published, fill_backbone, select_weights
 from cropr_mm.checkpoints.queries import fit_queries
-from cropr_mm.checkpoints.rename import Source, find_source, rename
+from cropr_mm.checkpoints.rename import Source, rename
 
 _W = r"(weight|bias)"
 _BN = r"(weight|bias|running_mean|running_var|num_batches_tracked)"
@@ -68,14 +66,7 @@ def load_cvt(backbone: nn.Module, source: str | Path | Mapping[str, Any], prefix
     transformers ``CvtModel`` without head does not have.
     """
     label, checkpoint, weights = select_weights(source, prefix)
-    layout = find_source(weights, (MICROSOFT, TRANSFORMERS))
-    if layout is not None:
-        try:
-            weights, notes = rename(weights, layout)
-        except CheckpointError as error:
-            raise CheckpointError(f"{label}: {error}") from None
-        for note in (f"is {layout.files}", *notes):
-            print_log(f"{label}: {note}", logger="current")
+    weights = as_published(weights, label, (MICROSOFT, TRANSFORMERS), rename)
     weights = fit_queries(weights, backbone, stored_query_grid(checkpoint, prefix))
     target = backbone.state_dict()
     leftovers = sorted(n for n in weights if n not in target and not n.startswith("head."))

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from cropr_mm.checkpoints.errors import CheckpointError
-from cropr_mm.checkpoints.rename import Rule, Source, find_source, moved, rename
+from cropr_mm.checkpoints.rename import Rule, Source, moved, rename
 
 _W = r"(weight|bias)"
 # What a model around the encoder puts before its names.
@@ -187,11 +187,6 @@ MMPRETRAIN_EVA02 = Source(
 )
 LAYOUTS = (HF_VIT, HF_DINOV2, HF_DINOV3, META_TRAINING, MMPRETRAIN_VIT, MMPRETRAIN_EVA02)
 _PARTS = (("query", "key", "value"), ("q", "k", "v"))
-
-
-def find_layout(weights: Mapping[str, Tensor]) -> Source | None:
-    """The layout of a file of another project; None for one that timm or this package reads."""
-    return find_source(weights, LAYOUTS)
 
 
 def to_published_names(

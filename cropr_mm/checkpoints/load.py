@@ -1,7 +1,7 @@
 """Fill a backbone from a checkpoint, strictly."""
 
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
@@ -12,8 +12,9 @@ from torch import Tensor, nn
 from cropr_mm.checkpoints.errors import CheckpointError
 from cropr_mm.checkpoints.final_norm import leave_token_norm
 from cropr_mm.checkpoints.grid import stored_grid, stored_patch_size, stored_query_grid
-from cropr_mm.checkpoints.layouts import find_layout, to_published_names
+from cropr_mm.checkpoints.layouts import LAYOUTS, to_published_names
 from cropr_mm.checkpoints.queries import fit_queries
+from cropr_mm.checkpoints.rename import Source, find_source
 from cropr_mm.checkpoints.safe import safe_load
 from cropr_mm.checkpoints.timm import from_timm
 from cropr_mm.checkpoints.values import check_values
@@ -55,7 +56,7 @@ def load_backbone(
         FileNotFoundError: If there is no such file.
     """
     label, checkpoint, weights = select_weights(source, prefix)
-    weights = _as_published(weights, label)
+    weights = as_published(weights, label)
     source_grid = _source_grid(checkpoint, prefix, weights, backbone, label)
     leave_token_norm(weights, backbone, checkpoint, prefix)
     converted, leftovers = from_timm(weights, backbone, source_grid)
@@ -75,6 +76,35 @@ def select_weights(
     label = "the state dict" if isinstance(source, Mapping) else str(source)
     checkpoint = source if isinstance(source, Mapping) else safe_load(source)
     return label, checkpoint, _select(_unwrap(checkpoint), prefix, label)
+
+
+def as_published(
+    weights: dict[str, Tensor],
+    label: str,
+    layouts: Iterable[Source] = LAYOUTS,
+    translate: Callable[..., tuple[dict[str, Tensor], list[str]]] = to_published_names,
+) -> dict[str, Tensor]:
+    """Weights of other projects' files under the names that a loader knows; others as they are.
+
+    Args:
+        weights: Name -> tensor; not changed.
+        label: What to call the source in messages.
+        layouts: Files of other projects.
+        translate: Turns weights and their layout into weights and notes, which are logged.
+
+    Raises:
+        CheckpointError: If a file of one of the layouts has names that it does not know.
+    """
+    layout = find_source(weights, layouts)
+    if layout is None:
+        return weights
+    try:
+        renamed, notes = translate(weights, layout)
+    except CheckpointError as error:
+        raise CheckpointError(f"{label}: {error}") from None
+    for note in (f"is {layout.files}", *notes):
+        print_log(f"{label}: {note}", logger="current")
+    return renamed
 
 
 def fill_backbone(
@@ -166,20 +196,6 @@ def _select(weights: Mapping[str, Any], prefix: str, label: str) -> dict[str, Te
             f"{label}: expected tensors only, got other values at {_short(others)}"
         )
     return selected
-
-
-def _as_published(weights: dict[str, Tensor], label: str) -> dict[str, Tensor]:
-    """Weights of other projects' files under their publishers' names, which timm reads."""
-    layout = find_layout(weights)
-    if layout is None:
-        return weights
-    try:
-        renamed, notes = to_published_names(weights, layout)
-    except CheckpointError as error:
-        raise CheckpointError(f"{label}: {error}") from None
-    for note in (f"is {layout.files}", *notes):
-        print_log(f"{label}: {note}", logger="current")
-    return renamed
 
 
 def _source_grid(

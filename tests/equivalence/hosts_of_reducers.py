@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
+import pytest
 import torch
 from torch import Tensor, nn
 
@@ -11,6 +12,7 @@ from cropr_mm.reducers import KeepDecision
 from cropr_mm.structures import Reduction, Tokens
 from cropr_mm.tokens.gather import take_tokens
 
+PRUNERS = ("Cropr", "NonSalient", "RandomPruner", "VariancePruner", "RadialPruner")
 CROPR = dict(type="cropr_mm.Cropr", num_queries=2, num_classes=3)
 Make = Callable[..., ReducingBackbone]
 
@@ -130,3 +132,24 @@ def check_deployed_keeps_the_same(make: Make, img: Tensor) -> None:
     fresh.load_state_dict(model.state_dict(), strict=True)
     for outputs in (got, fresh(img)):
         assert all(torch.equal(a, b) for a, b in zip(outputs, expected, strict=True))
+
+
+def check_pruners_run_at_any_size(make: Make, name: str, odd_shapes: list[tuple[int, int]]) -> None:
+    """Tokens left and shapes of the maps; the third one is that of the pruned stage.
+
+    Args:
+        make: Builds the backbone for images of 6 x 8 tokens, which returns all maps.
+        name: Pruner.
+        odd_shapes: Of the maps of an image that cells do not divide.
+    """
+    reducer = {**(CROPR if name in ("Cropr", "NonSalient") else {}), "type": f"cropr_mm.{name}"}
+    ratios = dict(type="cropr_mm.KeepRatios", ratio=0.5, blocks=[0, 2])
+    model = make(reducer=reducer, schedule=ratios)
+    assert model.num_keep() == {0: 24, 2: 12}
+    assert [m.shape[2:] for m in model(torch.randn(1, 3, 64, 160))][2] == (4, 10)
+    odd = torch.randn(1, 3, 90, 75)
+    if name == "VariancePruner":
+        with pytest.raises(ValueError, match="multiples of 16, got 90x75"):
+            model(odd)
+    else:
+        assert [tuple(m.shape[2:]) for m in model(odd)] == odd_shapes

@@ -12,11 +12,13 @@ import torch
 import torch.nn.functional as F
 from hosts_of_reducers import (
     CROPR,
+    PRUNERS,
     check_dead_places_are_gone,
     check_deployed_keeps_the_same,
     check_masked_have_a_gradient,
     check_masking_is_dropping,
     check_predictors_learn,
+    check_pruners_run_at_any_size,
     explicit,
     randomize,
 )
@@ -119,21 +121,9 @@ def test_dropped_tokens_are_zero_for_the_next_stage_and_whole_in_the_output(stag
     torch.testing.assert_close(entered[0], whole * alive.unsqueeze(1))
 
 
-@pytest.mark.parametrize(
-    "name", ["Cropr", "NonSalient", "RandomPruner", "VariancePruner", "RadialPruner"]
-)
+@pytest.mark.parametrize("name", PRUNERS)
 def test_pruners_run_at_any_size(name: str) -> None:
-    reducer = CROPR if name in ("Cropr", "NonSalient") else {}
-    ratios = dict(type="cropr_mm.KeepRatios", ratio=0.5, blocks=[0, 2])
-    model = pruned(reducer={**reducer, "type": f"cropr_mm.{name}"}, schedule=ratios)
-    assert model.num_keep() == {0: 24, 2: 12}
-    assert [m.shape[2:] for m in model(torch.randn(1, 3, 64, 160))][2] == (4, 10)
-    odd = torch.randn(1, 3, 90, 75)
-    if name == "VariancePruner":
-        with pytest.raises(ValueError, match="multiples of 16, got 90x75"):
-            model(odd)
-    else:
-        assert [tuple(m.shape[2:]) for m in model(odd)] == [(23, 19), (12, 10), (6, 5), (3, 3)]
+    check_pruners_run_at_any_size(pruned, name, [(23, 19), (12, 10), (6, 5), (3, 3)])
 
 
 @pytest.mark.parametrize("linear", [False, True])
