@@ -5,7 +5,7 @@
 _base_ = [
     "../_base_/models/vit_mae_classifier.py",
     "../_base_/datasets/imagenet_224.py",
-    "../_base_/schedules/mae_in1k.py",
+    "../_base_/schedules/in1k_scratch.py",
     "../_base_/runtime/mmpretrain_epochs.py",
 ]
 max_epochs = 300
@@ -21,16 +21,7 @@ model = dict(
 )
 train_dataloader = dict(batch_size=256)
 train_cfg = dict(max_epochs=max_epochs)
-optim_wrapper = dict(
-    constructor="DefaultOptimWrapperConstructor",
-    paramwise_cfg=dict(
-        _delete_=True,
-        norm_decay_mult=0.0,
-        bias_decay_mult=0.0,
-        custom_keys={"cls_token": dict(decay_mult=0.0)},
-    ),
-    optimizer=dict(lr=2e-3),
-)
+optim_wrapper = dict(optimizer=dict(lr=2e-3))
 warmup, cosine = _base_.param_scheduler
 param_scheduler = [
     {**warmup, "start_factor": 1e-6 / 2e-3},

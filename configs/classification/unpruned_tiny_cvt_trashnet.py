@@ -1,9 +1,12 @@
-# A small CvT on photos at half their size: early stages see many tokens. Its third stage has 6 x 8.
-_base_ = "./unpruned_tiny_vit_trashnet.py"
-scale = (128, 96)
-load, crop, flip, pack = _base_.train_pipeline
-_, resize, _ = _base_.test_pipeline
+# A small CvT; its third stage has 6 x 8 tokens.
+_base_ = [
+    "../_base_/models/vit_classifier_tiny.py",
+    "../_base_/datasets/trashnet_mini_128.py",
+    "../_base_/schedules/tiny.py",
+    "../_base_/runtime/mmpretrain.py",
+]
 model = dict(
+    data_preprocessor=dict(mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375]),
     backbone=dict(
         _delete_=True,
         type="cropr_mm.CroprCvT",
@@ -11,8 +14,5 @@ model = dict(
         img_size=(96, 128),
         out_type="cls_token",
     ),
-    head=dict(in_channels=96),
+    head=dict(num_classes=6, in_channels=96),
 )
-train_dataloader = dict(dataset=dict(pipeline=[load, {**crop, "scale": scale}, flip, pack]))
-val_dataloader = dict(dataset=dict(pipeline=[load, {**resize, "scale": scale}, pack]))
-test_dataloader = val_dataloader

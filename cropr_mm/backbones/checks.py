@@ -101,6 +101,25 @@ def check_window_positions(
         )
 
 
+def check_sampling(window_size: int | None, use_rel_pos: bool, pad_first: bool) -> None:
+    """Raise ValueError for settings about cells where sampled tokens lie in none."""
+    if window_size is not None or use_rel_pos or pad_first:
+        raise ValueError(
+            "arch: progressive sampling moves tokens out of their cells: expected window_size=None,"
+            f" use_rel_pos=False and pad_first=False, got {window_size}, {use_rel_pos} and "
+            f"{pad_first}"
+        )
+
+
+def check_sampled(reducer: TokenReducer) -> None:
+    """Raise ValueError for a reducer that looks at the cells of tokens."""
+    if isinstance(reducer, RadialPruner) or "variance" in reducer.needs:
+        raise ValueError(
+            f"{type(reducer).__name__} looks at the cells of tokens, which progressive sampling "
+            "moved elsewhere: expected a method that looks at the tokens, such as Cropr"
+        )
+
+
 def check_reduction(
     reducer: dict[str, Any] | None,
     schedule: dict[str, Any] | None,

@@ -20,6 +20,8 @@ from cropr_mm.backbones.checks import (
     check_lora,
     check_outputs,
     check_reducer,
+    check_sampled,
+    check_sampling,
     check_sizes,
     check_synthetic_rope,
     check_window_positions,
@@ -125,6 +127,8 @@ class CroprViT(ReducingBackbone):
             synthetic_rope=synthetic_rope,
         )
         self._set_sizes(arch, img_size, patch_size, in_channels, with_cls_token)
+        if self.arch.sampling_steps:
+            check_sampling(window_size, use_rel_pos, pad_first)
         self._set_windows(window_size, global_block_indexes, survivor_order)
         self._set_outputs(out_indices, out_type)
         self._set_training(frozen_stages, with_cp)
@@ -215,6 +219,8 @@ class CroprViT(ReducingBackbone):
 
     def check_reducer(self, reducer: TokenReducer) -> None:
         """Raise ValueError for a reducer that cannot work in this encoder."""
+        if self.arch.sampling_steps:
+            check_sampled(reducer)
         check_reducer(
             reducer,
             has_cls=self.cls_token is not None,

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from cropr_mm.checkpoints.errors import CheckpointError
+from cropr_mm.checkpoints.ps_vit import PS_VIT
 from cropr_mm.checkpoints.rename import Rule, Source, moved, rename
 
 _W = r"(weight|bias)"
@@ -185,7 +186,7 @@ MMPRETRAIN_EVA02 = Source(
     ),
     detector=False,
 )
-LAYOUTS = (HF_VIT, HF_DINOV2, HF_DINOV3, META_TRAINING, MMPRETRAIN_VIT, MMPRETRAIN_EVA02)
+LAYOUTS = (HF_VIT, HF_DINOV2, HF_DINOV3, META_TRAINING, MMPRETRAIN_VIT, MMPRETRAIN_EVA02, PS_VIT)
 _PARTS = (("query", "key", "value"), ("q", "k", "v"))
 
 

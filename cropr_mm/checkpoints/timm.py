@@ -70,7 +70,8 @@ def from_timm(
             grid of the positions is unclear.
     """
     target = backbone.state_dict()
-    weights = pack(_rename(_read_raw(state_dict, target["patch_embed.proj.weight"])))
+    kernel = target.get("patch_embed.proj.weight", torch.empty(0))  # PS-ViT has no patches
+    weights = pack(_rename(_read_raw(state_dict, kernel)))
     weights = {
         name: value
         for name, value in weights.items()

@@ -1,8 +1,8 @@
 """Dimensions and layer choices of the supported families, under timm's model names.
 
 Sources: timm's model definitions (``vision_transformer.py``, ``deit.py``, ``eva.py``), from which
-the names and numbers are; tests compare the features of these models with timm's own. LV-ViT, which
-timm lacks: TokenLabeling, tlt/models/lvvit.py.
+the names and numbers are; tests compare the features of these models with timm's own. What timm
+lacks: LV-ViT (TokenLabeling, tlt/models/lvvit.py) and PS-ViT (yuexy/PS-ViT, models/ps_vit.py).
 """
 
 from dataclasses import dataclass, fields, replace
@@ -38,6 +38,9 @@ class Arch:
         conv_stem: Channels of a convolutional stem in the place of the patch embedding (LV-ViT),
             see :class:`cropr_mm.layers.patch_embed.ConvStem`; None for none.
         residual_divisor: What both branches of a block are divided by (LV-ViT's ``skip_lam``).
+        sampling_steps: Steps of progressive sampling behind the stem (PS-ViT), each with a block
+            that ``depth`` does not count, see
+            :class:`cropr_mm.layers.progressive_sampling.ProgressiveSampling`; 0 for patches.
     """
 
     embed_dim: int
@@ -62,6 +65,7 @@ class Arch:
     norm_after_pool: bool = True
     conv_stem: int | None = None
     residual_divisor: float = 1.0
+    sampling_steps: int = 0
 
     def __post_init__(self) -> None:
         choices: dict[str, tuple[Any, ...]] = {
@@ -79,6 +83,12 @@ class Arch:
                 raise ValueError(f"arch: {name} must be at least 1, got {getattr(self, name)}")
         if self.conv_stem is not None and self.conv_stem < 1:
             raise ValueError(f"arch: conv_stem must be at least 1 or None, got {self.conv_stem}")
+        stemless = self.conv_stem is None or self.rope is not None
+        if self.sampling_steps < 0 or (self.sampling_steps and stemless):
+            raise ValueError(
+                "arch: sampling_steps must be at least 0, and needs a conv_stem and no rope, got "
+                f"{self.sampling_steps}, conv_stem={self.conv_stem} and rope={self.rope!r}"
+            )
         if not self.residual_divisor > 0:
             raise ValueError(
                 f"arch: residual_divisor must be positive, got {self.residual_divisor}"
@@ -180,6 +190,10 @@ def _lvvit(dims: tuple[int, int, int], divisor: float, width: int = 64) -> Arch:
     )
 
 
+def _ps_vit(dims: tuple[int, int, int]) -> Arch:
+    return replace(_lvvit(dims, divisor=1.0), pos_embed=False, sampling_steps=4)
+
+
 ARCHS: dict[str, Arch] = {
     # Plain ViT: AugReg, MAE, original
     **_names("vit_tiny_patch16", (224, 384), Arch(*_TINY)),
@@ -207,6 +221,9 @@ ARCHS: dict[str, Arch] = {
     "lvvit_s": _lvvit((384, 16, 6), divisor=2.0),
     "lvvit_m": _lvvit((512, 20, 8), divisor=2.0),
     "lvvit_l": _lvvit((768, 24, 12), divisor=3.0, width=128),
+    # PS-ViT: 14 x 14 points; blocks behind the sampling
+    "ps_vit_ti_14": _ps_vit((192, 8, 3)),
+    "ps_vit_b_14": _ps_vit((384, 10, 6)),
     # DINOv2
     **{f"vit_small_patch14{k}_dinov2": a for k, a in _dinov2(_SMALL).items()},
     **{f"vit_base_patch14{k}_dinov2": a for k, a in _dinov2(_BASE).items()},

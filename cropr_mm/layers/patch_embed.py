@@ -9,6 +9,7 @@ from timm.layers import resample_abs_pos_embed
 from torch import Tensor, nn
 
 from cropr_mm.layers.arch import Arch
+from cropr_mm.layers.progressive_sampling import ProgressiveSampling
 
 
 class PatchEmbed(nn.Module):
@@ -77,6 +78,8 @@ class ConvStem(nn.Module):
 
 def make_patch_embed(arch: Arch, patch_size: int, in_channels: int) -> nn.Module:
     """Images (B, in_channels, H, W) to tokens (B, N, C), as the architecture says."""
+    if arch.sampling_steps:
+        return ProgressiveSampling(arch, patch_size, in_channels)
     if arch.conv_stem is not None:
         return ConvStem(patch_size, in_channels, arch.conv_stem, arch.embed_dim)
     return PatchEmbed(patch_size, in_channels, arch.embed_dim)

@@ -28,6 +28,7 @@ TABLES: dict[str, Callable[..., str]] = {
     "fusions": methods.fusions,
     "headline": speed.headline,
     "hybrid_costs": configs.hybrid_costs,
+    "hybrids": training.hybrids,
     "image_sizes": speed.image_sizes,
     "memory_of_detector": training.memory_of_detector,
     "memory_of_recipes": training.memory_of_recipes,

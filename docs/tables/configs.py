@@ -194,7 +194,8 @@ def _arch(path: Path) -> str:
         widths = arch.embed_dims
         blocks = f"{sum(arch.depths)} blocks, widths {widths[0]} to {widths[-1]}"
         return f"{PYRAMIDS[backbone.type]}, {blocks}"
-    family = "LV-ViT" if arch.get("conv_stem") else "ViT"
+    stem = "PS-ViT" if arch.get("sampling_steps") else "LV-ViT"
+    family = stem if arch.get("conv_stem") else "ViT"
     return f"{family}, {arch.depth} blocks, width {arch.embed_dim}"
 
 

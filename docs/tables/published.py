@@ -54,5 +54,7 @@ HYBRID_COSTS: dict[str, tuple[str, str]] = {
     "dtps_cvt13_in1k": ("CvT-13, dTPS, half kept three times", "-"),
     "unpruned_cvt21_in1k": ("CvT-21", "7.1"),
     "dtps_cvt21_in1k": ("CvT-21, dTPS, half kept three times", "-"),
+    "unpruned_psvitb_in1k": ("PS-ViT-B/14", "5.4"),
+    "dtps_psvitb_in1k": ("PS-ViT-B/14, dTPS, half kept three times", "-"),
 }
-"""Encoder and method; GFLOPs as the README of microsoft/CvT prints them, which count attention."""
+"""Encoder and method; GFLOPs of the READMEs of microsoft/CvT and yuexy/PS-ViT, with attention."""

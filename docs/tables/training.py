@@ -135,3 +135,17 @@ def memory_of_recipes() -> str:
     """Estimated memory of a training step of every recipe, with the GPU that has it."""
     head, *rows = recipe_memory.table(record("memory_recipes")["rows"])
     return markdown([name.replace("cropr", "pruned") for name in head], rows)
+
+
+def hybrids() -> str:
+    """Short trainings of small CvT and PS-ViT, dense and pruned."""
+    head = ["config", "loss, first 50", "loss, last 50", "validation top-1, %"]
+    rows = [
+        [
+            f"`{name}`",
+            *(f"{run['loss'][part]:.2f}" for part in ("first", "last")),
+            f"{run['top-1']:.1f}",
+        ]
+        for name, run in record("hybrids_trashnet")["runs"].items()
+    ]
+    return markdown(head, rows)

@@ -16,6 +16,7 @@ from cropr_mm.export.runtime.session import open_session
 from cropr_mm.export.source import check_exportable
 
 ARCH = dict(embed_dim=16, depth=2, num_heads=2, patch_size=8, cls_token=True)
+SAMPLING = dict(ARCH, pos_embed=False, conv_stem=4, sampling_steps=3)  # PS-ViT
 SCHEDULE = dict(type="cropr_mm.ExplicitTokens", num_keep={0: 9})
 EXPORTED: dict[str, dict[str, Any]] = {
     "Cropr": dict(num_classes=3),
@@ -58,6 +59,7 @@ class Several(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         encoders = [encoder(name, settings) for name, settings in EXPORTED.items()]
+        encoders.append(encoder("Cropr", EXPORTED["Cropr"], arch=SAMPLING))
         for model in encoders:
             for reducer in model.reducers.values():
                 check_exportable(reducer)
@@ -80,9 +82,10 @@ def test_kept_tokens_are_the_same_in_other_runtimes(tmp_path: Path) -> None:
     expected = [output.numpy() for output in model(images)]
     for form, file in files.items():
         outputs = open_session(file, form, 1).run(images.numpy())
-        assert len(outputs) == len(expected) == 2 * len(EXPORTED)
+        names = [*EXPORTED, "Cropr behind progressive sampling"]
+        assert len(outputs) == len(expected) == 2 * len(names)
         for i, (ours, theirs) in enumerate(zip(expected, outputs, strict=True)):
-            name = f"{form}, {[*EXPORTED][i // 2]}"
+            name = f"{form}, {names[i // 2]}"
             if i % 2:
                 np.testing.assert_array_equal(theirs, ours, err_msg=name)
             else:

@@ -1,5 +1,6 @@
 """CroprCvT against plain lines on published weights, where dropped tokens are kept and masked."""
 
+import copy
 import itertools
 from functools import partial
 from pathlib import Path
@@ -236,13 +237,16 @@ def test_what_reducers_read_is_of_the_keys_of_every_cell(name: str, training: bo
     model = pruned(reducer=dict(type=f"cropr_mm.{name}"))
     attn, steps, inputs, keys = model.blocks[0].attn, [], [], []
     attn.train(training)
+    twin = copy.deepcopy(attn)
     model.blocks[0].norm1.register_forward_hook(lambda _m, _a, out: inputs.append(out))
     attn.proj_k.register_forward_hook(lambda _m, _a, out: keys.append(out))
     model.reducers["0"].register_forward_hook(lambda _m, args, _o: steps.append(args))
     model(torch.randn(2, 3, *SIZE))
-    assert attn.conv_proj_k.bn.num_batches_tracked == int(training), "signals are not recorded"
     ((_, _, signals),) = steps
     x = inputs[0]
+    twin(x, Tokens(x, torch.arange(48).expand(2, -1), (6, 8), 1), frozenset())
+    for (part, a), b in zip(attn.named_buffers(), twin.buffers(), strict=True):
+        assert torch.equal(a, b), f"{part} has not seen the signals"
     cells = x[:, 1:].mT.unflatten(2, (6, 8))
 
     def rows(kind: str) -> Tensor:

@@ -33,6 +33,8 @@ COSTS = {
     "cropr_eva02_in1k_448_single": (92.1, 100.3),
     "unpruned_cvt13_in1k": (4.058, 4.566),
     "dtps_cvt13_in1k": (2.554, 3.021),
+    "unpruned_psvitb_in1k": (4.964, 5.380),
+    "dtps_psvitb_in1k": (3.46, 3.67),
 }
 # One of each kind: dense, with and without fusion, in stages, of EVA-02.
 QUICK = (
@@ -43,6 +45,8 @@ QUICK = (
     "cropr_eva02_in1k_448_single",
     "unpruned_cvt13_in1k",
     "dtps_cvt13_in1k",
+    "unpruned_psvitb_in1k",
+    "dtps_psvitb_in1k",
 )
 # Token Cropr, supplement, table 5: GMAC at rates 1 to 8 where the first step is like the others.
 BY_RATE = (56.47, 53.28, 50.10, 46.92, 43.73, 40.55, 37.37, 34.18)
