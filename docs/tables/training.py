@@ -139,7 +139,7 @@ def memory_of_recipes() -> str:
 
 def hybrids() -> str:
     """Short trainings of small CvT and PS-ViT, dense and pruned."""
-    head = ["config", "loss, first 50", "loss, last 50", "validation top-1, %"]
+    head = ["config", "loss at 50", "loss at 800", "validation top-1, %"]
     rows = [
         [
             f"`{name}`",
