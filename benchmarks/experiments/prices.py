@@ -23,7 +23,7 @@ from cropr_mm.text_table import format_table
 from experiments.benchmark_tasks import BENCHMARK_TASKS, BenchmarkTask
 from experiments.bootstrap import paired_interval
 from experiments.comparison_report import Values, score
-from experiments.runs import PRETRAINING, Run, execute, execute_test, make_config
+from experiments.runs import PRETRAINING, Run, execute, execute_test, fit_shortcuts, make_config
 from experiments.scores import TASKS
 from experiments.stored_runs import stored_runs
 
@@ -54,6 +54,10 @@ WAYS = {
     "none, random": Way("none", "random"),
     "none, variance": Way("none", "variance"),
     "none, attention": Way("none", "attn_topk"),
+    "none, random, shortcuts": Way("none", "random_shortcut"),
+    "none, variance, shortcuts": Way("none", "variance_shortcut"),
+    "none, attention, shortcuts": Way("none", "attn_topk_shortcut"),
+    "none, shortcut pruner": Way("none", "shortcut"),
     "routers, cropr": Way("routers", "cropr"),
     "routers, cropr, pruned passes": Way("routers", "cropr", progress=1.0),
     "routers, one query": Way("routers", "cropr_image"),
@@ -61,6 +65,8 @@ WAYS = {
     "all, random": Way("all", "random"),
     "all, variance": Way("all", "variance"),
     "all, cropr": Way("all", "cropr"),
+    "all, cropr, shortcuts": Way("all", "cropr_shortcut"),
+    "all, shortcut pruner": Way("all", "shortcut"),
     "elastic, cropr": Way("elastic", "cropr"),
 }
 """By name; 'cropr' has the queries and targets of the benchmark, one query and a query per cell are
@@ -133,7 +139,7 @@ def _execute(run: Run, way: Way, task: BenchmarkTask, dense: Run, place: Path) -
     training = Run(run.benchmark, run.seed, name, place / "all") if serves_all else run
     cfg = make_config(training, task, start)
     if way.price == "none":
-        execute_test(run, cfg, start)
+        execute_test(run, cfg, fit_shortcuts(run, cfg) or start)
         return
     if way.price == "routers":
         _add_hook(cfg, dict(type="cropr_mm.CroprRouterHook", progress=way.progress))

@@ -24,7 +24,7 @@ from cropr_mm.reducers import AttentionRanker, MergingReducer, TokenReducer
 from cropr_mm.registry import MODELS
 from experiments.benchmark_tasks import BENCHMARK_TASKS, WARMUP_ITERS, BenchmarkTask
 from experiments.scores import TASKS
-from experiments.variants import VARIANTS, find_variant
+from experiments.variants import SHORTCUTS, VARIANTS, find_variant
 
 ROOT = Path(__file__).resolve().parents[2]
 PRETRAINING = "pretraining"
@@ -203,6 +203,8 @@ def execute(run: Run, cfg: Config, threads: int = 1, trainable: str = "all") -> 
     train = run.folder / "train"
     if not (train / f"iter_{cfg.train_cfg.max_iters}.pth").exists():
         options = ["--work-dir", str(train), "--resume", "--trainable", trainable]
+        if (fitted := fit_shortcuts(run, cfg, threads)) is not None:
+            options += ["--load-from", str(fitted)]
         _call(run, threads, "train.py", str(run.config), *options)
     lines = run.log
     lost = [line["iter"] for line in lines if not math.isfinite(line["loss"])]
@@ -214,6 +216,30 @@ def execute(run: Run, cfg: Config, threads: int = 1, trainable: str = "all") -> 
         seconds = median(line["time"] for line in lines)
         times = dict(seconds_per_iteration=seconds, iterations=cfg.train_cfg.max_iters)
         _write(run, {**result, **times})
+
+
+def fit_shortcuts(run: Run, cfg: Config, threads: int = 1) -> Path | None:
+    """Fit the shortcuts of a pruned model to the dense one that it starts from, if not done yet.
+
+    Args:
+        run: The run.
+        cfg: Its config.
+        threads: Threads of torch.
+
+    Returns:
+        Checkpoint to go on from; None for a model without shortcuts.
+
+    Raises:
+        SetupError: If the process fails (with the last lines of its output).
+    """
+    if (cfg.model.backbone.get("fusion") or {}).get("type") != SHORTCUTS:
+        return None
+    folder = run.folder / "shortcuts"
+    if not (folder / "model.pth").exists():
+        run.folder.mkdir(parents=True, exist_ok=True)
+        run.config.write_text(cfg.pretty_text)
+        _call(run, threads, "prune.py", str(run.config), cfg.load_from, str(folder))
+    return folder / "model.pth"
 
 
 def execute_test(run: Run, cfg: Config, checkpoint: Path, threads: int = 1) -> None:

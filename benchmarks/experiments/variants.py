@@ -12,6 +12,8 @@ from cropr_mm.engine.preflight import SetupError
 from cropr_mm.reducers import MergingReducer, TokenReducer
 from cropr_mm.registry import MODELS
 
+SHORTCUTS = "cropr_mm.ShortcutFusion"
+
 
 @dataclass(frozen=True)
 class Variant:
@@ -100,6 +102,12 @@ def _fused(fusion: str, **options: Any) -> Variant:
     return Variant(backbone=dict(fusion=dict(type=f"cropr_mm.{fusion}", **options)))
 
 
+def _guessed(reducer: str | None = None) -> Variant:
+    """Dropped tokens come back by shortcuts that are fitted to the dense model first."""
+    kind = None if reducer is None else dict(type=f"cropr_mm.{reducer}")
+    return Variant(reducer=kind, backbone=dict(fusion=dict(type=SHORTCUTS)))
+
+
 def _exits(**options: Any) -> Variant:
     """Tokens leave with their logits."""
     return Variant(
@@ -147,6 +155,11 @@ VARIANTS = {
     "cropr_self_concat": _fused("SelfAttentionConcat"),
     "cropr_cross": _fused("CrossAttentionFusion"),
     "cropr_cross_concat": _fused("CrossAttentionFusion", concat=True),
+    "shortcut": _guessed("ShortcutPruner"),
+    "cropr_shortcut": _guessed(),
+    "attn_topk_shortcut": _guessed("AttnTopK"),
+    "variance_shortcut": _guessed("VariancePruner"),
+    "random_shortcut": _guessed("RandomPruner"),
     "tome": _merger("ToMe", percent=70),  # a step can merge one half at most
     "dpc_knn": _merger("DPCKNN"),
     "sit": _merger("SiT"),

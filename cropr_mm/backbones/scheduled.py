@@ -123,6 +123,8 @@ class ScheduledBackbone(BaseModule):
             check_discs(reducer, self.schedule)
             self.check_reducer(reducer)
         self._plans.clear()  # now that the method is known
+        if self.fusion is not None:
+            self.fusion.build_steps([int(block) for block in self.reducers], self.embed_dim)
         left = self.grid[0] * self.grid[1]
         for block, count in self.num_keep().items():
             self.reducers[str(block)].check_count(left, self.num_prefix, count)

@@ -9,7 +9,7 @@ import torch
 from mmengine.config import Config
 
 from cropr_mm.budget.choose import find_frontier
-from cropr_mm.budget.damage import DamageMeter, training_batches
+from cropr_mm.budget.damage import DamageMeter
 from cropr_mm.budget.families import FAMILIES, hand_made
 from cropr_mm.budget.kept import kept
 from cropr_mm.budget.report import (
@@ -34,6 +34,7 @@ from cropr_mm.engine.checkpoint_io import existing_checkpoint
 from cropr_mm.engine.console import print_files, show_rounds
 from cropr_mm.engine.outputs import check_writable
 from cropr_mm.engine.preflight import SetupError
+from cropr_mm.engine.training_batches import training_batches
 from cropr_mm.profiling.environment import git_commit, machine_name, versions
 
 _TOLERANCE = 1.02  # of a target, which times scatter about

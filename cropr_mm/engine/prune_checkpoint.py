@@ -3,23 +3,37 @@
 import copy
 import inspect
 from collections.abc import Mapping
+from functools import reduce
+from operator import getitem
 from pathlib import Path
 from typing import Any, NamedTuple, TypeGuard
 
 import torch
 from mmengine.config import Config
+from mmengine.runner import load_state_dict
+from torch import nn
 
+from cropr_mm.backbones import CroprViT
+from cropr_mm.backbones.base import ReducingBackbone
 from cropr_mm.backbones.find import only_backbone
 from cropr_mm.build import build_model
 from cropr_mm.checkpoints import safe_load
 from cropr_mm.checkpoints.atomic import replacing
 from cropr_mm.checkpoints.content import as_checkpoint
+from cropr_mm.engine.config import require_entries
+from cropr_mm.engine.console import import_quietly
 from cropr_mm.engine.errors import building_errors
 from cropr_mm.engine.outputs import check_writable
 from cropr_mm.engine.preflight import SetupError, check_model
+from cropr_mm.engine.shortcuts import StepFit, fit_shortcuts, fit_table
+from cropr_mm.engine.training_batches import training_batches
+from cropr_mm.fusion import ShortcutFusion
 from cropr_mm.pruning import prune, untrained_method
-from cropr_mm.reducers import TokenReducer
-from cropr_mm.registry import MODELS
+from cropr_mm.reducers import ShortcutPruner, TokenReducer
+from cropr_mm.registry import MODELS, class_of
+
+DEFAULT_IMAGES = 64
+DEFAULT_SHARE = 0.5
 
 
 class Pruned(NamedTuple):
@@ -27,77 +41,149 @@ class Pruned(NamedTuple):
 
     Attributes:
         config: Config of the pruned model, complete.
-        checkpoint: The dense weights, with that config in its meta data.
+        checkpoint: Its weights, with that config in its meta data.
         reducer: Method.
+        images: Training images that the shortcuts were fitted to; 0 where there are none.
+        ready: Whether the method works without training.
     """
 
     config: Path
     checkpoint: Path
     reducer: str
+    images: int
+    ready: bool
 
     def __str__(self) -> str:
-        return (
-            f"Pruned by {self.reducer}, without training.\n"
-            f"  config      {self.config}\n"
-            f"  checkpoint  {self.checkpoint}\n"
-            f"python tools/test.py {self.config} {self.checkpoint} tests it."
-        )
+        fit = f", shortcuts fitted to {self.images} training images" if self.images else ""
+        lines = [
+            f"Pruned by {self.reducer}, without training{fit}.",
+            f"  config      {self.config}",
+            f"  checkpoint  {self.checkpoint}",
+        ]
+        if self.ready:
+            lines.append(f"python tools/test.py {self.config} {self.checkpoint} tests it.")
+        else:
+            lines.append(
+                f"{self.reducer} has to be trained now:\n"
+                f"python tools/train.py {self.config} --load-from {self.checkpoint}"
+            )
+        return "\n".join(lines)
 
 
 def prune_checkpoint(
     cfg: Config,
     checkpoint: str | Path,
     out: Path,
-    pruned: float = 0.5,
+    pruned: float | None = None,
     reducer: Mapping[str, Any] | None = None,
+    images: int | None = None,
+    device: str | None = None,
 ) -> Pruned:
     """Write config and checkpoint of a pruned model that has the weights of a dense one.
 
-    The steps are those of :func:`cropr_mm.pruning.prune`.
+    A dense config gets the steps of :func:`cropr_mm.pruning.prune`. Where its encoder has a last
+    block in which pruned tokens come back, they do so by :class:`cropr_mm.fusion.ShortcutFusion`,
+    which is fitted here (see :func:`cropr_mm.engine.shortcuts.fit_shortcuts`). A config that has
+    this fusion already keeps its reducer and its schedule.
 
     Args:
-        cfg: Config of the dense model, from :func:`cropr_mm.engine.config.load_config`; not
-            changed.
-        checkpoint: Its checkpoint, complete.
+        cfg: Config of the dense model, or of a pruned one with ShortcutFusion, from
+            :func:`cropr_mm.engine.config.load_config`; not changed.
+        checkpoint: Checkpoint of the dense model, complete.
         out: Folder for ``config.py`` and ``model.pth``; made where it does not exist.
-        pruned: Share of the patch tokens that are gone before the last block, in (0, 1).
-        reducer: Config of a method without parameters. Default: attention of the class token, or
+        pruned: Share of the patch tokens that are gone before the last block, in (0, 1). Default:
+            0.5 for a dense config.
+        reducer: Config of a method that needs no training. Default for a dense config:
+            ShortcutPruner, which is fitted too; without a fit the attention of the class token, or
             where there is none the variance of pixels.
+        images: Training images for the fit; their labels are not used. 0 fits nothing. Default:
+            64, or 0 where no token comes back.
+        device: Where the fit runs. Default: a GPU where there is one.
 
     Raises:
         SetupError: If config and checkpoint do not fit each other, the encoder reduces tokens
-            already, or the method has to be trained or does not fit the encoder.
+            otherwise already, the method has to be trained or does not fit the encoder, or there
+            are not so many training images.
         CheckpointError: If the file is damaged.
     """
     check_writable("OUT", out, folder=True)
     files = out / "config.py", out / "model.pth"
     if Path(checkpoint).resolve() == files[1].resolve():
         raise SetupError(f"expected another folder for the result, got that of {checkpoint}")
+    if images is not None and images < 0:
+        raise SetupError(f"expected --images of 0 or more, got {images}")
+    dense, result = copy.deepcopy(cfg), copy.deepcopy(cfg)
     with building_errors():
-        dense = build_model(cfg)
-        path, encoder = only_backbone(dense)
-    method = dict(reducer or untrained_method(encoder))
-    _check_method(method)
-    content = as_checkpoint(safe_load(checkpoint), str(checkpoint))
-    check_model(dense, content["state_dict"], str(checkpoint))
+        path, encoder = only_backbone(build_model(cfg, "meta"))
+        entry = reduce(getitem, path.split("."), result.model)
+        if isinstance(encoder.fusion, ShortcutFusion):
+            if pruned is not None or reducer is not None or images == 0:
+                raise SetupError(
+                    "this config is pruned already: expected neither --pruned nor --reducer, and "
+                    "--images above 0"
+                )
+            reduce(getitem, path.split("."), dense.model).update(_DENSE)
+        else:
+            share = DEFAULT_SHARE if pruned is None else pruned
+            entry.update(_pruned(entry, encoder, share, reducer, images))
+    fits = (entry.get("fusion") or {}).get("type") == _SHORTCUTS
+    images = (images or DEFAULT_IMAGES) if fits else 0
 
-    result = copy.deepcopy(cfg)
-    owner = result.model
-    *parents, name = path.split(".")
-    for parent in parents:
-        owner = owner[parent]
     with building_errors():
-        owner[name] = prune(owner[name], pruned, reducer=method)
-        model = build_model(result)
-    check_model(model, content["state_dict"], str(checkpoint))
+        model, dense_model = build_model(result), build_model(dense, "meta")
+    content = as_checkpoint(safe_load(checkpoint), str(checkpoint))
+    check_model(dense_model, content["state_dict"], str(checkpoint))
+    load_state_dict(model, content["state_dict"], strict=False, logger="silent")
+    if images:
+        model.to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        print(f"\n{fit_table(_fit(cfg, model, images))}\n")
     result.work_dir = str(out)
     result.load_from = None
     out.mkdir(parents=True, exist_ok=True)
     result.dump(files[0])
     meta = {**content["meta"], "cfg": result.pretty_text}
     with replacing(files[1]) as temporary:
-        torch.save(dict(meta=meta, state_dict=content["state_dict"]), temporary)
-    return Pruned(*files, method["type"].removeprefix("cropr_mm."))
+        torch.save(dict(meta=meta, state_dict=model.cpu().state_dict()), temporary)
+    kind = class_of(entry.reducer, MODELS)
+    ready = kind is ShortcutPruner or not _has_parameters(only_backbone(model)[1].reducers)
+    return Pruned(*files, kind.__name__, images, ready)
+
+
+_SHORTCUTS = "cropr_mm.ShortcutFusion"
+_DENSE: dict[str, Any] = dict(reducer=None, schedule=None, fusion=None)
+
+
+def _pruned(
+    entry: Mapping[str, Any],
+    encoder: ReducingBackbone,
+    share: float,
+    reducer: Mapping[str, Any] | None,
+    images: int | None,
+) -> dict[str, Any]:
+    """Config of the pruned twin of a dense backbone."""
+    fitted = images != 0 and isinstance(encoder, CroprViT)
+    if reducer is None:
+        reducer = dict(type="cropr_mm.ShortcutPruner") if fitted else untrained_method(encoder)
+    elif not (fitted and class_of(reducer, MODELS) is ShortcutPruner):
+        _check_method(reducer)
+    cfg = prune(entry, share, reducer=reducer)
+    comes_back = cfg.get("fusion") is not None
+    if images and not comes_back:
+        raise SetupError(
+            "no pruned token comes back to the last block, in this encoder or with this method: "
+            f"expected --images 0, got {images}"
+        )
+    return {**cfg, "fusion": dict(type=_SHORTCUTS)} if fitted and comes_back else cfg
+
+
+def _fit(cfg: Config, model: nn.Module, images: int) -> list[StepFit]:
+    """Fit the shortcuts of a pruned model to images of the config's training data."""
+    require_entries(cfg, "train_dataloader")
+    if cfg.get("default_scope"):
+        import_quietly(f"{cfg.default_scope}.datasets")
+    with building_errors():
+        batches = training_batches(cfg, model, images)
+    return fit_shortcuts(only_backbone(model)[1], [batch["inputs"] for batch in batches])
 
 
 def _check_method(cfg: Mapping[str, Any]) -> None:
@@ -134,6 +220,6 @@ def _is_method(kind: type | None) -> TypeGuard[type[TokenReducer]]:
     return isinstance(kind, type) and issubclass(kind, TokenReducer)
 
 
-def _has_parameters(reducer: TokenReducer) -> bool:
+def _has_parameters(reducer: nn.Module) -> bool:
     """Whether a dense checkpoint lacks something that the method needs."""
     return next(reducer.parameters(), None) is not None

@@ -13,12 +13,20 @@ class Fusion(nn.Module):
 
     Attributes:
         site: Whether it acts ``before`` the last block or ``after`` it.
-        learned: Whether it has parameters; it is then built with ``embed_dim``, ``num_heads`` and
-            ``grid`` of the backbone.
+        learned: Whether it has attention of its own; it is then built with ``embed_dim``,
+            ``num_heads`` and ``grid`` of the backbone.
     """
 
     site: Literal["before", "after"] = "before"
     learned = False
+
+    def build_steps(self, blocks: Sequence[int], embed_dim: int) -> None:
+        """Build what belongs to single steps; called once, when the steps are known.
+
+        Args:
+            blocks: Blocks (0-based) with a step, ascending.
+            embed_dim: Channels of the tokens.
+        """
 
     def forward(self, kept: Tokens, dropped: Sequence[Tokens], order: Tensor | None) -> Tokens:
         """Bring all tokens into the order of the whole grid.

@@ -22,6 +22,7 @@ from cropr_mm.reducers.non_salient import NonSalient
 from cropr_mm.reducers.patch_merger import PatchMerger
 from cropr_mm.reducers.radial import RadialPruner
 from cropr_mm.reducers.random import RandomPruner
+from cropr_mm.reducers.shortcut_pruner import ShortcutPruner
 from cropr_mm.reducers.sinkhorn import Sinkhorn
 from cropr_mm.reducers.sit import SiT
 from cropr_mm.reducers.soft_merger import SoftMerger
@@ -48,6 +49,7 @@ __all__ = [
     "PatchMerger",
     "RadialPruner",
     "RandomPruner",
+    "ShortcutPruner",
     "SiT",
     "Sinkhorn",
     "SoftMerger",

@@ -17,6 +17,7 @@ from cropr_mm.reducers import (
     KeepDecision,
     KMedoids,
     RadialPruner,
+    ShortcutPruner,
     TokenMerger,
     TokenPruner,
     TokenRanker,
@@ -51,7 +52,10 @@ class Case(NamedTuple):
         given: dict = dict(num_slots=6) if self.cls.fixed_slots else {}
         if self.cls is DToP:
             given["num_classes"] = 3
-        return self.cls(embed_dim=C, **given, **self.kwargs)
+        reducer = self.cls(embed_dim=C, **given, **self.kwargs)
+        if isinstance(reducer, ShortcutPruner):
+            reducer.fit(torch.randn(C))
+        return reducer
 
     def can_leave(self, num_keep: int) -> bool:
         try:

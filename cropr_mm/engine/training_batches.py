@@ -1,0 +1,41 @@
+"""A fixed sample of the training data, for what looks at a trained model."""
+
+from typing import Any
+
+from mmengine.config import Config
+from mmengine.runner import Runner, set_random_seed
+from torch import nn
+
+from cropr_mm.engine.preflight import SetupError
+
+
+def training_batches(cfg: Config, model: nn.Module, images: int) -> list[dict[str, Any]]:
+    """First batches of the training data in a fixed random order, augmented once, in memory.
+
+    Args:
+        cfg: Config with a ``train_dataloader``.
+        model: Model whose data preprocessor they pass.
+        images: How many images, rounded up to whole batches.
+
+    Raises:
+        SetupError: If there are fewer.
+    """
+    settings = dict(cfg.train_dataloader, num_workers=0, persistent_workers=False)
+    for key in ("persistent_workers", "prefetch_factor", "batch_sampler"):
+        settings.pop(key, None)
+    settings["sampler"] = dict(type="DefaultSampler", shuffle=True)
+    set_random_seed(0)  # of augmentation
+    loader = Runner.build_dataloader(settings, seed=0)
+    if len(loader.dataset) < images:
+        raise SetupError(
+            f"expected at least {images} training images, got {len(loader.dataset)}: "
+            "set a smaller --images"
+        )
+    batches: list[dict[str, Any]] = []
+    taken = 0
+    for data in loader:
+        batches.append(model.data_preprocessor(data, training=True))
+        taken += len(data["inputs"])
+        if taken >= images:
+            break
+    return batches
