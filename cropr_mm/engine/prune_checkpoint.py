@@ -164,7 +164,7 @@ def _pruned(
     fitted = images != 0 and isinstance(encoder, CroprViT)
     if reducer is None:
         reducer = dict(type="cropr_mm.ShortcutPruner") if fitted else untrained_method(encoder)
-    elif not (fitted and class_of(reducer, MODELS) is ShortcutPruner):
+    elif not (fitted and MODELS.get(reducer["type"]) is ShortcutPruner):
         _check_method(reducer)
     cfg = prune(entry, share, reducer=reducer)
     comes_back = cfg.get("fusion") is not None

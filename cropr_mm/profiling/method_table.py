@@ -92,7 +92,10 @@ def _teacher(method: TokenReducer) -> str:
     if "auxiliary" in dict(method.named_children()):
         task = getattr(method.get_submodule("auxiliary"), "task", "")
         return _TASKS.get(task, "model's loss, auxiliary task")
-    return "model's loss" if any(True for _ in method.parameters()) else "-"
+    parameters = list(method.parameters())
+    if parameters and not any(parameter.requires_grad for parameter in parameters):
+        return "features of the dense model, by a fit"
+    return "model's loss" if parameters else "-"
 
 
 def _way_back(method: TokenReducer) -> str:

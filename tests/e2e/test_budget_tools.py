@@ -40,17 +40,23 @@ def score(work_dir: Path) -> float:
 
 
 @pytest.mark.parametrize(
-    "method", [(), ("--reducer", "ToMe"), ("--reducer", "AttnTopK", "--pruned", 0.8)]
+    "method",
+    [
+        ("ShortcutPruner", "--images", 4),
+        ("AttnTopK", "--images", 0),
+        ("ToMe", "--reducer", "ToMe"),
+        ("VariancePruner", "--reducer", "VariancePruner", "--pruned", 0.8, "--images", 4),
+    ],
 )
 def test_a_pruned_checkpoint_is_tested_as_it_is(
     method: tuple, dense: tuple[Path, Path], tool: Tool, tmp_path: Path
 ) -> None:
     tool("test.py", *dense, "--work-dir", tmp_path / "dense")
     out = tmp_path / "pruned"
-    printed = tool("prune.py", *dense, out, *method)
+    wanted, *args = method
+    printed = tool("prune.py", *dense, out, *args)
     assert f"python tools/test.py {out / 'config.py'} {out / 'model.pth'}" in printed
     cfg = Config.fromfile(out / "config.py")
-    wanted = method[1] if method else "AttnTopK"
     assert cfg.model.backbone.reducer.type == f"cropr_mm.{wanted}"
     stored = Config.fromstring(safe_load(out / "model.pth")["meta"]["cfg"], ".py")
     assert stored.model == cfg.model
@@ -60,6 +66,25 @@ def test_a_pruned_checkpoint_is_tested_as_it_is(
     assert score(out) == score(tmp_path / "dense"), "no weight is another"
 
 
+def test_a_pruned_config_is_fitted_and_then_trained(
+    dense: tuple[Path, Path], root: Path, tool: Tool, tmp_path: Path
+) -> None:
+    fusion = dict(_delete_=True, type="cropr_mm.ShortcutFusion")
+    changes = dict(custom_hooks=[LOSS_HOOK], model__backbone__fusion=fusion, **CROPR)
+    config, out = write_config(root, "seg", **changes), tmp_path / "fitted"
+    printed = tool("prune.py", config, dense[1], out, "--images", 4)
+    trains = f"tools/train.py {out / 'config.py'} --load-from {out / 'model.pth'}"
+    assert "Cropr has to be trained" in printed
+    assert trains in printed
+    tool("train.py", *trains.split()[1:], "--work-dir", tmp_path / "run")
+    fitted = safe_load(out / "model.pth")["state_dict"]
+    trained = safe_load(tmp_path / "run" / "iter_2.pth")["state_dict"]
+    moved = [n for n in fitted if ".shortcuts." in n and not torch.equal(fitted[n], trained[n])]
+    assert moved, "shortcuts learn on from the fit"
+    with pytest.raises(SystemExit, match="pruned already: expected neither --pruned"):
+        tool("prune.py", config, dense[1], tmp_path / "b", "--pruned", 0.5)
+
+
 @pytest.mark.parametrize(
     ("args", "message"),
     [
@@ -67,6 +92,10 @@ def test_a_pruned_checkpoint_is_tested_as_it_is(
         (("--reducer", "SiT"), "SiT has to be trained"),
         (("--reducer", "Absent"), "expects one of ATS, .*, got cropr_mm.Absent"),
         (("--reducer", "CroprViT"), "expects one of ATS, .*, got cropr_mm.CroprViT"),
+        (("--reducer", "ToMe", "--images", 4), "no pruned token comes back .* with this method"),
+        (("--images", -1), "expected --images of 0 or more, got -1"),
+        (("--images", 1000), "expected at least 1000 training images, got"),
+        (("--reducer", "ShortcutPruner", "--images", 0), "ShortcutPruner has to be trained"),
         (("--pruned", 1), r"expected pruned in \(0, 1\)"),
         (("--reducer", "AttnTopK", "--reducer-options", "signal=rows"), "got 'rows'"),
     ],
