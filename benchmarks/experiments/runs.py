@@ -204,7 +204,7 @@ def execute(run: Run, cfg: Config, threads: int = 1, trainable: str = "all") -> 
     if not (train / f"iter_{cfg.train_cfg.max_iters}.pth").exists():
         options = ["--work-dir", str(train), "--resume", "--trainable", trainable]
         if (fitted := fit_shortcuts(run, cfg, threads)) is not None:
-            options += ["--load-from", str(fitted)]
+            options += ["--cfg-options", f"load_from={fitted}"]
         _call(run, threads, "train.py", str(run.config), *options)
     lines = run.log
     lost = [line["iter"] for line in lines if not math.isfinite(line["loss"])]
