@@ -46,8 +46,9 @@ class Way(NamedTuple):
 
     @property
     def serves_all(self) -> bool:
-        """Whether one training serves all rates."""
-        return self.price == "elastic" or (self.price == "routers" and self.progress == 0)
+        """Whether one training, or one fit of shortcuts, serves all rates."""
+        dense_passes = self.price == "routers" and self.progress == 0
+        return dense_passes or self.price in ("none", "elastic")
 
 
 WAYS = {
@@ -139,7 +140,8 @@ def _execute(run: Run, way: Way, task: BenchmarkTask, dense: Run, place: Path) -
     training = Run(run.benchmark, run.seed, name, place / "all") if serves_all else run
     cfg = make_config(training, task, start)
     if way.price == "none":
-        execute_test(run, cfg, fit_shortcuts(run, cfg) or start)
+        weights = fit_shortcuts(training, cfg) or start
+        execute_test(run, make_config(run, task, start), weights)
         return
     if way.price == "routers":
         _add_hook(cfg, dict(type="cropr_mm.CroprRouterHook", progress=way.progress))
@@ -201,6 +203,8 @@ def interval_of(own: Sequence[Values], other: Sequence[Values] | None = None) ->
 
 def _minutes(way: str, run: Run) -> float:
     """Minutes of its training, of all rates where one serves them; 0 without one."""
+    if WAYS[way].price == "none":
+        return 0.0
     if WAYS[way].serves_all:
         run = Run(run.benchmark, run.seed, run.name, run.folder.parent / "all")
     result = run.result
