@@ -10,6 +10,7 @@ from cropr_mm.profiling.model_cost import model_cost
 
 FUSIONS: dict[str, dict[str, Any]] = {
     "`LastLayerFusion`": dict(type="cropr_mm.LastLayerFusion"),
+    "`ShortcutFusion`": dict(type="cropr_mm.ShortcutFusion"),
     "`TokenConcat`": dict(type="cropr_mm.TokenConcat"),
     "`SelfAttentionConcat`": dict(type="cropr_mm.SelfAttentionConcat"),
     "`CrossAttentionFusion`": dict(type="cropr_mm.CrossAttentionFusion"),

@@ -40,6 +40,7 @@ TABLES: dict[str, Callable[..., str]] = {
     "orders": comparisons.orders,
     "padding": comparisons.padding,
     "precision": speed.precision,
+    "prices": comparisons.prices,
     "published_costs": configs.published_costs,
     "rates": speed.rates,
     "scale": speed.scale,

@@ -92,6 +92,19 @@ def adapters(name: str) -> str:
     return markdown(head, rows)
 
 
+def prices(name: str) -> str:
+    """Metric of each way to a pruned model at each rate, less that of the dense model."""
+    found = record(f"prices_{name}")
+    dense, *rows = found["rows"]
+    rates = sorted({row["rate"] for row in rows})
+    table = [["dense", f"{dense['value']:.1f}"]]
+    for way in dict.fromkeys(row["way"] for row in rows):
+        cells = {r["rate"]: _points(r["minus_dense"], "+") for r in rows if r["way"] == way}
+        table.append([way, "", *(cells[rate] for rate in rates)])
+    table[0] += [""] * len(rates)
+    return markdown(["way", found["metric"], *(f"{rate} % pruned" for rate in rates)], table)
+
+
 def similarity() -> str:
     """Tokens, depth maps and features of Cropr against those of other methods."""
     found = record("tokens_camvid_small")

@@ -46,7 +46,9 @@ def make_fields(cells: int = N) -> dict[str, Any]:
 
 
 def build_fusion(cls: type[Fusion]) -> Fusion:
-    return cls(**dict(embed_dim=C, num_heads=2, grid=GRID) if cls.learned else {})
+    fusion = cls(**dict(embed_dim=C, num_heads=2, grid=GRID) if cls.learned else {})
+    fusion.build_steps([0], C)
+    return fusion
 
 
 def drop_half(tokens: Tokens) -> tuple[Tokens, list[Tokens]]:

@@ -19,7 +19,10 @@ AFTER = {
 }
 
 CROPR = dict(type="cropr_mm.Cropr")
-FUSIONS = AFTER | {"last_layer": dict(type="cropr_mm.LastLayerFusion")}
+FUSIONS = AFTER | {
+    "last_layer": dict(type="cropr_mm.LastLayerFusion"),
+    "shortcut": dict(type="cropr_mm.ShortcutFusion"),
+}
 KEEPERS = {
     "ats": dict(type="cropr_mm.ATS"),
     "attn_topk": dict(type="cropr_mm.AttnTopK"),
@@ -33,6 +36,7 @@ KEEPERS = {
     "non_salient": dict(type="cropr_mm.NonSalient"),
     "radial": dict(type="cropr_mm.RadialPruner"),
     "random": dict(type="cropr_mm.RandomPruner"),
+    "shortcut": dict(type="cropr_mm.ShortcutPruner"),
     "variance": dict(type="cropr_mm.VariancePruner"),
 }
 

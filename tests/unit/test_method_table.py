@@ -141,5 +141,5 @@ def test_only_pruned_configs_with_a_fusion_have_one_to_replace() -> None:
 def test_the_config_is_left_as_it_was() -> None:
     cfg = Config.fromfile(ROOT / "configs/segmentation/cropr_tiny_segmenter_camvid.py")
     before = cfg.pretty_text
-    assert len(fusion_costs(cfg)) == 7
+    assert len(fusion_costs(cfg)) == 8
     assert cfg.pretty_text == before
