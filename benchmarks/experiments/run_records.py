@@ -65,7 +65,7 @@ def take_record(run: Run, text: str, samples: int, folder: Path) -> str | None:
     if drawn != {samples}:
         return f"{file} has {min(drawn)} bootstrap samples, not {samples}"
     there, here = record["config"], _neutral(run, text).splitlines()
-    if there != here:
+    if _joined(there) != _joined(here):
         changes = [line for line in difflib.ndiff(there, here) if line[0] in "-+"]
         return f"{file} is of another config: {'; '.join(changes[:2])}"
     run.folder.mkdir(parents=True)
@@ -93,6 +93,11 @@ def _plain(values: Values) -> dict[str, Any]:
 
 def _file(run: Run, folder: Path) -> Path:
     return folder / run.benchmark / f"seed{run.seed}" / f"{run.name}.json"
+
+
+def _joined(lines: list[str]) -> str:
+    """The text without spaces: where lines break depends on the length of this machine's paths."""
+    return "".join("".join(lines).split())
 
 
 def _neutral(run: Run, text: str) -> str:

@@ -34,10 +34,11 @@ def records(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "records"
 
 
+@pytest.mark.parametrize("folder", ["two", "of_a_name_that_makes_lines_break_elsewhere"])
 def test_another_machine_takes_a_record(
-    records: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    folder: str, records: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run, text = machine(tmp_path / "two", monkeypatch)
+    run, text = machine(tmp_path / folder, monkeypatch)
     assert taken_values(run) is None
     assert take_record(run, text, 5, records) is None
     assert run.result == RESULT
