@@ -34,11 +34,12 @@ def records(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "records"
 
 
-@pytest.mark.parametrize("folder", ["two", "of_a_name_that_makes_lines_break_elsewhere"])
+@pytest.mark.parametrize("indent", ["", "\n    "], ids=["same", "longer_paths_break_lines"])
 def test_another_machine_takes_a_record(
-    folder: str, records: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    indent: str, records: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run, text = machine(tmp_path / folder, monkeypatch)
+    run, text = machine(tmp_path / "two", monkeypatch)
+    text = text.replace("data_root=", f"data_root={indent}")
     assert taken_values(run) is None
     assert take_record(run, text, 5, records) is None
     assert run.result == RESULT
