@@ -72,6 +72,7 @@ class ReducingBackbone(ScheduledBackbone):
             if fusion is not None:
                 tokens, dropped = fusion(tokens, dropped, order), []
                 context = self.renew_context(context)
+            tokens, context = self.enter_block(i, tokens, context)
             reducer = self.reducers[str(i)] if i in plan.num_keep else None
             site = None if reducer is None else reducer.site
             needs = NO_SIGNALS if reducer is None else reducer.needs
@@ -95,6 +96,13 @@ class ReducingBackbone(ScheduledBackbone):
             if i in out_blocks:
                 outputs.append(self.make_output(i, tokens, dropped))
         return Encoded(tokens, dropped, outputs)
+
+    def enter_block(self, block: int, tokens: Tokens, context: Any) -> tuple[Tokens, Any]:
+        """Prepare tokens and context for a block, dropped tokens being back where they come back.
+
+        A backbone in which other tokens join for the last blocks adds them here.
+        """
+        return tokens, context
 
     def apply_attention(
         self, block: int, tokens: Tokens, needs: frozenset[str], context: Any
@@ -150,9 +158,10 @@ class ReducingBackbone(ScheduledBackbone):
 
     def _fusion_at(self, block: int, site: str, dropped: list[Tokens]) -> Fusion | None:
         """The fusion, if it acts at this site and there is something to bring back."""
-        if block < self.depth - 1 or not dropped or self.fusion is None:
+        if not dropped or self.fusion is None or self.fusion.site != site:
             return None
-        return self.fusion if self.fusion.site == site else None
+        first = self.depth - (self.fusion.num_blocks if site == "before" else 1)
+        return self.fusion if block >= first else None
 
     def _reduce(
         self,

@@ -206,6 +206,37 @@ def check_served(
         )
 
 
+def check_mask_queries(
+    num_query_blocks: int,
+    num_restored: int,
+    reduces: bool,
+    depth: int,
+    windows: bool,
+    rel_pos: bool,
+    out_type: str,
+) -> None:
+    """Raise ValueError for queries that would enter an encoder that they cannot work in."""
+    if num_query_blocks > depth:
+        raise ValueError(
+            f"mask_queries expects num_blocks of at most {depth}, the depth, got {num_query_blocks}"
+        )
+    if windows or rel_pos:
+        raise ValueError(
+            "mask_queries belong to no window and no cell: expected window_size=None and "
+            f"use_rel_pos=False, got {'windows' if windows else 'use_rel_pos=True'}"
+        )
+    if reduces and num_restored < num_query_blocks:
+        raise ValueError(
+            f"mask_queries enter for the last {num_query_blocks} blocks, for which all tokens have "
+            "to be back: expected fusion=dict(type='cropr_mm.LastLayerFusion', num_blocks="
+            f"{num_query_blocks}), got a fusion that brings them back for {num_restored}"
+        )
+    if out_type != "featmap":
+        raise ValueError(
+            f"mask_queries predict masks on the grid: expected out_type='featmap', got {out_type!r}"
+        )
+
+
 def check_discs(reducer: TokenReducer, schedule: Schedule | None) -> None:
     """Raise ValueError for a schedule that counts other discs than the pruner keeps."""
     if not isinstance(reducer, RadialPruner) or not isinstance(schedule, Discs | ShrinkingDiscs):

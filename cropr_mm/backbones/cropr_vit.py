@@ -18,6 +18,7 @@ from cropr_mm.backbones.checks import (
     check_images,
     check_init_cfg,
     check_lora,
+    check_mask_queries,
     check_outputs,
     check_reducer,
     check_sampled,
@@ -31,6 +32,7 @@ from cropr_mm.backbones.checks import (
 from cropr_mm.backbones.feature_maps import make_exit_map, make_output
 from cropr_mm.backbones.layout import Layout, token_geometry
 from cropr_mm.backbones.lora import add_adapters, merge_adapters
+from cropr_mm.backbones.mask_queries import MaskPredictions, MaskQueries
 from cropr_mm.checkpoints import load_backbone
 from cropr_mm.layers.arch import resolve_arch
 from cropr_mm.layers.attention import Geometry
@@ -70,7 +72,10 @@ class CroprViT(ReducingBackbone):
         use_rel_pos: Decomposed relative position bias (ViTDet); in windows it needs 'slot'.
         reducer: Config of the reducer, built once per block of the schedule.
         schedule: Config of the schedule, block -> patch tokens kept.
-        fusion: Config of the fusion before or after the last block, or None for none.
+        fusion: Config of the fusion before the last blocks or after the last, or None for none.
+        mask_queries: Settings of class queries that join the tokens for the last blocks, such as
+            dict(num_queries=100, num_blocks=4, num_classes=150), see :class:`MaskQueries`; their
+            :class:`MaskPredictions` are one more output, for :class:`cropr_mm.heads.MaskQueryHead`.
         pad_first: Whether pruners drop patches that are padding first, that is, patches of images
             padded after normalization that are exactly 0 (see :func:`is_padding`).
         out_indices: Block or blocks (0-based, negative from the end) whose output is returned.
@@ -108,6 +113,7 @@ class CroprViT(ReducingBackbone):
         reducer: dict[str, Any] | None = None,
         schedule: dict[str, Any] | None = None,
         fusion: dict[str, Any] | None = None,
+        mask_queries: dict[str, Any] | None = None,
         pad_first: bool = False,
         out_indices: int | Sequence[int] = -1,
         out_type: str = "featmap",
@@ -137,6 +143,7 @@ class CroprViT(ReducingBackbone):
         self._build_positions(window_rope, use_rel_pos)
         self._build_blocks(drop_path_rate, use_rel_pos, final_norm, pruned=reducer is not None)
         self._reset_parameters()
+        self._build_mask_queries(mask_queries)
         self.build_reducers(reducer, deploy)
         self._set_synthetic_rope(synthetic_rope)
         self._freeze()
@@ -144,7 +151,7 @@ class CroprViT(ReducingBackbone):
             check_lora(frozen_stages, deploy)
             add_adapters(self, lora)
 
-    def forward(self, img: Tensor) -> tuple[Tensor, ...]:
+    def forward(self, img: Tensor) -> tuple[Any, ...]:
         """Encode images.
 
         Args:
@@ -152,7 +159,8 @@ class CroprViT(ReducingBackbone):
 
         Returns:
             One tensor per entry of ``out_indices``, of the shape that ``out_type`` says. A reducer
-            by which tokens exit (DToP) adds a map of their logits, see :func:`make_exit_map`.
+            by which tokens exit (DToP) adds a map of their logits, see :func:`make_exit_map`, and
+            mask queries add their :class:`MaskPredictions`.
 
         Raises:
             ValueError: If these are no such images, or their size does not fit the patch size or
@@ -162,11 +170,31 @@ class CroprViT(ReducingBackbone):
         grid = self.patch_grid((img.shape[-2], img.shape[-1]))
         tables = self.positions.tables(grid, img.device)
         tokens = self._embed(img, grid, tables)
-        encoded = self.run_blocks(tokens, img, Layout(tables, {}), tables.order, self.out_indices)
-        outputs = list(encoded.outputs)
+        layout = Layout(tables, {}, MaskPredictions([], []))
+        encoded = self.run_blocks(tokens, img, layout, tables.order, self.out_indices)
+        outputs: list[Any] = list(encoded.outputs)
         if self.num_exit_classes:
             outputs.append(make_exit_map(encoded.tokens, encoded.dropped, self.num_exit_classes))
+        if self.mask_queries is not None:
+            self._predict_masks(self.mask_queries, encoded.tokens, layout)
+            outputs.append(layout.predictions)
         return tuple(outputs)
+
+    def enter_block(self, block: int, tokens: Tokens, context: Layout) -> tuple[Tokens, Layout]:
+        """Let the mask queries join at their first block and, in training, predict at each."""
+        queries = self.mask_queries
+        first = self.depth - self.num_query_blocks
+        if queries is None or block < first:
+            return tokens, context
+        if block == first:
+            tokens, context = queries.join(tokens), self.renew_context(context)
+        if self.training and queries.masked_attention:
+            masks = self._predict_masks(queries, tokens, context)
+            visible = queries.visible(masks, tokens, queries.masked_shares[block - first])
+            rope = self.positions.geometry(tokens, context.tables, windowed=False).rope
+            geometries = {False: Geometry(rope=rope, visible=visible)}
+            context = Layout(context.tables, geometries, context.predictions)
+        return tokens, context
 
     def apply_attention(
         self, block: int, tokens: Tokens, needs: frozenset[str], context: Layout
@@ -191,7 +219,7 @@ class CroprViT(ReducingBackbone):
 
     def renew_context(self, context: Layout) -> Layout:
         """Forget the geometries of the tokens that were alive."""
-        return Layout(context.tables, {})
+        return Layout(context.tables, {}, context.predictions)
 
     def make_output(self, block: int, tokens: Tokens, dropped: list[Tokens]) -> Tensor:
         """Make the output of a block, of the shape that ``out_type`` says."""
@@ -212,6 +240,17 @@ class CroprViT(ReducingBackbone):
                 "mmdet and mmpretrain, size_divisor, also in its test_cfg, for mmseg)"
             )
         return height // self.patch_size, width // self.patch_size
+
+    @property
+    def num_query_blocks(self) -> int:
+        """Last blocks that mask queries go through."""
+        return 0 if self.mask_queries is None else self.mask_queries.num_blocks
+
+    def prefix_at(self, block: int) -> int:
+        """Tokens in front of the patches that a block (0-based) sees."""
+        if self.mask_queries is None or block < self.depth - self.num_query_blocks:
+            return self.num_prefix
+        return self.num_prefix + self.mask_queries.num_queries
 
     def is_windowed(self, block: int) -> bool:
         """Whether the attention of a block (0-based) works in windows."""
@@ -329,6 +368,28 @@ class CroprViT(ReducingBackbone):
         )
         norm = nn.LayerNorm(self.embed_dim, eps=self.arch.norm_eps)
         self.norm = norm if final_norm else nn.Identity()
+
+    def _build_mask_queries(self, settings: dict[str, Any] | None) -> None:
+        self.mask_queries = None
+        if settings is None:
+            return
+        self.mask_queries = MaskQueries(self.embed_dim, self.patch_size, **settings)
+        check_mask_queries(
+            self.num_query_blocks,
+            self.num_restored,
+            reduces=self.schedule is not None,
+            depth=self.depth,
+            windows=self.window_size is not None,
+            rel_pos=self.positions.rel_pos,
+            out_type=self.out_type,
+        )
+
+    def _predict_masks(self, queries: MaskQueries, tokens: Tokens, layout: Layout) -> Tensor:
+        """Note what the queries among the tokens predict; returns the masks."""
+        classes, masks = queries(self.norm(tokens.x), tokens)
+        layout.predictions.classes.append(classes)
+        layout.predictions.masks.append(masks)
+        return masks
 
     def _embed(self, img: Tensor, grid: tuple[int, int], tables: GridTables) -> Tokens:
         """Patches with positions, in token order, behind the prefix."""

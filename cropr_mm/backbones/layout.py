@@ -2,6 +2,7 @@
 
 from typing import NamedTuple
 
+from cropr_mm.backbones.mask_queries import MaskPredictions
 from cropr_mm.layers.attention import Geometry
 from cropr_mm.layers.positions import GridTables, Positions
 from cropr_mm.layers.weights import weigh_tokens
@@ -15,10 +16,12 @@ class Layout(NamedTuple):
         tables: Tables of the grid.
         geometries: Of the tokens that are alive, by whether attention works in windows; filled when
             a block asks.
+        predictions: What mask queries predicted so far; filled where they do.
     """
 
     tables: GridTables
     geometries: dict[bool, Geometry]
+    predictions: MaskPredictions
 
 
 def token_geometry(

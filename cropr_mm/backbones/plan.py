@@ -26,7 +26,7 @@ def make_plan(
     grid: tuple[int, int],
     *,
     before: bool,
-    fused: bool,
+    num_restored: int,
     windowed: Sequence[bool],
     window_size: int | None,
     survivor_order: str,
@@ -37,7 +37,7 @@ def make_plan(
         num_keep: Patch tokens kept at each reducing block (0-based).
         grid: Patch grid (h, w).
         before: Whether reducers act before their block, not inside or after it.
-        fused: Whether the last block sees all tokens again.
+        num_restored: Last blocks that see all tokens again.
         windowed: For each block whether its attention works in windows.
         window_size: Side of a window, in patches; None where no block has windows.
         survivor_order: 'window' or 'raster'.
@@ -45,7 +45,7 @@ def make_plan(
     Raises:
         ValueError: If the survivors of a step do not fill whole windows.
     """
-    steps = steps_of_blocks(num_keep, len(windowed), before, fused)
+    steps = steps_of_blocks(num_keep, len(windowed), before, num_restored)
     total = grid[0] * grid[1]
     live = tuple([total if step is None else num_keep[step] for step in steps])
     rectangles: dict[int, tuple[int, int]] = {}
@@ -56,7 +56,7 @@ def make_plan(
 
 
 def steps_of_blocks(
-    num_keep: Mapping[int, int], depth: int, before: bool, fused: bool
+    num_keep: Mapping[int, int], depth: int, before: bool, num_restored: int
 ) -> list[int | None]:
     """Find the step whose survivors the attention of each block sees.
 
@@ -64,7 +64,7 @@ def steps_of_blocks(
         num_keep: Patch tokens kept at each reducing block.
         depth: Number of blocks.
         before: Whether reducers act before their block, not inside or after it.
-        fused: Whether the last block sees all tokens again.
+        num_restored: Last blocks that see all tokens again.
 
     Returns:
         For each block a reducing block, or None where all tokens are alive.
@@ -74,7 +74,7 @@ def steps_of_blocks(
     for block in range(depth):  # plain, since this runs under torch.compile
         if before and block in num_keep:
             latest = block
-        steps.append(None if fused and block == depth - 1 else latest)
+        steps.append(None if block >= depth - num_restored else latest)
         if not before and block in num_keep:
             latest = block
     return steps

@@ -162,9 +162,11 @@ class ScheduledBackbone(BaseModule):
         )
 
     @property
-    def last_block_sees_all(self) -> bool:
-        """Whether dropped tokens come back before the last block."""
-        return self.fusion is not None and self.fusion.site == "before"
+    def num_restored(self) -> int:
+        """Last blocks that see all tokens again; 0 where none come back before the last block."""
+        if self.fusion is None or self.fusion.site != "before":
+            return 0
+        return self.fusion.num_blocks
 
     @property
     def native_size(self) -> tuple[int, int]:
@@ -187,7 +189,7 @@ class ScheduledBackbone(BaseModule):
             depth=self.depth,
             window_size=self.window_size,
             # Every fusion has the same steps, so that one can be swapped for another.
-            last_site=self.depth - (2 if self.fusion is None else 3),
+            last_site=self.depth - 2 - (0 if self.fusion is None else self.fusion.num_blocks),
             progress=self.progress,
             num_fused=self.num_fused,
         )
@@ -218,7 +220,7 @@ class ScheduledBackbone(BaseModule):
             schedule(self.schedule_settings(grid)),
             grid,
             before=any(reducer.site == "before" for reducer in self.reducers.values()),
-            fused=self.last_block_sees_all,
+            num_restored=self.num_restored,
             windowed=[self.is_windowed(i) for i in range(self.depth)],
             window_size=self.window_size,
             survivor_order=self.survivor_order,
@@ -230,7 +232,11 @@ class ScheduledBackbone(BaseModule):
 
     def tokens_per_block(self, grid: tuple[int, int] | None = None) -> list[int]:
         """Tokens that the attention of each block sees, prefix included."""
-        return [count + self.num_prefix for count in self.plan(grid).live]
+        return [count + self.prefix_at(i) for i, count in enumerate(self.plan(grid).live)]
+
+    def prefix_at(self, block: int) -> int:
+        """Tokens in front of the patches that a block (0-based) sees."""
+        return self.num_prefix
 
     def unpruned(self: Backbone) -> Backbone:
         """Dense twin that shares every parameter and reduces nothing."""

@@ -68,7 +68,5 @@ def segments(backbone: ReducingBackbone) -> dict[int, list[int]]:
     """For each block with a reducer, the blocks that see what its step keeps."""
     sites = sorted(int(block) for block in backbone.reducers)
     before = any(reducer.site == "before" for reducer in backbone.reducers.values())
-    steps = steps_of_blocks(
-        dict.fromkeys(sites, 0), backbone.depth, before, backbone.last_block_sees_all
-    )
+    steps = steps_of_blocks(dict.fromkeys(sites, 0), backbone.depth, before, backbone.num_restored)
     return {site: [i for i, step in enumerate(steps) if step == site] for site in sites}

@@ -49,5 +49,5 @@ def norms_mean(backbone: nn.Module) -> bool:
 
 def _norms_tokens(names: Collection[str]) -> bool:
     """Whether names of timm, or of a file that timm reads, are those of a norm of tokens."""
-    ours = any(name.startswith(("reducers.", "fusion.")) for name in names)
+    ours = any(name.startswith(("reducers.", "fusion.", "mask_queries.")) for name in names)
     return FINAL_NORM[0] in names and _POOLED_NORM not in names and not ours

@@ -24,7 +24,7 @@ NESTS = ("state_dict_ema", "model_ema", "state_dict", "teacher", "model", "modul
 # What a config may switch off or add: prefix tokens, the final norm, relative position tables.
 OPTIONAL = re.compile(r"^(cls_token|reg_token|dist_token|norm\.\w+)$|\.attn\.rel_pos_[hw]$")
 # What a dense file lacks.
-NEW_PARTS = re.compile(r"^(reducers|fusion)\.|.*\.lora_[AB]\.")
+NEW_PARTS = re.compile(r"^(reducers|fusion|mask_queries)\.|.*\.lora_[AB]\.")
 LINES = 6
 
 
@@ -36,9 +36,10 @@ def load_backbone(
     Files of other projects are recognized by their names, see :data:`.layouts.LAYOUTS`.
 
     Nothing may be left over but the source's ``head*``, and nothing may be missing but
-    ``reducers.*`` and ``fusion.*``; prefix tokens, the final norm and relative position tables may
-    differ, which is logged. Nothing is loaded unless everything fits. A backbone that norms the
-    mean of its tokens keeps its initial final norm where that of the source acts on tokens.
+    ``reducers.*``, ``fusion.*`` and ``mask_queries.*``; prefix tokens, the final norm and relative
+    position tables may differ, which is logged. Nothing is loaded unless everything fits. A
+    backbone that norms the mean of its tokens keeps its initial final norm where that of the source
+    acts on tokens.
 
     Positions in published files are taken to be square. In mmengine's checkpoints, which are ours,
     they have the grid that the stored config names; where it names none, they are taken as they are

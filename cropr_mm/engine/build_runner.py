@@ -25,6 +25,7 @@ from cropr_mm.engine.preflight import (
     check_labels,
     check_length,
     check_levels,
+    check_mask_queries,
     check_mixing,
     check_model_config,
     check_same_classes,
@@ -70,6 +71,7 @@ def build_runner(cfg: Config, splits: Sequence[str], runner_class: type[R]) -> R
     check_channels(model)
     check_class_weights(model)
     check_levels(model)
+    check_mask_queries(model)
     check_mixing(model)
     if "train" in splits:
         check_hooks(model, runner.hooks)

@@ -5,7 +5,6 @@ B batch, H, W pixels of the input.
 
 from collections.abc import Sequence
 
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cropr_mm.backbones.cropr_vit import CroprViT
@@ -29,8 +28,15 @@ class EncoderPart(nn.Module):
         self.backbone = backbone
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        """From normalized images (B, 3, H, W) to the encoder's outputs."""
-        return self.backbone(images)
+        """From normalized images (B, 3, H, W) to the encoder's outputs.
+
+        Mask queries add two: logits of their classes (B, Q, K + 1) and masks (B, Q, h, w).
+        """
+        outputs = self.backbone(images)
+        if self.backbone.mask_queries is None:
+            return outputs
+        *maps, predictions = outputs
+        return (*maps, predictions.classes[-1], predictions.masks[-1])
 
 
 class SegmenterPart(nn.Module):
@@ -48,10 +54,10 @@ class SegmenterPart(nn.Module):
 
     def forward(self, images: Tensor) -> tuple[Tensor]:
         """From normalized images (B, 3, H, W) to logits (B, classes, H, W)."""
-        logits = self.model.decode_head(self.model.extract_feat(images))
-        size = images.shape[-2:]
-        aligned = self.model.align_corners
-        return (F.interpolate(logits, size=size, mode="bilinear", align_corners=aligned),)
+        size = tuple(images.shape[-2:])
+        metas = [dict(img_shape=size, pad_shape=size)] * len(images)
+        features = self.model.extract_feat(images)
+        return (self.model.decode_head.predict(features, metas, self.model.test_cfg),)
 
 
 class ClassifierPart(nn.Module):

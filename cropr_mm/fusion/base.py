@@ -12,12 +12,16 @@ class Fusion(nn.Module):
     """Brings pruned tokens back, so that heads see the whole grid.
 
     Attributes:
-        site: Whether it acts ``before`` the last block or ``after`` it.
+        site: Whether it acts ``before`` the last blocks or ``after`` the last one.
+        num_blocks: Blocks behind the last possible step: those that see all tokens again, where it
+            acts before them. One for those that act behind the last block too, so that one can be
+            swapped for another.
         learned: Whether it has attention of its own; it is then built with ``embed_dim``,
             ``num_heads`` and ``grid`` of the backbone.
     """
 
     site: Literal["before", "after"] = "before"
+    num_blocks = 1
     learned = False
 
     def build_steps(self, blocks: Sequence[int], embed_dim: int) -> None:

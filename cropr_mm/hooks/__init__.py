@@ -12,6 +12,7 @@ __all__ = [
     "CroprElasticHook",
     "CroprRouterHook",
     "FiniteLossHook",
+    "MaskAnnealingHook",
     "ProgressHook",
     "PruneAuditHook",
     "PruningMapHook",

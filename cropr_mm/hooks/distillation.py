@@ -126,7 +126,8 @@ class _Taps:
     def features(self, captured: _Captured) -> Tensor:
         """Patch features behind the final norm, shape (B, N, C), float32."""
         assert captured.x is not None, "every pass ends with the last block"
-        return self.backbone.norm(captured.x)[:, self.backbone.num_prefix :].float()
+        prefix = self.backbone.prefix_at(self.backbone.depth - 1)
+        return self.backbone.norm(captured.x)[:, prefix:].float()
 
     def _note_tokens(self, block: nn.Module, args: tuple, output: tuple) -> None:
         captured = self.captured()

@@ -87,8 +87,7 @@ class PruneAuditHook(Hook):
         assert recorder is not None
         backbone = recorder.backbone
         sites = {int(block): reducer.site for block, reducer in backbone.reducers.items()}
-        fused = backbone.last_block_sees_all
-        seen = seen_by_block(recorder.maps(), backbone.depth, sites, fused)
+        seen = seen_by_block(recorder.maps(), backbone.depth, sites, backbone.num_restored)
         for image, sample in zip(seen, outputs or (), strict=True):
             objects = objects_of(self._records[sample.img_path])
             view = view_of(sample.metainfo, backbone.patch_size)

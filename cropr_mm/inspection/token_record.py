@@ -202,8 +202,9 @@ class TokenRecorder:
         )
 
     def _note_features(self, block: int, tensors: tuple) -> None:
-        x, prefix = tensors[0], self.backbone.num_prefix
-        value = x[:, 0] if self.backbone.has_cls else x[:, prefix:].mean(dim=1)
+        x, prefix = tensors[0], self.backbone.prefix_at(block)
+        cls = prefix - self.backbone.num_prefix  # behind mask queries
+        value = x[:, cls] if self.backbone.has_cls else x[:, prefix:].mean(dim=1)
         self._features[block].append(value.detach().float().cpu())
 
     def _note_reduction(self, block: int, _: nn.Module, args: tuple, output: Reduction) -> None:
@@ -230,7 +231,7 @@ class TokenRecorder:
         self._medoids = self._centers = self._left_after = None
 
     def _note_maps(self, _: nn.Module, args: tuple, output: tuple[Tensor, ...]) -> None:
-        features = output[-2] if self.backbone.num_exit_classes else output[-1]
+        features = output[len(self.backbone.out_indices) - 1]
         if features.dim() == 4:  # a map of every patch
             patches = features.flatten(2)  # (B, D, P)
             some = patches[:, :, _some_cells(patches.shape[2])].transpose(1, 2)

@@ -13,6 +13,7 @@ from cropr_mm.ops.attention import (
     attention_rows,
     column_mean,
     masked_attention,
+    partly_masked_attention,
     relative_position_bias,
     resize_relative_table,
 )
@@ -46,6 +47,8 @@ class Geometry(NamedTuple):
         key_bias: Added to all logits of a token as key, shape (B, N), or None; global attention.
         policy: Training mask of the tokens, prefix included, shape (B, N), float32, or None; global
             attention.
+        visible: Tokens that each of the first Q tokens attends to, shape (B, Q, N), bool, or None
+            for all; global attention without biases.
     """
 
     window_tokens: int | None = None
@@ -56,6 +59,7 @@ class Geometry(NamedTuple):
     num_prefix: int = 0
     key_bias: Tensor | None = None
     policy: Tensor | None = None
+    visible: Tensor | None = None
 
 
 class Attention(nn.Module):
@@ -149,10 +153,12 @@ class Attention(nn.Module):
                 signals["column_mean"] = heads.mean(dim=1).view(batch, num_tokens)
             if "column_heads" in needs:
                 signals["column_heads"] = heads.transpose(1, 2).reshape(batch, num_tokens, -1)
-        if geometry.policy is None:
-            out = F.scaled_dot_product_attention(q, k, v, attn_mask=bias)
-        else:
+        if geometry.visible is not None:
+            out = partly_masked_attention(q, k, v, geometry.visible)
+        elif geometry.policy is not None:
             out = masked_attention(q, k, v, geometry.policy, bias)
+        else:
+            out = F.scaled_dot_product_attention(q, k, v, attn_mask=bias)
         out = out.transpose(1, 2).reshape(x.shape)
         return self.proj(self.norm(out)), signals
 

@@ -108,7 +108,7 @@ class Positions(nn.Module):
         if pruned and tokens.position is not None and self.spec is not None:
             rope = self._turned(tokens.position, tokens.grid, self.spec)
         elif tables.rope is not None:
-            rope = _rows(tables.rope, F.pad(ids, (self.num_prefix, 0), value=-1))
+            rope = _rows(tables.rope, F.pad(ids, (tokens.num_prefix, 0), value=-1))
         if self.rel_pos:
             columns = tokens.grid[1]
             relative = Relative((ids // columns, ids % columns), tokens.grid)

@@ -67,6 +67,31 @@ def masked_attention(
     return attention.to(v_BHNd.dtype) @ v_BHNd
 
 
+def partly_masked_attention(
+    q_BHNd: Tensor, k_BHNd: Tensor, v_BHNd: Tensor, visible: Tensor
+) -> Tensor:
+    """Self-attention in which the first tokens see some tokens only, and all others see all.
+
+    The mask has as many rows as it says something about, and the rest takes the fastest kernel.
+
+    Args:
+        q_BHNd: Queries, shape (B, H, N, d).
+        k_BHNd: Keys, of the same shape.
+        v_BHNd: Values, of the same shape.
+        visible: True where one of the first Q tokens attends to a token, at least one in each row,
+            shape (B, Q, N), bool.
+
+    Returns:
+        Output, shape (B, H, N, d).
+    """
+    rows = visible.shape[1]
+    first = F.scaled_dot_product_attention(
+        q_BHNd[:, :, :rows], k_BHNd, v_BHNd, attn_mask=visible.unsqueeze(1)
+    )
+    others = F.scaled_dot_product_attention(q_BHNd[:, :, rows:], k_BHNd, v_BHNd)
+    return torch.cat([first, others], dim=2)
+
+
 def column_mean(
     q_BHNd: Tensor, k_BHNd: Tensor, bias: Tensor | None, live: Tensor | None = None
 ) -> Tensor:

@@ -75,7 +75,8 @@ class PublishedStep(TimmTwin):
             type(r) is Cropr and not (r.deploy or r.normalized or r.sampling) for _, r in reducers
         )
         fusions = (LastLayerFusion, type(None))
-        if not reducers or not plain or backbone.pad_first or type(backbone.fusion) not in fusions:
+        fused = type(backbone.fusion) in fusions and backbone.num_restored <= 1
+        if not reducers or not plain or backbone.pad_first or not fused:
             raise ValueError(
                 "the published step needs an encoder with plain Cropr that is not deployed, and "
                 "Last Layer Fusion or none"

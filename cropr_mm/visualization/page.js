@@ -23,9 +23,14 @@ function gmac(macs) {
   return (macs / 1e9).toFixed(DECIMALS);
 }
 
+// Whether all patches are back for a block.
+function seesAll(tokens, block) {
+  return tokens.back !== null && block >= tokens.back;
+}
+
 // Steps whose result a block sees; none where all patches are back.
 function stepsBefore(tokens, block) {
-  return block === tokens.back ? 0 : tokens.steps.filter((step) => step.first <= block).length;
+  return seesAll(tokens, block) ? 0 : tokens.steps.filter((step) => step.first <= block).length;
 }
 
 // Whether a patch has left for a block: the step of its leaving, or -1.
@@ -90,7 +95,7 @@ function draw(panel) {
     + `${gmac(cost.macs[block])}\u00a0GMAC`;
   let detail = `${alive} of ${rows * columns} patches`;
   if (sizes) detail += ` in ${sizes.size} cluster${sizes.size === 1 ? "" : "s"}`;
-  if (block === tokens.back) detail = `all ${alive} patches are back`;
+  if (seesAll(tokens, block)) detail = `all ${alive} patches are back`;
   panel.label.textContent = label;
   panel.detail.textContent = detail;
   canvas.setAttribute("aria-label", `${label}, ${detail}`);

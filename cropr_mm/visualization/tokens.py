@@ -27,7 +27,7 @@ def token_data(backbone: ReducingBackbone, record: TokenRecord) -> dict[str, Any
         - ``steps``: of each reducing block ``block``, ``first`` (the first block whose attention
           sees the result), ``where`` it acts ('before', 'in' or 'after' the block) and ``color``,
           in order.
-        - ``back``: block that sees all patches again, None where there is none.
+        - ``back``: first block that sees all patches again, None where there is none.
         - ``left``: of a method that prunes, step at which each patch left, -1 where it stayed, P
           numbers. ``clusters``: of a method that merges, after each step the smallest patch of each
           patch's cluster, -1 where it left, lists of P numbers. The other one is None.
@@ -56,7 +56,7 @@ def token_data(backbone: ReducingBackbone, record: TokenRecord) -> dict[str, Any
         "depth": record.num_blocks,
         "patch": backbone.patch_size,
         "steps": steps,
-        "back": backbone.depth - 1 if backbone.last_block_sees_all and steps else None,
+        "back": backbone.depth - backbone.num_restored if backbone.num_restored and steps else None,
         "left": left,
         "clusters": clusters,
     }

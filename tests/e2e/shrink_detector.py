@@ -24,10 +24,13 @@ def shrink_detector(model: ConfigDict) -> None:
     """Narrow layers, small windows on as many windows as before, few proposals."""
     size = shrink_backbone(model.backbone)
     model.data_preprocessor.pad_size_divisor = size
-    model.neck.in_channels = 32
+    if "neck" in model:
+        model.neck.in_channels = 32
     if model.type == "DINO":
         model.num_queries = 20
         model.encoder.num_layers = model.decoder.num_layers = 1
+    elif "mask_queries" in model.backbone:
+        shrink_mask_queries(model, size)
     elif model.type == "Mask2Former":
         shrink_mask2former(model, size)
     else:
@@ -69,11 +72,23 @@ def shrink_two_stages(model: ConfigDict) -> None:
         stage.sampler.num = 4
 
 
+def shrink_mask_queries(model: ConfigDict, size: int) -> None:
+    """Few queries and points."""
+    for part in (model.backbone.mask_queries, model.panoptic_head):
+        part.num_queries = MASK2FORMER["num_queries"]
+    shrink_masks(model, size)
+
+
 def shrink_mask2former(model: ConfigDict, size: int) -> None:
     """Narrow pyramid and head, one layer a transformer, few queries and points."""
     model.neck.out_channels = 16
     change(model.panoptic_head, {**MASK2FORMER, **dict.fromkeys(CHANNELS, 16)})
     model.panoptic_head.in_channels = [16] * 4
+    shrink_masks(model, size)
+
+
+def shrink_masks(model: ConfigDict, size: int) -> None:
+    """Few points and results, on images of the encoder's size."""
     model.train_cfg.num_points = 64
     model.test_cfg.max_per_image = 8
     for augment in model.data_preprocessor.batch_augments:

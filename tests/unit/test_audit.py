@@ -125,12 +125,12 @@ def test_blocks_see_a_patch_up_to_where_it_left() -> None:
         (1, 0): [True, True, False, False],
         (1, 1): [True, True, True, False],
     }
-    for fused in (False, True):
-        patches = seen_by_block(left, depth=4, sites=sites, fused=fused)
+    for num_restored in (0, 1, 2):
+        patches = seen_by_block(left, depth=4, sites=sites, num_restored=num_restored)
         assert patches.shape == (1, 4, 2, 2)
         for (row, column), blocks in expected.items():
-            last = [True] if fused else blocks[3:]
-            assert patches[0, :, row, column].tolist() == [*blocks[:3], *last]
+            expected_blocks = [*blocks[: 4 - num_restored], *[True] * num_restored]
+            assert patches[0, :, row, column].tolist() == expected_blocks
 
 
 def three_objects() -> list[ImageAudit]:

@@ -79,8 +79,8 @@ def test_a_block_whose_queries_read_themselves_is_timms() -> None:
 def test_acts_behind_the_last_block_and_fills_the_grid(name: str) -> None:
     model = encoder(AFTER[name])
     assert model.tokens_per_block() == [49, 21, 21, 9, 9]
-    assert not model.last_block_sees_all
-    assert encoder(dict(type="cropr_mm.LastLayerFusion")).last_block_sees_all
+    assert model.num_restored == 0
+    assert encoder(dict(type="cropr_mm.LastLayerFusion")).num_restored == 1
     seen = record(model)
     (features,) = model(torch.randn(2, 3, 48, 64))
     ((kept, dropped, full),) = seen

@@ -7,7 +7,14 @@ from torch import nn
 from cropr_mm.engine.preflight.errors import SetupError
 from cropr_mm.engine.preflight.model import parts_at
 
-_HEADS = ("head", "decode_head", "auxiliary_head", "bbox_head", "roi_head.bbox_head")
+_HEADS = (
+    "head",
+    "decode_head",
+    "auxiliary_head",
+    "panoptic_head",
+    "bbox_head",
+    "roi_head.bbox_head",
+)
 
 
 def check_class_weights(model: nn.Module) -> None:
@@ -32,10 +39,12 @@ def check_class_weights(model: nn.Module) -> None:
 
 
 def _num_outputs(head: nn.Module) -> set[int]:
-    """Numbers of classes that a head may mean, the background of mmdet's softmax among them."""
+    """Numbers of classes that a head may mean, the background of a softmax among them."""
     layer = getattr(head, "fc_cls", None)
     outputs = getattr(layer, "out_features", None) or getattr(head, "cls_out_channels", None)
     if isinstance(outputs, int):
         return {outputs}
+    if isinstance(getattr(head, "num_queries", None), int):  # a class of no object besides
+        return {head.num_classes + 1}
     numbers = (getattr(head, "num_classes", None), getattr(head, "out_channels", None))
     return {number for number in numbers if isinstance(number, int) and number > 0}

@@ -8,13 +8,17 @@ from torch import nn
 
 from cropr_mm.backbones.find import auxiliary_reducers, find_backbones
 from cropr_mm.engine.preflight.errors import SetupError
+from cropr_mm.engine.preflight.mask_queries import check_annealing
 from cropr_mm.hooks.aux_loss_hook import CroprAuxLossHook
 from cropr_mm.hooks.curriculum_hook import CroprCurriculumHook
 from cropr_mm.hooks.elastic_hook import CroprElasticHook
+from cropr_mm.hooks.mask_annealing_hook import MaskAnnealingHook
 from cropr_mm.hooks.router_hook import CroprRouterHook
 from cropr_mm.hooks.thaw_hook import ThawHook
 from cropr_mm.messages import some
 from cropr_mm.targets import AuxiliaryTarget
+
+_CHECKING = (CroprCurriculumHook, CroprElasticHook, CroprRouterHook, MaskAnnealingHook, ThawHook)
 
 
 def check_hooks(model: nn.Module, hooks: Sequence[Hook]) -> None:
@@ -29,7 +33,13 @@ def check_hooks(model: nn.Module, hooks: Sequence[Hook]) -> None:
             are two hooks of one kind, or two that exclude each other, or the model is none for a
             hook.
     """
-    for kind in (CroprAuxLossHook, CroprCurriculumHook, CroprElasticHook, CroprRouterHook):
+    for kind in (
+        CroprAuxLossHook,
+        CroprCurriculumHook,
+        CroprElasticHook,
+        CroprRouterHook,
+        MaskAnnealingHook,
+    ):
         number = sum(isinstance(hook, kind) for hook in hooks)
         if number > 1:
             raise SetupError(
@@ -51,8 +61,9 @@ def check_hooks(model: nn.Module, hooks: Sequence[Hook]) -> None:
             "custom_hooks"
         )
     _check_trained(model, hooks)
+    check_annealing(model, hooks)
     for hook in hooks:
-        if isinstance(hook, CroprCurriculumHook | CroprElasticHook | CroprRouterHook | ThawHook):
+        if isinstance(hook, _CHECKING):
             try:
                 hook.check(model)
             except ValueError as error:

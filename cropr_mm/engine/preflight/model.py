@@ -20,7 +20,7 @@ from cropr_mm.engine.preflight.errors import SetupError
 from cropr_mm.messages import some
 
 _NUM_IDS = 64
-_NEW_PARTS = re.compile(r"\.(reducers|fusion|lora_[AB])\.")
+_NEW_PARTS = re.compile(r"\.(reducers|fusion|mask_queries|lora_[AB])\.")
 _CLASSIFIERS = (
     "data_preprocessor",  # mmpretrain's, which mixes classes
     "bbox_head",

@@ -82,7 +82,7 @@ class ImageAudit(NamedTuple):
 
 
 def seen_by_block(
-    left_after: Tensor, depth: int, sites: Mapping[int, str], fused: bool
+    left_after: Tensor, depth: int, sites: Mapping[int, str], num_restored: int
 ) -> NDArray[np.bool_]:
     """Which patches each block sees.
 
@@ -91,7 +91,7 @@ def seen_by_block(
             (B, h, w), int64; see :class:`cropr_mm.inspection.recorder.PruningRecorder`.
         depth: L.
         sites: Where in its block each reducer acts: 'before', 'between' or 'after'.
-        fused: Whether the last block sees all tokens again.
+        num_restored: Last blocks that see all tokens again.
 
     Returns:
         Shape (B, L, h, w).
@@ -101,8 +101,7 @@ def seen_by_block(
         last[left_after == block] = block - 1 if site == "before" else block
     blocks = torch.arange(depth, device=last.device).view(1, -1, 1, 1)
     seen = last[:, None] >= blocks
-    if fused:
-        seen[:, -1] = True
+    seen[:, depth - num_restored :] = True
     return seen.cpu().numpy()
 
 
