@@ -24,3 +24,8 @@ model = dict(
     ),
 )
 custom_hooks = [dict(type="cropr_mm.MaskAnnealingHook")]
+# Classes are told apart late, as by unpruned_tiny_segmenter_digits.py, whose rate this is.
+max_iters = 1400
+train_cfg = dict(max_iters=max_iters, val_interval=max_iters)
+optim_wrapper = dict(optimizer=dict(lr=2e-3))
+param_scheduler = [_base_.param_scheduler[0], dict(_base_.param_scheduler[1], end=max_iters)]
