@@ -21,6 +21,8 @@ TABLES: dict[str, Callable[..., str]] = {
     "choices": comparisons.choices,
     "comparison": comparisons.comparison,
     "configs": configs.configs,
+    "encoder_only_camvid": training.encoder_only_camvid,
+    "encoder_only_costs": configs.encoder_only_costs,
     "encoders": speed.encoders,
     "export_formats": exports.formats,
     "export_matrix": exports.matrix,

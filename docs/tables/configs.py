@@ -12,7 +12,7 @@ from mmengine.config import Config
 from cropr_mm.profiling.encoder_cost import encoder_cost
 from cropr_mm.registry import MODELS
 from tables.blocks import ROOT
-from tables.published import COSTS, HYBRID_COSTS, RESULTS
+from tables.published import COSTS, ENCODER_ONLY_COSTS, HYBRID_COSTS, RESULTS
 from tables.records import markdown
 
 CONFIGS = ROOT / "configs"
@@ -67,6 +67,16 @@ def hybrid_costs() -> str:
         for label, place, cost, published in _beside(HYBRID_COSTS)
     ]
     return markdown(head, rows, left=2)
+
+
+def encoder_only_costs() -> str:
+    """The same for models that are nothing but their encoder, with parameters."""
+    head = ["model", "config", "M parameters", "GMAC linear", "GMAC with attention"]
+    rows = [
+        [label, place, f"{cost.params / 1e6:.1f}", _giga(cost.macs), _giga(cost.macs_total), known]
+        for label, place, cost, known in _beside(ENCODER_ONLY_COSTS)
+    ]
+    return markdown([*head, "published GFLOPs"], rows, left=2)
 
 
 def _beside(published: dict[str, tuple[str, str]]) -> list[tuple[str, str, Encoder, str]]:

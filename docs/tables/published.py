@@ -49,6 +49,18 @@ COSTS: dict[str, tuple[str, str]] = {
 }
 """Encoder, data set and image size, empty where they are those of the row above; printed GMACs."""
 
+ENCODER_ONLY_COSTS: dict[str, tuple[str, str]] = {
+    "unpruned_dinov2s_eomt_coco_panoptic": ("EoMT-S, 640 px", "-"),
+    "cropr_dinov2s_eomt_coco_panoptic": ("pruned", "-"),
+    "unpruned_dinov2b_eomt_coco_panoptic": ("EoMT-B, 640 px", "-"),
+    "cropr_dinov2b_eomt_coco_panoptic": ("pruned", "-"),
+    "unpruned_dinov2l_eomt_coco_panoptic": ("EoMT-L, 640 px", "669 (316 M parameters)"),
+    "cropr_dinov2l_eomt_coco_panoptic": ("pruned", "-"),
+    "unpruned_dinov2l_eomt_coco_1280_panoptic": ("EoMT-L, 1280 px", "-"),
+    "cropr_dinov2l_eomt_coco_1280_panoptic": ("pruned", "-"),
+}
+"""Model; GFLOPs of EoMT (arXiv 2503.19108), table 1, with attention."""
+
 HYBRID_COSTS: dict[str, tuple[str, str]] = {
     "unpruned_cvt13_in1k": ("CvT-13", "4.5"),
     "dtps_cvt13_in1k": ("CvT-13, dTPS, half kept three times", "-"),

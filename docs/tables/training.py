@@ -137,6 +137,22 @@ def memory_of_recipes() -> str:
     return markdown([name.replace("cropr", "pruned") for name in head], rows)
 
 
+def encoder_only_camvid() -> str:
+    """Short trainings of an encoder-only segmenter, dense and pruned."""
+    part = ("Road", "Building", "Car", "Pedestrian", "Pole")
+    head = ["config", "dice loss at 10", "at 160", "mIoU, %", *(f"{name}, %" for name in part)]
+    rows = [
+        [
+            f"`{name}`",
+            *(f"{run['losses']['loss_dice'][i]:.2f}" for i in (0, -1)),
+            f"{run['mIoU']:.1f}",
+            *(f"{run['iou'][label]:.1f}" for label in part),
+        ]
+        for name, run in record("encoder_only_camvid")["runs"].items()
+    ]
+    return markdown(head, rows)
+
+
 def hybrids() -> str:
     """Short trainings of small CvT and PS-ViT, dense and pruned."""
     head = ["config", "loss at 50", "loss at 800", "validation top-1, %"]

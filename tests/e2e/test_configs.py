@@ -321,6 +321,9 @@ def test_panoptic_models_learn_without_panopticapi(name: str, variant: str) -> N
     loss.backward()
     assert math.isfinite(loss)
     assert all(p.grad is not None for p in model.backbone.parameters() if p.requires_grad)
+    with torch.no_grad():
+        (sample, *_) = model.eval()(**batch, mode="predict")
+    assert sample.pred_panoptic_seg.sem_seg.shape[1:] == sample.ori_shape
 
 
 def resize(steps: Any, size: int) -> None:

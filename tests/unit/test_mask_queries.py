@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from cropr_mm import CroprViT
 from cropr_mm.checkpoints import load_backbone
 from cropr_mm.engine.preflight import SetupError, check_hooks, check_mask_queries
+from cropr_mm.export.parts import EncoderPart
 from cropr_mm.hooks.mask_annealing_hook import MaskAnnealingHook
 from cropr_mm.optim.layer_decay import LayerDecayConstructor
 from cropr_mm.registry import MODELS
@@ -251,6 +252,12 @@ def test_masks_that_are_never_taken_away_are_refused() -> None:
         check_hooks(model, [hook, EarlyStoppingHook(monitor="mIoU")])
     with pytest.raises(SetupError, match="of masked_attention=True, got Module without"):
         check_hooks(model_of(unmasked, head()), [hook])
+
+
+@torch.no_grad()
+def test_an_exported_encoder_says_classes_and_masks_behind_its_map() -> None:
+    outputs = EncoderPart(encoder().eval())(images())
+    assert [tuple(x.shape) for x in outputs] == [(2, 32, 6, 8), (2, 5, 5), (2, 5, 12, 16)]
 
 
 @pytest.mark.parametrize("length", [None, float("inf"), 0])
