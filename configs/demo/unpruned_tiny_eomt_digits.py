@@ -24,7 +24,7 @@ model = dict(
     ),
 )
 custom_hooks = [dict(type="cropr_mm.MaskAnnealingHook")]
-# Classes are told apart late, as by unpruned_tiny_segmenter_digits.py, whose rate this is.
+# Length and rate of unpruned_tiny_segmenter_digits.py; what is learned in it: docs/encoder_only.md.
 max_iters = 1400
 train_cfg = dict(max_iters=max_iters, val_interval=max_iters)
 optim_wrapper = dict(optimizer=dict(lr=2e-3))

@@ -117,6 +117,12 @@ def test_queries_have_no_position() -> None:
     order = torch.tensor([3, 1, 4, 0, 2])
     model.mask_queries.q.weight.copy_(model.mask_queries.q.weight[order])
     torch.testing.assert_close(model(images())[1].masks[0], masks[:, order])
+    tables = model.positions.tables((6, 8), torch.device("cpu"))
+    joined = model.mask_queries.join(model._embed(images(), (6, 8), tables))
+    rope = model.positions.geometry(joined, tables, windowed=False).rope
+    assert rope.cos.shape[1] == 5 + 3 + 48
+    assert not rope.sin[:, :8].any(), "queries and prefix are not rotated"
+    assert rope.sin[:, 8:].any()
 
 
 @torch.no_grad()
