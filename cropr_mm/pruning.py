@@ -56,16 +56,35 @@ def prune(
     cfg["reducer"] = dict(reducer or dict(type="cropr_mm.Cropr", num_classes=num_classes))
     merges = issubclass(class_of(cfg["reducer"], MODELS), MergingReducer)
     fuses = "fusion" in inspect.signature(type(dense)).parameters and not merges
-    blocks = range(dense.depth - (2 if fuses else 1))
+    fusion = last_layer_fusion(dense) if fuses else None
+    blocks = possible_blocks(dense.depth, fusion)
     if isinstance(dense, CroprViT) and dense.window_size is not None:
         cfg["schedule"] = _whole_windows(dense, dense.window_size, pruned, blocks)
     else:
         ratio = (1 - pruned) ** (1 / len(blocks))
         cfg["schedule"] = dict(type="cropr_mm.KeepRatios", ratio=ratio, blocks=list(blocks))
-    if fuses:
-        cfg["fusion"] = dict(type="cropr_mm.LastLayerFusion")
+    if fusion:
+        cfg["fusion"] = fusion
     print(_steps(_build(cfg)))
     return cfg
+
+
+def last_layer_fusion(encoder: ReducingBackbone) -> dict[str, Any]:
+    """Config of the fusion that brings tokens back before mask queries enter, if there are any."""
+    num_blocks = encoder.num_query_blocks
+    return dict(
+        type="cropr_mm.LastLayerFusion", **({"num_blocks": num_blocks} if num_blocks else {})
+    )
+
+
+def possible_blocks(depth: int, fusion: Mapping[str, Any] | None) -> range:
+    """Blocks (0-based) after which tokens can leave.
+
+    Args:
+        depth: Number of blocks.
+        fusion: Config of the fusion, or None.
+    """
+    return range(depth - 1 - (fusion.get("num_blocks", 1) if fusion else 0))
 
 
 def untrained_method(encoder: ReducingBackbone) -> dict[str, Any]:

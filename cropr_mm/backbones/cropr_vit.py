@@ -241,11 +241,6 @@ class CroprViT(ReducingBackbone):
             )
         return height // self.patch_size, width // self.patch_size
 
-    @property
-    def num_query_blocks(self) -> int:
-        """Last blocks that mask queries go through."""
-        return 0 if self.mask_queries is None else self.mask_queries.num_blocks
-
     def prefix_at(self, block: int) -> int:
         """Tokens in front of the patches that a block (0-based) sees."""
         if self.mask_queries is None or block < self.depth - self.num_query_blocks:
@@ -374,6 +369,7 @@ class CroprViT(ReducingBackbone):
         if settings is None:
             return
         self.mask_queries = MaskQueries(self.embed_dim, self.patch_size, **settings)
+        self.num_query_blocks = self.mask_queries.num_blocks
         check_mask_queries(
             self.num_query_blocks,
             self.num_restored,

@@ -31,6 +31,7 @@ class ScheduledBackbone(BaseModule):
         num_prefix: Prefix tokens.
         has_cls: Whether the first prefix token is a class token.
         blocks: The blocks themselves; read by tools that watch or count them.
+        num_query_blocks: Last blocks that mask queries go through; 0 where there are none.
         is_pyramid: Whether blocks and outputs lie on several grids.
         window_size: Side of attention windows, in patches; None for global attention only.
         survivor_order: How survivors form windows: 'window' or 'raster'.
@@ -58,6 +59,7 @@ class ScheduledBackbone(BaseModule):
     num_prefix = 0
     has_cls = False
     blocks: nn.ModuleList
+    num_query_blocks = 0
     is_pyramid = False
     window_size: int | None = None
     survivor_order = "window"

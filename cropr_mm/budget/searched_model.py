@@ -19,7 +19,7 @@ from cropr_mm.engine.config import require_entries
 from cropr_mm.engine.console import import_quietly
 from cropr_mm.engine.errors import building_errors
 from cropr_mm.engine.preflight import SetupError, check_model
-from cropr_mm.pruning import untrained_method
+from cropr_mm.pruning import last_layer_fusion, possible_blocks, untrained_method
 from cropr_mm.reducers import AttentionRanker, TokenPruner
 from cropr_mm.registry import MODELS, class_of
 
@@ -65,8 +65,7 @@ def load_searched(cfg: Config, checkpoint: str, reducer: str | None = None) -> S
     kept = _method(entry, native, reducer)
     own = native.num_keep()
     learned = reducer is None and any(True for _ in native.reducers.parameters())
-    last = native.depth - (2 if kept["fusion"] else 1)
-    sites = list(own) if learned else list(range(last))
+    sites = list(own) if learned else list(possible_blocks(native.depth, kept["fusion"]))
     total = native.grid[0] * native.grid[1]
     changed = copy.deepcopy(cfg)
     changed.model.backbone.update(
@@ -102,7 +101,7 @@ def _check_taught(model: nn.Module, weights: Mapping[str, Tensor], reducer: str)
 def _method(entry: Mapping[str, Any], native: ReducingBackbone, name: str | None) -> dict[str, Any]:
     """Reducer and fusion of a searched backbone."""
     own = entry.get("reducer")
-    fusion = entry.get("fusion") if own else dict(type="cropr_mm.LastLayerFusion")
+    fusion = entry.get("fusion") if own else last_layer_fusion(native)
     reducer = dict(type=f"cropr_mm.{name}") if name else own or untrained_method(native)
     kind = class_of(reducer, MODELS)
     if not issubclass(kind, TokenPruner) or kind.num_exit_classes or kind.fixed_slots:

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from mmengine.hooks import EarlyStoppingHook
 from torch import Tensor, nn
 
-from cropr_mm import CroprViT
+from cropr_mm import CroprViT, prune
 from cropr_mm.checkpoints import load_backbone
 from cropr_mm.engine.preflight import SetupError, check_hooks, check_mask_queries
 from cropr_mm.export.parts import EncoderPart
@@ -151,6 +151,21 @@ def test_a_schedule_leaves_the_blocks_of_the_queries_alone() -> None:
     longer = {**PRUNED, "schedule": dict(type="cropr_mm.ExplicitTokens", num_keep={2: 8})}
     with pytest.raises(ValueError, match=r"expected blocks in \[0, 1\]"):
         encoder(**longer)
+
+
+def test_a_dense_config_is_pruned_before_the_queries_enter() -> None:
+    dense = dict(
+        type="cropr_mm.CroprViT", arch=dict(embed_dim=32, depth=6, num_heads=2), patch_size=8
+    )
+    cfg = prune({**dense, "img_size": 64, "mask_queries": QUERIES}, 0.75, num_classes=4)
+    assert cfg["fusion"] == dict(type="cropr_mm.LastLayerFusion", num_blocks=3)
+    assert list(MODELS.build(cfg).num_keep()) == [0, 1]
+    assert prune({**dense, "img_size": 64}, 0.75, num_classes=4)["schedule"]["blocks"] == [
+        0,
+        1,
+        2,
+        3,
+    ]
 
 
 @pytest.mark.parametrize(
