@@ -47,13 +47,16 @@ class ShortcutFusion(LastLayerFusion):
     without labels; training goes on from there. A map costs C * C multiply-adds for each token that
     comes back, a twelfth of the linear layers of one plain block.
 
+    Args:
+        num_blocks: As of :class:`LastLayerFusion`.
+
     Source: linear maps between the blocks of a transformer are from Din et al., Jump to Conclusions
     (arXiv 2303.09435), which reads predictions of language models off early blocks. Bringing pruned
     tokens back by them is ours.
     """
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, num_blocks: int = 1) -> None:
+        super().__init__(num_blocks)
         self.shortcuts = nn.ModuleDict()
 
     def build_steps(self, blocks: Sequence[int], embed_dim: int) -> None:

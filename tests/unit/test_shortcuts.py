@@ -142,6 +142,16 @@ def test_the_fit_leaves_the_model_as_it_was() -> None:
     assert list(model.num_keep().values()) == list(STEPS.values())
 
 
+def test_the_fit_is_to_what_the_first_fused_block_sees() -> None:
+    steps = dict(type="cropr_mm.ExplicitTokens", num_keep={0: 8})
+    model = encoder(fusion=dict(FUSION, num_blocks=2), schedule=steps)
+    fit_shortcuts(model, images())
+    features = dense_features(model, images())
+    x, last = features[0], features[model.depth - 3]
+    guessed = model.fusion.shortcuts["0"](x.float()).double()
+    torch.testing.assert_close(guessed, x + regress(x, last - x), rtol=1e-3, atol=1e-3)
+
+
 def test_another_choice_is_left_alone() -> None:
     model = encoder(reducer=dict(type="cropr_mm.VariancePruner"))
     assert [fit.unranked for fit in fit_shortcuts(model, images(1))] == [None, None]
