@@ -173,7 +173,9 @@ def _pruned(
             "no pruned token comes back to the last block, in this encoder or with this method: "
             f"expected --images 0, got {images}"
         )
-    return {**cfg, "fusion": dict(type=_SHORTCUTS)} if fitted and comes_back else cfg
+    if fitted and comes_back:
+        cfg["fusion"] = {**cfg["fusion"], "type": _SHORTCUTS}
+    return cfg
 
 
 def _fit(cfg: Config, model: nn.Module, images: int) -> list[StepFit]:
