@@ -231,7 +231,9 @@ class TokenRecorder:
         self._medoids = self._centers = self._left_after = None
 
     def _note_maps(self, _: nn.Module, args: tuple, output: tuple[Tensor, ...]) -> None:
-        features = output[len(self.backbone.out_indices) - 1]
+        # Logits of exits or queries may follow the maps of an encoder with ``out_indices``.
+        maps = getattr(self.backbone, "out_indices", output)
+        features = output[len(maps) - 1]
         if features.dim() == 4:  # a map of every patch
             patches = features.flatten(2)  # (B, D, P)
             some = patches[:, :, _some_cells(patches.shape[2])].transpose(1, 2)

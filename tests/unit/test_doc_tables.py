@@ -78,7 +78,8 @@ def test_wrong_blocks_are_refused(text: str, message: str) -> None:
 def test_fusions_cost_what_is_published() -> None:
     """Of the paper's table 5; the counted figures are those of the document."""
     rows = [line.strip("| ").split(" | ") for line in fusions().splitlines()[2:]]
-    assert len(rows) == 7
-    for _, gmac, published_gmac, millions, published_millions, _ in rows:
+    published = [row for row in rows if "Shortcut" not in row[0]]  # which is ours
+    assert len(published) == len(rows) - 1 == 7
+    for _, gmac, published_gmac, millions, published_millions, _ in published:
         assert float(gmac) == pytest.approx(float(published_gmac), abs=0.6)
         assert float(millions) == pytest.approx(float(published_millions), abs=0.6)

@@ -90,7 +90,7 @@ def test_heads_start_as_in_the_released_code(name: str, layer: str, std: float) 
     assert not linear.bias.any()
 
 
-FEW_GPUS = re.compile("dinov[23][bl]_|eva02[bl]_upernet")
+FEW_GPUS = re.compile("dinov[23][bl]_|eva02[bl]_upernet|eomt_coco")
 RECIPES = [
     path.relative_to(CONFIGS).as_posix()
     for path in sorted(CONFIGS.rglob("*.py"))
