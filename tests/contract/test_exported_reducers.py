@@ -25,6 +25,7 @@ EXPORTED: dict[str, dict[str, Any]] = {
     "AttnTopK column_mean": dict(signal="column_mean"),
     "DynamicViT": dict(),
     "RadialPruner": dict(),
+    "ShortcutPruner": dict(),
     "VariancePruner": dict(),
 }
 REFUSED = {
