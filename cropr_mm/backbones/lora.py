@@ -42,7 +42,8 @@ def add_adapters(backbone: nn.Module, settings: Mapping[str, Any]) -> None:
         target_modules=list(targets),
         init_lora_weights=True,
     )
-    trained = {n for n, p in backbone.named_parameters() if n.startswith(("reducers.", "fusion."))}
+    new = ("reducers.", "fusion.", "mask_queries.")
+    trained = {n for n, p in backbone.named_parameters() if n.startswith(new) and p.requires_grad}
     peft.inject_adapter_in_model(config, backbone.blocks)
     for layer in adapted_layers(backbone):
         layer._register_state_dict_hook(_to_our_names)

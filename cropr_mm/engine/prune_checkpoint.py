@@ -126,11 +126,10 @@ def prune_checkpoint(
         else:
             share = DEFAULT_SHARE if pruned is None else pruned
             entry.update(_pruned(entry, encoder, share, reducer, images))
-    fits = (entry.get("fusion") or {}).get("type") == _SHORTCUTS
-    images = (images or DEFAULT_IMAGES) if fits else 0
-
     with building_errors():
         model, dense_model = build_model(result), build_model(dense, "meta")
+    fits = isinstance(only_backbone(model)[1].fusion, ShortcutFusion)
+    images = (images or DEFAULT_IMAGES) if fits else 0
     content = as_checkpoint(safe_load(checkpoint), str(checkpoint))
     check_model(dense_model, content["state_dict"], str(checkpoint))
     load_state_dict(model, content["state_dict"], strict=False, logger="silent")
@@ -167,13 +166,13 @@ def _pruned(
     elif not (fitted and MODELS.get(reducer["type"]) is ShortcutPruner):
         _check_method(reducer)
     cfg = prune(entry, share, reducer=reducer)
-    comes_back = cfg.get("fusion") is not None
+    comes_back = fitted and cfg.get("fusion") is not None
     if images and not comes_back:
         raise SetupError(
             "no pruned token comes back to the last block, in this encoder or with this method: "
             f"expected --images 0, got {images}"
         )
-    if fitted and comes_back:
+    if comes_back:
         cfg["fusion"] = {**cfg["fusion"], "type": _SHORTCUTS}
     return cfg
 

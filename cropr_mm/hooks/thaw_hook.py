@@ -112,15 +112,16 @@ class ThawHook(Hook):
 
 
 def pretrained_parameters(module: nn.Module) -> list[nn.Parameter]:
-    """Trainable parameters of a module but those of reducers and fusion."""
+    """Trainable parameters of a module but those of :func:`new_parts`."""
     new = {p for part in new_parts(module) for p in part.parameters()}
     return [p for p in module.parameters() if p.requires_grad and p not in new]
 
 
 def new_parts(module: nn.Module) -> list[nn.Module]:
-    """Reducers and fusion of every encoder in a module."""
+    """Reducers, fusion and mask queries of every encoder in a module."""
     backbones = find_backbones(module).values()
-    parts = [part for backbone in backbones for part in (backbone.reducers, backbone.fusion)]
+    names = ("reducers", "fusion", "mask_queries")
+    parts = [getattr(backbone, name, None) for backbone in backbones for name in names]
     return [part for part in parts if isinstance(part, nn.Module)]
 
 

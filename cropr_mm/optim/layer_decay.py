@@ -5,7 +5,8 @@ Parameters near the image keep more of their pre-training: their learning rate i
 
 - layer 0: prefix tokens, position embedding, patch embedding;
 - layer i + 1: block i (0-based);
-- layer depth + 1, at the full rate: all else, i.e. final norm, reducers, fusion, neck and heads.
+- layer depth + 1, at the full rate: all else, i.e. final norm, reducers, fusion, queries,
+  neck and heads.
 
 Which parameters weight decay spares is a choice of the recipe; Cropr's queries are always decayed.
 Published ones differ:
