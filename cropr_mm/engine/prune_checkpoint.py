@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, TypeGuard
 import torch
 from mmengine.config import Config
 from mmengine.runner import load_state_dict
-from torch import nn
+from torch import Tensor, nn
 
 from cropr_mm.backbones import CroprViT
 from cropr_mm.backbones.base import ReducingBackbone
@@ -25,7 +25,7 @@ from cropr_mm.engine.console import import_quietly
 from cropr_mm.engine.errors import building_errors
 from cropr_mm.engine.outputs import check_writable
 from cropr_mm.engine.preflight import SetupError, check_model
-from cropr_mm.engine.shortcuts import StepFit, fit_shortcuts, fit_table
+from cropr_mm.engine.shortcuts import fit_shortcuts, fit_table
 from cropr_mm.engine.training_batches import training_batches
 from cropr_mm.fusion import ShortcutFusion
 from cropr_mm.pruning import prune, untrained_method
@@ -135,7 +135,9 @@ def prune_checkpoint(
     load_state_dict(model, content["state_dict"], strict=False, logger="silent")
     if images:
         model.to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-        print(f"\n{fit_table(_fit(cfg, model, images))}\n")
+        batches = _training_images(cfg, model, images)
+        images = sum(len(batch) for batch in batches)
+        print(f"\n{fit_table(fit_shortcuts(only_backbone(model)[1], batches))}\n")
     result.work_dir = str(out)
     result.load_from = None
     out.mkdir(parents=True, exist_ok=True)
@@ -177,14 +179,14 @@ def _pruned(
     return cfg
 
 
-def _fit(cfg: Config, model: nn.Module, images: int) -> list[StepFit]:
-    """Fit the shortcuts of a pruned model to images of the config's training data."""
+def _training_images(cfg: Config, model: nn.Module, images: int) -> list[Tensor]:
+    """Preprocessed images of the config's training data, in whole batches."""
     require_entries(cfg, "train_dataloader")
     if cfg.get("default_scope"):
         import_quietly(f"{cfg.default_scope}.datasets")
     with building_errors():
         batches = training_batches(cfg, model, images)
-    return fit_shortcuts(only_backbone(model)[1], [batch["inputs"] for batch in batches])
+    return [batch["inputs"] for batch in batches]
 
 
 def _check_method(cfg: Mapping[str, Any]) -> None:
@@ -192,6 +194,11 @@ def _check_method(cfg: Mapping[str, Any]) -> None:
     kind = MODELS.get(cfg["type"])
     if not _is_method(kind):
         raise SetupError(f"--reducer expects one of {_untrained()}, got {cfg['type']}")
+    if kind is ShortcutPruner:
+        raise SetupError(
+            "ShortcutPruner is fitted to training images: expected --images above 0 and an "
+            "encoder of type cropr_mm.CroprViT"
+        )
     if kind.fixed_slots:
         trained = True
     else:

@@ -62,8 +62,9 @@ def fit_shortcuts(backbone: ReducingBackbone, batches: Collection[Tensor]) -> li
     for steps, last in _dense_passes(backbone, fusion, batches):
         for block, x in steps.items():
             changes[block].add(x, last - x)
+    maps = {block: found.solve(_RIDGE) for block, found in changes.items()}
     for block, shortcut in fusion.shortcuts.items():
-        shortcut.fit(*changes[block].solve(_RIDGE))
+        shortcut.fit(*maps[block])
 
     ranked = [b for b, r in backbone.reducers.items() if isinstance(r, ShortcutPruner)]
     errors = {block: LeastSquares(dim, 1, device) for block in ranked}
@@ -71,13 +72,14 @@ def fit_shortcuts(backbone: ReducingBackbone, batches: Collection[Tensor]) -> li
         for block, found in errors.items():
             missed = (last - fusion.shortcuts[block](steps[block])).square().sum(dim=1)
             found.add(steps[block], (missed.double() + _TINY).log().unsqueeze(1))
-    for block, found in errors.items():
-        backbone.reducers[block].fit(found.solve(_RIDGE)[0].squeeze(1))
+    scores = {block: found.solve(_RIDGE)[0] for block, found in errors.items()}
+    for block, score in scores.items():
+        backbone.reducers[block].fit(score.squeeze(1))
     return [
         StepFit(
             int(block),
-            changes[block].unexplained(_RIDGE),
-            errors[block].unexplained(_RIDGE) if block in errors else None,
+            changes[block].unexplained(maps[block][0]),
+            errors[block].unexplained(scores[block]) if block in scores else None,
         )
         for block in backbone.reducers
     ]

@@ -23,6 +23,7 @@ def training_batches(cfg: Config, model: nn.Module, images: int) -> list[dict[st
     settings = dict(cfg.train_dataloader, num_workers=0, persistent_workers=False)
     for key in ("persistent_workers", "prefetch_factor", "batch_sampler"):
         settings.pop(key, None)
+    settings["drop_last"] = False  # a small set has no whole batch
     settings["sampler"] = dict(type="DefaultSampler", shuffle=True)
     set_random_seed(0)  # of augmentation
     loader = Runner.build_dataloader(settings, seed=0)

@@ -55,10 +55,13 @@ class LeastSquares:
         )
         return weight, (self.sum_y - self.sum_x @ weight) / self.count
 
-    def unexplained(self, ridge: float) -> float:
-        """Share of the outputs' variance that the map leaves over; 0 if it is perfect."""
+    def unexplained(self, weight: Tensor) -> float:
+        """Share of the outputs' variance that a map leaves over, its offset being the best one.
+
+        Args:
+            weight: Shape (C, D), float64.
+        """
         covariance, shared = self._centered()
-        weight, _ = self.solve(ridge)
         total = (self.yy / self.count - (self.sum_y / self.count).square()).sum()
         explained = 2 * (weight * shared).sum() - (weight * (covariance @ weight)).sum()
         return float(1 - explained / total)

@@ -77,7 +77,7 @@ def test_sums_over_parts_give_the_regression_on_all() -> None:
     expected = ones @ torch.linalg.lstsq(ones, y.double()).solution
     torch.testing.assert_close(x.double() @ weight + bias, expected, rtol=1e-5, atol=1e-5)
     left = (y - expected).square().sum() / (y - y.mean(dim=0)).square().sum()
-    assert found.unexplained(ridge=1e-12) == pytest.approx(float(left), rel=1e-4)
+    assert found.unexplained(weight) == pytest.approx(float(left), rel=1e-4)
 
 
 @pytest.mark.parametrize("options", [{}, WINDOWS], ids=["global", "windows"])
