@@ -140,7 +140,8 @@ def fill_backbone(
     ):
         if names:
             print_log(f"{label}: the backbone {text} {_short(names)}", logger="current")
-    backbone.load_state_dict({**target, **converted}, strict=True)
+    loaded = backbone.load_state_dict(converted, strict=False)  # what may be missing stays
+    check_names([], loaded.unexpected_keys, f"{label} does not fit the backbone{hint}")
 
 
 def check_names(missing: Collection[str], unexpected: Collection[str], problem: str) -> None:

@@ -1,5 +1,6 @@
 """Linear shortcuts: what the fit finds, and what fusion and pruner do with it."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -7,6 +8,7 @@ import torch
 from torch import Tensor
 
 from cropr_mm import CroprViT
+from cropr_mm.checkpoints import load_backbone
 from cropr_mm.engine.shortcuts import fit_shortcuts
 from cropr_mm.ops.least_squares import LeastSquares
 from cropr_mm.reducers import ShortcutPruner
@@ -169,6 +171,15 @@ def test_training_moves_shortcuts_and_needs_a_fitted_score() -> None:
     twin.load_state_dict(model.state_dict())
     assert all(r.fitted for r in twin.reducers.values())
     assert torch.equal(twin(batches[0])[0], model(batches[0])[0])
+
+
+def test_weights_of_a_dense_encoder_leave_the_score_unfitted(tmp_path: Path) -> None:
+    dense = encoder(reducer=None, schedule=None, fusion=None)
+    torch.save(dense.state_dict(), tmp_path / "dense.pth")
+    model = encoder().train()
+    load_backbone(model, str(tmp_path / "dense.pth"))
+    with pytest.raises(RuntimeError, match="learns nothing in training"):
+        model(images(1)[0])
 
 
 def test_the_pruner_keeps_what_its_score_is_highest_for() -> None:
