@@ -6,7 +6,7 @@ B images, N patch tokens, C channels.
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -14,9 +14,10 @@ from torch import Tensor
 from cropr_mm.backbones.base import ReducingBackbone
 from cropr_mm.fusion import Fusion, ShortcutFusion
 from cropr_mm.ops.least_squares import LeastSquares
-from cropr_mm.reducers import ShortcutPruner
+from cropr_mm.ops.padding import is_padding
+from cropr_mm.reducers import ShortcutPruner, TokenReducer
 from cropr_mm.schedules import ExplicitShares
-from cropr_mm.structures import Tokens
+from cropr_mm.structures import Reduction, Tokens
 from cropr_mm.text_table import format_table
 
 _RIDGE = 1e-2
@@ -97,11 +98,14 @@ def fit_table(fits: list[StepFit]) -> str:
 def _dense_passes(
     backbone: ReducingBackbone, fusion: Fusion, batches: Collection[Tensor]
 ) -> Iterator[tuple[dict[str, Tensor], Tensor]]:
-    """Patch features (B * N, C) of dense passes: by reducing block, and before the last block."""
-    steps: dict[str, Tensor] = {}
-    last: dict[str, Tensor] = {}
+    """Patch features (tokens, C) of dense passes: by reducing block, and before the last block.
+
+    Tokens are those of all images of a batch, without padding.
+    """
+    steps: dict[str, Tokens] = {}
+    last: dict[str, Tokens] = {}
     handles = [
-        reducer.register_forward_pre_hook(partial(_note, steps, block))
+        reducer.register_forward_hook(partial(_note_and_keep, steps, block))
         for block, reducer in backbone.reducers.items()
     ]
     handles.append(fusion.register_forward_pre_hook(partial(_note, last, "")))
@@ -109,14 +113,35 @@ def _dense_passes(
         with _keeping_all(backbone):
             for images in batches:
                 backbone(images)
-                yield steps, last[""]
+                real = ~is_padding(images, backbone.patch_size)
+                yield (
+                    {b: _features(tokens, real) for b, tokens in steps.items()},
+                    _features(last[""], real),
+                )
     finally:
         for handle in handles:
             handle.remove()
 
 
-def _note(noted: dict[str, Tensor], name: str, module: Any, args: tuple[Tokens, ...]) -> None:
-    noted[name] = args[0].patches.flatten(0, 1)
+def _note(noted: dict[str, Tokens], name: str, module: Fusion, args: tuple[Tokens, ...]) -> None:
+    noted[name] = args[0]
+
+
+def _note_and_keep(
+    noted: dict[str, Tokens],
+    name: str,
+    reducer: TokenReducer,
+    args: tuple[Tokens, ...],
+    output: Reduction,
+) -> Reduction:
+    """Let all tokens go on, also where a method decides itself how many (ATS with num_points)."""
+    noted[name] = args[0]
+    return reducer.keep_all(args[0])
+
+
+def _features(tokens: Tokens, real: Tensor) -> Tensor:
+    """Features of the patches that ``real`` (B, N), by raster id, is True for."""
+    return tokens.patches[real.gather(1, tokens.index)]
 
 
 @contextmanager

@@ -7,10 +7,13 @@ from mmengine.runner import Runner, set_random_seed
 from torch import nn
 
 from cropr_mm.engine.preflight import SetupError
+from cropr_mm.engine.preflight.mixing import mixes_images
 
 
 def training_batches(cfg: Config, model: nn.Module, images: int) -> list[dict[str, Any]]:
     """First batches of the training data in a fixed random order, augmented once, in memory.
+
+    Images are not mixed with each other (Mixup, CutMix), since no image of a test is.
 
     Args:
         cfg: Config with a ``train_dataloader``.
@@ -32,10 +35,11 @@ def training_batches(cfg: Config, model: nn.Module, images: int) -> list[dict[st
             f"expected at least {images} training images, got {len(loader.dataset)}: "
             "set a smaller --images"
         )
+    preprocess = model.data_preprocessor
     batches: list[dict[str, Any]] = []
     taken = 0
     for data in loader:
-        batches.append(model.data_preprocessor(data, training=True))
+        batches.append(preprocess(data, training=not mixes_images(preprocess)))
         taken += len(data["inputs"])
         if taken >= images:
             break

@@ -139,7 +139,7 @@ def test_the_fit_leaves_the_model_as_it_was() -> None:
     fit_shortcuts(model, batches)
     assert model.schedule is schedule
     assert model.training
-    assert not any(r._forward_pre_hooks for r in model.reducers.values())
+    assert not any(r._forward_hooks for r in model.reducers.values())
     assert not model.fusion._forward_pre_hooks
     assert list(model.num_keep().values()) == list(STEPS.values())
 
@@ -152,6 +152,29 @@ def test_the_fit_is_to_what_the_first_fused_block_sees() -> None:
     x, last = features[0], features[model.depth - 3]
     guessed = model.fusion.shortcuts["0"](x.float()).double()
     torch.testing.assert_close(guessed, x + regress(x, last - x), rtol=1e-3, atol=1e-3)
+
+
+def test_padding_does_not_count_in_the_fit() -> None:
+    model, batches = encoder(), images()
+    for batch in batches:
+        batch[0, :, 32:] = 0
+    fit_shortcuts(model, batches)
+    features = dense_features(model, batches)
+    patches = torch.ones(len(batches), 2, 6, 8, dtype=torch.bool)
+    patches[:, 0, 4:] = False
+    x, last = features[0][patches.flatten()], features[model.depth - 2][patches.flatten()]
+    guessed = model.fusion.shortcuts["0"](x.float()).double()
+    torch.testing.assert_close(guessed, x + regress(x, last - x), rtol=1e-3, atol=1e-3)
+
+
+def test_the_passes_are_dense_where_the_method_draws_how_many_stay() -> None:
+    drawing, all_points = (
+        encoder(reducer=dict(type="cropr_mm.ATS", num_points=points)) for points in (5, None)
+    )
+    fit_shortcuts(drawing, images())
+    fit_shortcuts(all_points, images())
+    for name, found in drawing.fusion.state_dict().items():
+        torch.testing.assert_close(found, all_points.fusion.state_dict()[name])
 
 
 def test_another_choice_is_left_alone() -> None:

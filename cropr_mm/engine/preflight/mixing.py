@@ -22,3 +22,8 @@ def check_mixing(model: nn.Module) -> None:
             f"labels become vectors with {names or 'to_onehot=True'}: expected their length in "
             "model.data_preprocessor=dict(num_classes=...), got none"
         )
+
+
+def mixes_images(preprocessor: nn.Module) -> bool:
+    """Whether a data preprocessor mixes the images of a training batch, as mmpretrain's can."""
+    return hasattr(getattr(preprocessor, "batch_augments", None), "augments")
