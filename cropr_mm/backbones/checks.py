@@ -206,7 +206,7 @@ def check_served(
         )
 
 
-def check_mask_queries(
+def check_query_blocks(
     num_query_blocks: int,
     num_restored: int,
     reduces: bool,

@@ -18,8 +18,8 @@ from cropr_mm.backbones.checks import (
     check_images,
     check_init_cfg,
     check_lora,
-    check_mask_queries,
     check_outputs,
+    check_query_blocks,
     check_reducer,
     check_sampled,
     check_sampling,
@@ -190,7 +190,7 @@ class CroprViT(ReducingBackbone):
             tokens, context = queries.join(tokens), self.renew_context(context)
         if self.training and queries.masked_attention:
             masks = self._predict_masks(queries, tokens, context)
-            visible = queries.visible(masks, tokens, queries.masked_shares[block - first])
+            visible = queries.visible(masks, tokens, block - first)
             rope = self.positions.geometry(tokens, context.tables, windowed=False).rope
             geometries = {False: Geometry(rope=rope, visible=visible)}
             context = Layout(context.tables, geometries, context.predictions)
@@ -370,7 +370,7 @@ class CroprViT(ReducingBackbone):
             return
         self.mask_queries = MaskQueries(self.embed_dim, self.patch_size, **settings)
         self.num_query_blocks = self.mask_queries.num_blocks
-        check_mask_queries(
+        check_query_blocks(
             self.num_query_blocks,
             self.num_restored,
             reduces=self.schedule is not None,

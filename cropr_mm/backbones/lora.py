@@ -15,6 +15,8 @@ from typing import Any
 
 from torch import nn
 
+from cropr_mm.checkpoints.new_parts import is_new
+
 # Linear layers of a block that adapters may stand beside.
 TARGETS = ("qkv", "proj", "fc1", "fc2")
 _ADAPTER = "default"  # peft's name of the only one
@@ -42,8 +44,7 @@ def add_adapters(backbone: nn.Module, settings: Mapping[str, Any]) -> None:
         target_modules=list(targets),
         init_lora_weights=True,
     )
-    new = ("reducers.", "fusion.", "mask_queries.")
-    trained = {n for n, p in backbone.named_parameters() if n.startswith(new) and p.requires_grad}
+    trained = {n for n, p in backbone.named_parameters() if is_new(n) and p.requires_grad}
     peft.inject_adapter_in_model(config, backbone.blocks)
     for layer in adapted_layers(backbone):
         layer._register_state_dict_hook(_to_our_names)

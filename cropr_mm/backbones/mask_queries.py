@@ -5,6 +5,7 @@ classes.
 """
 
 import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -65,7 +66,9 @@ class MaskQueries(nn.Module):
         masked_attention: Whether queries are masked in training, and predict before each block.
 
     Attributes:
-        masked_shares: Share of the queries that are masked in each block; written by a hook.
+        masked_shares: Share of the queries that are masked in each block, shape (num_blocks,),
+            float32; see :meth:`set_masked_shares`.
+        masked: Whether any are, by block.
 
     Raises:
         ValueError: If a number is below 1.
@@ -92,7 +95,10 @@ class MaskQueries(nn.Module):
         self.num_blocks = num_blocks
         self.num_classes = num_classes
         self.masked_attention = masked_attention
-        self.masked_shares = (1.0,) * num_blocks
+        # A tensor, since torch.compile makes a graph anew for each value of a Python number.
+        self.register_buffer("masked_shares", torch.ones(num_blocks), persistent=False)
+        self.masked_shares: Tensor
+        self.masked = (True,) * num_blocks
         self.q = nn.Embedding(num_queries, embed_dim)
         self.class_head = nn.Linear(embed_dim, num_classes + 1)
         layers: list[nn.Module] = [nn.Linear(embed_dim, embed_dim)]
@@ -101,6 +107,11 @@ class MaskQueries(nn.Module):
         self.mask_head = nn.Sequential(*layers)
         num_upscale = max(1, int(math.log2(patch_size)) - 2)  # to a quarter of the image, or more
         self.upscale = nn.Sequential(*(UpscaleBlock(embed_dim) for _ in range(num_upscale)))
+
+    def set_masked_shares(self, shares: Sequence[float]) -> None:
+        """Set the share of masked queries in each block, in [0, 1]."""
+        self.masked_shares.copy_(torch.tensor(shares))
+        self.masked = tuple(share > 0 for share in shares)
 
     def join(self, tokens: Tokens) -> Tokens:
         """Put the queries in front of the prefix of tokens of the whole grid."""
@@ -125,7 +136,7 @@ class MaskQueries(nn.Module):
         masks = self.mask_head(queries) @ features.flatten(2)
         return self.class_head(queries), masks.unflatten(2, features.shape[2:])
 
-    def visible(self, masks: Tensor, tokens: Tokens, share: float) -> Tensor | None:
+    def visible(self, masks: Tensor, tokens: Tokens, step: int) -> Tensor | None:
         """Tokens that each query attends to in a block.
 
         Queries and prefix tokens see each other always; patches are seen where the mask is.
@@ -133,14 +144,15 @@ class MaskQueries(nn.Module):
         Args:
             masks: Logits that were predicted before the block, (B, Q, scale * h, scale * w).
             tokens: Tokens that enter the block.
-            share: Share of the queries to which their mask applies, drawn at random.
+            step: Which of their blocks it is, 0 is the first. To its share of the queries, drawn
+                at random, their mask applies.
 
         Returns:
             True where a query attends to a token, shape (B, Q, Q + P + N), bool; None where no
             query is masked.
         """
-        if share == 0:
+        if not self.masked[step]:
             return None
         inside = F.interpolate(masks, tokens.grid, mode="bilinear").flatten(2) > 0
-        free = torch.rand(masks.shape[:2], device=masks.device) >= share
+        free = torch.rand(masks.shape[:2], device=masks.device) >= self.masked_shares[step]
         return F.pad(inside | free.unsqueeze(-1), (tokens.num_prefix, 0), value=True)

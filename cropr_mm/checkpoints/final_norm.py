@@ -10,6 +10,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from cropr_mm.checkpoints.grid import stored_out_type
+from cropr_mm.checkpoints.new_parts import is_new
 
 _POOLED = ("avg_featmap", "avg_all")
 FINAL_NORM = ("norm.weight", "norm.bias")
@@ -49,5 +50,5 @@ def norms_mean(backbone: nn.Module) -> bool:
 
 def _norms_tokens(names: Collection[str]) -> bool:
     """Whether names of timm, or of a file that timm reads, are those of a norm of tokens."""
-    ours = any(name.startswith(("reducers.", "fusion.", "mask_queries.")) for name in names)
+    ours = any(is_new(name) for name in names)
     return FINAL_NORM[0] in names and _POOLED_NORM not in names and not ours

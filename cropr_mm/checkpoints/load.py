@@ -13,6 +13,7 @@ from cropr_mm.checkpoints.errors import CheckpointError
 from cropr_mm.checkpoints.final_norm import leave_token_norm
 from cropr_mm.checkpoints.grid import stored_grid, stored_patch_size, stored_query_grid
 from cropr_mm.checkpoints.layouts import LAYOUTS, to_published_names
+from cropr_mm.checkpoints.new_parts import is_new
 from cropr_mm.checkpoints.queries import fit_queries
 from cropr_mm.checkpoints.rename import Source, find_source
 from cropr_mm.checkpoints.safe import safe_load
@@ -23,8 +24,6 @@ from cropr_mm.checkpoints.values import check_values
 NESTS = ("state_dict_ema", "model_ema", "state_dict", "teacher", "model", "module")
 # What a config may switch off or add: prefix tokens, the final norm, relative position tables.
 OPTIONAL = re.compile(r"^(cls_token|reg_token|dist_token|norm\.\w+)$|\.attn\.rel_pos_[hw]$")
-# What a dense file lacks.
-NEW_PARTS = re.compile(r"^(reducers|fusion|mask_queries)\.|.*\.lora_[AB]\.")
 LINES = 6
 
 
@@ -129,7 +128,7 @@ def fill_backbone(
     """
     target = backbone.state_dict()
     missing = [name for name in target if name not in converted]
-    hard_missing = [n for n in missing if not OPTIONAL.search(n) and not NEW_PARTS.match(n)]
+    hard_missing = [n for n in missing if not OPTIONAL.search(n) and not is_new(n)]
     unexpected = [name for name in leftovers if not OPTIONAL.search(name)]
     check_names(hard_missing, unexpected, f"{label} does not fit the backbone{hint}")
     check_shapes(converted, target, label)
@@ -213,7 +212,7 @@ def _source_grid(
     patch_size = stored_patch_size(weights)
     stored = None if patch_size is None else stored_grid(checkpoint, prefix, patch_size)
     ours = "state_dict" in checkpoint and "meta" in checkpoint
-    ours = ours or any(NEW_PARTS.match(name) for name in weights)
+    ours = ours or any(is_new(name) for name in weights)
     if stored is not None or not ours or weights["pos_embed"].shape != backbone.pos_embed.shape:
         return stored
     height, width = backbone.grid

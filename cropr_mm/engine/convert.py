@@ -15,7 +15,8 @@ from cropr_mm.build import build_model
 from cropr_mm.checkpoints import CheckpointError, safe_load
 from cropr_mm.checkpoints.final_norm import leave_token_norm
 from cropr_mm.checkpoints.fit import fit_shapes
-from cropr_mm.checkpoints.load import NEW_PARTS, OPTIONAL, check_names, check_shapes
+from cropr_mm.checkpoints.load import OPTIONAL, check_names, check_shapes
+from cropr_mm.checkpoints.new_parts import is_new
 from cropr_mm.checkpoints.published import SOURCES, Converted, convert, find_weights
 from cropr_mm.checkpoints.released import RELEASED, place_head
 from cropr_mm.messages import some
@@ -161,7 +162,7 @@ def _may_be_absent(name: str, weights: Mapping[str, Tensor], source: str) -> boo
     """Whether a file of this source may lack a weight of the model."""
     if name.startswith(_ENCODER):
         own = name.removeprefix(_ENCODER)
-        new = NEW_PARTS.match(own) is not None and SOURCES[source] is not RELEASED
+        new = is_new(own) and SOURCES[source] is not RELEASED
         return new or OPTIONAL.search(own) is not None
     if not SOURCES[source].detector:
         return True

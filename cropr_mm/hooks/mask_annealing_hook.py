@@ -67,8 +67,9 @@ class MaskAnnealingHook(Hook):
     ) -> None:
         """Set and log the shares."""
         for queries in masked_queries(runner.model):
-            queries.masked_shares = self.shares(runner.iter / runner.max_iters, queries.num_blocks)
-            for i, share in enumerate(queries.masked_shares):
+            shares = self.shares(runner.iter / runner.max_iters, queries.num_blocks)
+            queries.set_masked_shares(shares)
+            for i, share in enumerate(shares):
                 runner.message_hub.update_scalar(f"train/masked_share_{i}", share)
 
     def shares(self, progress: float, num_blocks: int) -> tuple[float, ...]:

@@ -6,6 +6,7 @@ from mmengine.runner import IterBasedTrainLoop, Runner
 from torch import nn
 
 from cropr_mm.backbones.find import find_backbones
+from cropr_mm.checkpoints.new_parts import NEW_MODULES
 from cropr_mm.registry import HOOKS
 
 
@@ -120,8 +121,7 @@ def pretrained_parameters(module: nn.Module) -> list[nn.Parameter]:
 def new_parts(module: nn.Module) -> list[nn.Module]:
     """Reducers, fusion and mask queries of every encoder in a module."""
     backbones = find_backbones(module).values()
-    names = ("reducers", "fusion", "mask_queries")
-    parts = [getattr(backbone, name, None) for backbone in backbones for name in names]
+    parts = [getattr(backbone, name, None) for backbone in backbones for name in NEW_MODULES]
     return [part for part in parts if isinstance(part, nn.Module)]
 
 

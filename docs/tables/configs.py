@@ -18,7 +18,7 @@ from tables.records import markdown
 CONFIGS = ROOT / "configs"
 FOLDERS = ("detection", "segmentation", "classification", "methods", "demo")
 REDUCTION = ("reducer", "schedule", "fusion")
-PYRAMIDS = {"cropr_mm.CroprPVT": "PVT v2", "cropr_mm.CroprCvT": "CvT"}
+STAGED = {"cropr_mm.CroprPVT": "PVT v2", "cropr_mm.CroprCvT": "CvT"}
 HOST_BATCHES = {"8xb1": 8, "8xb2": 16}
 """Images in a step of recipes of mmdet and mmseg, which say it in the names of their configs."""
 
@@ -200,10 +200,10 @@ def _arch(path: Path) -> str:
     arch = backbone.arch
     if isinstance(arch, str):
         return arch
-    if backbone.type in PYRAMIDS:
+    if backbone.type in STAGED:
         widths = arch.embed_dims
         blocks = f"{sum(arch.depths)} blocks, widths {widths[0]} to {widths[-1]}"
-        return f"{PYRAMIDS[backbone.type]}, {blocks}"
+        return f"{STAGED[backbone.type]}, {blocks}"
     stem = "PS-ViT" if arch.get("sampling_steps") else "LV-ViT"
     family = stem if arch.get("conv_stem") else "ViT"
     return f"{family}, {arch.depth} blocks, width {arch.embed_dim}"

@@ -90,7 +90,7 @@ def test_equals_a_naive_restatement(training: bool) -> None:
 def test_training_without_masks_is_inference() -> None:
     model = encoder().train()
     masked = model(images())[1].masks[-1]
-    model.mask_queries.masked_shares = (0.0, 0.0, 0.0)
+    model.mask_queries.set_masked_shares((0.0, 0.0, 0.0))
     free = model(images())[1].masks[-1]
     assert torch.equal(free, model.eval()(images())[1].masks[-1])
     assert not torch.allclose(free, masked)
@@ -101,13 +101,32 @@ def test_a_share_of_the_queries_is_masked() -> None:
     tokens = encoder()._embed(images(), (6, 8), encoder().positions.tables((6, 8), "cpu"))
     masks = -torch.ones(2, 400, 12, 16)  # nothing is inside
     for share in (1.0, 0.25):
-        visible = queries.visible(masks, queries.join(tokens), share)
+        queries.set_masked_shares((0.0, share, 1.0))
+        visible = queries.visible(masks, queries.join(tokens), step=1)
         assert visible.shape == (2, 400, 400 + 3 + 48)
         assert visible[..., :403].all(), "queries and prefix"
         whole, none = (f(visible[..., 403:], dim=-1) for f in (torch.all, torch.any))
         assert torch.equal(whole, none), "each query sees all patches or those of its mask"
         assert (~whole).float().mean() == pytest.approx(share, abs=0.05)
-    assert queries.visible(masks, queries.join(tokens), 0.0) is None
+    assert queries.visible(masks, queries.join(tokens), step=0) is None
+
+
+def test_annealing_compiles_once_for_all_shares() -> None:
+    model = encoder().train()
+    graphs: list[object] = []
+
+    def count(graph: torch.fx.GraphModule, example: object) -> object:
+        graphs.append(graph)
+        return graph.forward
+
+    torch._dynamo.reset()
+    compiled = torch.compile(model, backend=count)
+    compiled(images())
+    first = len(graphs)
+    for share in (0.75, 0.5, 0.25):
+        model.mask_queries.set_masked_shares((share, 1.0, 1.0))
+        compiled(images())
+    assert len(graphs) == first > 0
 
 
 @torch.no_grad()

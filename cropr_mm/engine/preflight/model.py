@@ -1,7 +1,6 @@
 """Checks of a built model against its data, its evaluator and its checkpoint."""
 
-import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,6 +12,7 @@ from cropr_mm.checkpoints.errors import CheckpointError
 from cropr_mm.checkpoints.final_norm import FINAL_NORM, norms_mean
 from cropr_mm.checkpoints.grid import stored_grid
 from cropr_mm.checkpoints.load import check_names, check_shapes
+from cropr_mm.checkpoints.new_parts import is_new
 from cropr_mm.checkpoints.queries import has_deployed_query
 from cropr_mm.checkpoints.values import check_values
 from cropr_mm.engine.preflight.data import annotation_loaders, leaves
@@ -20,7 +20,6 @@ from cropr_mm.engine.preflight.errors import SetupError
 from cropr_mm.messages import some
 
 _NUM_IDS = 64
-_NEW_PARTS = re.compile(r"\.(reducers|fusion|mask_queries|lora_[AB])\.")
 _CLASSIFIERS = (
     "data_preprocessor",  # mmpretrain's, which mixes classes
     "bbox_head",
@@ -188,7 +187,7 @@ def check_encoder(
     encoders = find_backbones(model)
     paths = [*encoders] or ["backbone"]
     roots = tuple(f"{path}." if path else "" for path in paths)
-    wanted = {n for n in target if n.startswith(roots) and not _NEW_PARTS.search(f".{n}")}
+    wanted = {root + n for root in roots for n in _under(root, target) if not is_new(n)}
     missing = wanted - weights.keys()
     if missing != wanted:  # it is an encoder of this kind
         missing -= _may_start_anew(encoders)
@@ -222,6 +221,11 @@ def check_encoder(
     for names, text in ((initial, "keep their initial values"), (leftovers, "are not used")):
         if names:
             print_log(f"{label}: {len(names)} {text}: {some(sorted(names))}", logger="current")
+
+
+def _under(root: str, names: Iterable[str]) -> list[str]:
+    """Names that start with ``root``, without it."""
+    return [name.removeprefix(root) for name in names if name.startswith(root)]
 
 
 def _may_start_anew(encoders: Mapping[str, nn.Module]) -> set[str]:

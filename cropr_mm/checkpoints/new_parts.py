@@ -1,0 +1,12 @@
+"""Parts of an encoder that pretrained files lack: they start anew, and learn where it is frozen."""
+
+NEW_MODULES = ("reducers", "fusion", "mask_queries")
+
+
+def is_new(name: str) -> bool:
+    """Whether a weight is of such a module or of a low-rank adapter.
+
+    Args:
+        name: Its name in the encoder.
+    """
+    return name.split(".")[0] in NEW_MODULES or ".lora_" in name
