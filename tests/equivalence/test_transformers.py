@@ -1,6 +1,6 @@
 """Encoders of Hugging Face transformers load into ours and compute the same features.
 
-Needs transformers, which the environment does not have: ``pip install transformers==4.57.6``.
+Needs transformers, which the environment of the maintained stack has.
 """
 
 from typing import Any
