@@ -150,6 +150,7 @@ class CroprViT(ReducingBackbone):
         if lora is not None:
             check_lora(frozen_stages, deploy)
             add_adapters(self, lora)
+            self.frozen_stages = 0  # batch norms of a convolutional embedding rest too
 
     def forward(self, img: Tensor) -> tuple[Any, ...]:
         """Encode images.

@@ -1,6 +1,7 @@
 """Adapters train in the place of the blocks, keep our names, and merge into the weights."""
 
 import copy
+import importlib
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +54,15 @@ def test_merged_equals_unmerged(arch: dict[str, Any]) -> None:
     model.switch_to_deploy()
     assert not any("lora" in name or "base_layer" in name for name, _ in model.named_modules())
     torch.testing.assert_close(model(img)[0], adapted, rtol=1e-5, atol=1e-5)
+
+
+def test_statistics_of_a_frozen_stem_rest() -> None:
+    model = CroprViT(arch={**PLAIN, "conv_stem": 8}, img_size=64, lora=dict(r=4)).train()
+    before = {name: value.clone() for name, value in model.patch_embed.named_buffers()}
+    assert before, "the stem has batch norms"
+    model(torch.randn(2, 3, 64, 64))
+    for name, value in model.patch_embed.named_buffers():
+        assert torch.equal(value, before[name])
 
 
 def test_names_are_those_of_the_model_without_adapters() -> None:
@@ -162,3 +172,10 @@ def test_a_missing_peft_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ValueError, match=r"pip install 'cropr_mm\[lora\]'") as caught:
         encoder(lora=dict(r=4))
     assert "\n" not in str(caught.value)
+
+
+def test_mmpretrain_imports_beside_the_packages_of_every_extra() -> None:
+    for name in ("peft", "transformers", "onnx", "onnxscript", "onnxruntime", "openvino"):
+        importlib.import_module(name)
+    models = importlib.import_module("mmpretrain.models")
+    assert models.ClsDataPreprocessor
