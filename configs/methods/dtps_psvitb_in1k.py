@@ -1,7 +1,7 @@
 # dTPS in PS-ViT-B/14: 30 epochs from the dense model of unpruned_psvitb_in1k.py (load_from) with a
 # learning rate of 5e-4 for 768 images; half of the tokens leave before each of blocks 3, 6 and 9,
 # which we take to be those behind the sampling, counted from 1. Settings: Wei et al., TPS (arXiv
-# 2304.10716), supplement, without its distillation.
+# 2304.10716), supplement, without its distillation. It names no mean of weights, so there is none.
 _base_ = "../classification/unpruned_psvitb_in1k.py"
 max_epochs = 30
 model = dict(
