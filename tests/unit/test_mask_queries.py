@@ -232,6 +232,12 @@ def test_shares_that_are_none_are_refused(options: dict[str, float]) -> None:
         MaskAnnealingHook(**options)
 
 
+@pytest.mark.parametrize("power", [0.0, -1.0])
+def test_a_power_that_leaves_masks_is_refused(power: float) -> None:
+    with pytest.raises(ValueError, match=rf"expects power > 0, .* got {power:g}"):
+        MaskAnnealingHook(power=power)
+
+
 def head(**options: Any) -> nn.Module:
     loss = dict(type="mmdet.CrossEntropyLoss", class_weight=[1.0] * 5)
     defaults: dict[str, Any] = dict(num_classes=4, num_queries=5)
