@@ -26,8 +26,8 @@ class MaskAnnealingHook(Hook):
         power: Exponent of the polynomial, positive.
 
     Raises:
-        ValueError: If shares do not ascend in [0, 1] or ``power`` is not positive; before training, if the model has no queries
-            that are masked, or the length of the training is not known.
+        ValueError: If shares do not ascend in [0, 1] or ``power`` is not positive; before training,
+            if the model has no queries that are masked, or the length of the training is not known.
 
     Source: Kerssies et al., EoMT (arXiv 2503.19108), mask annealing; steps of its configs.
     """
