@@ -228,8 +228,9 @@ def check_query_blocks(
     if reduces and num_restored < num_query_blocks:
         raise ValueError(
             f"mask_queries enter for the last {num_query_blocks} blocks, for which all tokens have "
-            "to be back: expected fusion=dict(type='cropr_mm.LastLayerFusion', num_blocks="
-            f"{num_query_blocks}), got a fusion that brings them back for {num_restored}"
+            "to be back: expected a pruner, since merged tokens do not come back, with "
+            f"fusion=dict(type='cropr_mm.LastLayerFusion', num_blocks={num_query_blocks}), got a "
+            f"fusion that brings them back for {num_restored}"
         )
     if out_type != "featmap":
         raise ValueError(

@@ -70,8 +70,10 @@ def from_timm(
             grid of the positions is unclear.
     """
     target = backbone.state_dict()
-    kernel = target.get("patch_embed.proj.weight", torch.empty(0))  # PS-ViT has no patches
-    weights = pack(_rename(_read_raw(state_dict, kernel)))
+    kernel = target.get("patch_embed.proj.weight")
+    # PS-ViT has no patches, and timm has no such model.
+    raw = state_dict if kernel is None else _read_raw(state_dict, kernel)
+    weights = pack(_rename(raw))
     weights = {
         name: value
         for name, value in weights.items()

@@ -26,6 +26,7 @@ from cropr_mm.engine.preflight import (
     check_length,
     check_levels,
     check_mask_queries,
+    check_matching,
     check_mixing,
     check_model_config,
     check_same_classes,
@@ -74,6 +75,7 @@ def build_runner(cfg: Config, splits: Sequence[str], runner_class: type[R]) -> R
     check_mask_queries(model)
     check_mixing(model)
     if "train" in splits:
+        check_matching(model)
         check_hooks(model, runner.hooks)
     built = {split: _build_loop(runner, split) for split in splits}
     if "train" in splits and runner.val_loop is not None:

@@ -29,6 +29,11 @@ _NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO}
 _REGISTRY = Path(build_functions.__file__)
 _HOOKS = Path(hooks.__file__).parent
 _PREPROCESSOR = "data_preprocessor.py"
+# Constructors that get settings of a config as they are.
+_SETTINGS = re.compile(
+    r"(DataLoader|MaskQueries|BaseStrategy|FullyShardedDataParallel)\.__init__\(\) "
+    r"(got an unexpected keyword argument|missing \d)"
+)
 _RUNNING = {
     r"DataLoader worker \(pid.*": (
         "a process that loads data ended; is the memory, or /dev/shm, too small for num_workers? "
@@ -48,8 +53,8 @@ def building_errors() -> Iterator[None]:
     Raises:
         SetupError: In the place of ValueError and AssertionError, of an ImportError (of a package
             that only some settings need), of a TypeError or KeyError of the registry, of a KeyError
-            that is raised by name and of an argument that data loaders do not take, and of a
-            RuntimeError for want of memory; others pass.
+            that is raised by name and of an argument that data loaders, strategies and mask queries
+            do not take or miss, and of a RuntimeError for want of memory; others pass.
     """
     try:
         yield
@@ -175,7 +180,7 @@ def _is_on_purpose(error: BaseException) -> bool:
     """Whether a constructor refuses what it is given, in kinds of errors that are bugs else."""
     if isinstance(error, KeyError):
         return (_place(error).line or "").startswith("raise KeyError")
-    return str(error).startswith("DataLoader.__init__() got an unexpected keyword argument")
+    return _SETTINGS.match(str(error)) is not None
 
 
 def _setup_error(error: BaseException) -> SetupError:

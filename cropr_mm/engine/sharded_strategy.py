@@ -37,7 +37,8 @@ class ShardedStrategy(FSDPStrategy):
         **options: All others of mmengine's strategy.
 
     Raises:
-        SetupError: If parameters would be flattened or checkpoints be written in parts.
+        SetupError: If parameters would be flattened, weights not be initialized, or checkpoints be
+            written in parts.
     """
 
     model_wrapper: dict[str, Any]
@@ -59,6 +60,11 @@ class ShardedStrategy(FSDPStrategy):
             raise SetupError(
                 "parameters keep their groups in the optimizer: expected "
                 "strategy.model_wrapper.use_orig_params=True, got False"
+            )
+        if options.get("skip_init_weights"):
+            raise SetupError(
+                "weights are initialized and loaded before the model is sharded: expected "
+                "strategy.skip_init_weights=False, got True"
             )
         on_cpu = get_device() == "cpu"
         if on_cpu:  # mmengine's default is the number of a GPU
@@ -130,7 +136,8 @@ class ShardedStrategy(FSDPStrategy):
     def _wrap_model(self, model: nn.Module) -> nn.Module:
         policy = partial(lambda_auto_wrap_policy, lambda_fn=_units(model).__contains__)
         self.model_wrapper = {"auto_wrap_policy": policy, **self.model_wrapper}
-        with DefaultScope.overwrite_default_scope("mmengine"):  # hosts know no functions
+        scope = DefaultScope.overwrite_default_scope("mmengine")  # hosts know no functions
+        with scope, building_errors():
             wrapped = super()._wrap_model(model)
         check_root(wrapped)
         return wrapped

@@ -40,6 +40,7 @@ def choose_strategy(cfg: Config, strategy: str | None) -> None:
     if kind not in _KINDS:
         raise SetupError(f"expected strategy.type of {' or '.join(_KINDS)}, got {kind}")
     if (strategy or _KINDS[kind]) == "ddp":
+        _check_default(configured)
         cfg.pop("strategy", None)
         return
     cfg.strategy = {**(configured if kind == _FSDP else {}), "type": _FSDP}
@@ -105,7 +106,7 @@ def _check(cfg: Config) -> None:
             "slurm, as tools/dist_train.sh and tools/slurm_train.sh have, got "
             f"--launcher {cfg.launcher}"
         )
-    for entry in ("compile", "sync_bn"):
+    for entry in ("compile", "sync_bn", "model_wrapper_cfg"):
         if cfg.get(entry):
             raise SetupError(
                 f"--strategy fsdp expects a config without {entry}, got {cfg[entry]!r}"
@@ -117,6 +118,16 @@ def _check(cfg: Config) -> None:
             f"{wrapper} clips by the norm of one process' shards: with --strategy fsdp expected "
             f"optim_wrapper.type of cropr_mm.{' or cropr_mm.'.join(_CLIPS_SHARDS)}, which sum it "
             "over processes"
+        )
+
+
+def _check_default(configured: Mapping[str, Any]) -> None:
+    """Settings of DDP stand where the hosts have them."""
+    unread = sorted(set(configured) - {"type"})
+    if _name(configured) == "DDPStrategy" and unread:
+        raise SetupError(
+            "DDP has its settings in model_wrapper_cfg and find_unused_parameters: expected "
+            f"strategy=dict(type='DDPStrategy') or none, got {', '.join(unread)} in it"
         )
 
 

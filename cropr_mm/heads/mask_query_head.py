@@ -3,6 +3,7 @@
 B batch, Q queries, K classes.
 """
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mmdet.models.dense_heads import Mask2FormerHead
@@ -13,6 +14,8 @@ from mmengine.model import BaseModule
 from torch import Tensor
 
 from cropr_mm.registry import MODELS
+
+_MATCHING = ("assigner", "sampler", "num_points", "oversample_ratio", "importance_sample_ratio")
 
 
 @MODELS.register_module()
@@ -34,6 +37,9 @@ class MaskQueryHead(Mask2FormerHead):
         test_cfg: Settings of results, given by the detector.
         init_cfg: None, as there is nothing to initialize.
 
+    Raises:
+        ValueError: If ``loss_cls`` is no softmax with weights, or ``train_cfg`` lacks an entry.
+
     Source: Kerssies et al., EoMT (arXiv 2503.19108), whose losses are those of Mask2Former.
     """
 
@@ -52,6 +58,7 @@ class MaskQueryHead(Mask2FormerHead):
         init_cfg: dict[str, Any] | None = None,
     ) -> None:
         BaseModule.__init__(self, init_cfg)  # the base would build its decoder
+        _check_losses(loss_cls, train_cfg)
         self.num_things_classes = num_things_classes
         self.num_stuff_classes = num_stuff_classes
         self.num_classes = num_things_classes + num_stuff_classes
@@ -79,3 +86,19 @@ class MaskQueryHead(Mask2FormerHead):
     ) -> tuple[list[Tensor], list[Tensor]]:
         """Logits of classes (B, Q, K + 1) and of masks (B, Q, h, w), by block, from the encoder."""
         return x[-1].classes, x[-1].masks
+
+
+def _check_losses(loss_cls: Mapping[str, Any], train_cfg: Mapping[str, Any] | None) -> None:
+    """Raise ValueError for settings without what the base reads in training."""
+    weights, sigmoid = loss_cls.get("class_weight"), loss_cls.get("use_sigmoid", False)
+    if not isinstance(weights, Sequence) or sigmoid:
+        raise ValueError(
+            "loss_cls expects class_weight, one number for each class and one for no object, and "
+            f"use_sigmoid=False, got class_weight={weights} and use_sigmoid={sigmoid}"
+        )
+    missing = [name for name in _MATCHING if train_cfg and name not in train_cfg]
+    if missing:
+        raise ValueError(
+            f"train_cfg of a head of mask queries expects {', '.join(_MATCHING)}, got none of "
+            f"{', '.join(missing)}"
+        )

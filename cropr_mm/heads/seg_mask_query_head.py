@@ -3,6 +3,7 @@
 from typing import Any
 
 from mmseg.models.decode_heads import Mask2FormerHead
+from torch import Tensor
 
 from cropr_mm.heads.mask_query_head import MaskQueryHead
 from cropr_mm.registry import MODELS
@@ -46,3 +47,11 @@ class SegMaskQueryHead(MaskQueryHead, Mask2FormerHead):
         self.out_channels = num_classes
         self.ignore_index = ignore_index
         self.align_corners = align_corners
+
+    def predict(
+        self, x: tuple[Any, ...], batch_img_metas: list[dict[str, Any]], test_cfg: dict[str, Any]
+    ) -> Tensor:
+        """Scores of classes (B, K, H, W) at the size of the images, or of a window of them."""
+        if test_cfg["mode"] == "slide":  # the base reads pad_shape, that of the whole image
+            batch_img_metas = [{**meta, "pad_shape": meta["img_shape"]} for meta in batch_img_metas]
+        return super().predict(x, batch_img_metas, test_cfg)

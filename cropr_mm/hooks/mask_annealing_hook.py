@@ -23,11 +23,11 @@ class MaskAnnealingHook(Hook):
         begin: Share of the training at which the first block begins.
         end: Share of the training at which the last block ends.
         length: Share of the training that each block takes.
-        power: Exponent of the polynomial.
+        power: Exponent of the polynomial, positive.
 
     Raises:
-        ValueError: If shares do not ascend in [0, 1]; before training, if the model has no queries
-            that are masked, or the length of the training is not known.
+        ValueError: If shares do not ascend in [0, 1] or ``power`` is not positive; before training,
+            if the model has no queries that are masked, or the length of the training is not known.
 
     Source: Kerssies et al., EoMT (arXiv 2503.19108), mask annealing; steps of its configs.
     """
@@ -39,6 +39,10 @@ class MaskAnnealingHook(Hook):
             raise ValueError(
                 "MaskAnnealingHook expects 0 <= begin < begin + length <= end <= 1, shares of the "
                 f"training, got begin={begin:g}, length={length:g}, end={end:g}"
+            )
+        if not power > 0:
+            raise ValueError(
+                f"MaskAnnealingHook expects power > 0, with which masks go away, got {power:g}"
             )
         self.begin = begin
         self.end = end

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from cropr_mm import CroprViT, prune
 from cropr_mm.checkpoints import load_backbone
-from cropr_mm.engine.preflight import SetupError, check_hooks, check_mask_queries
+from cropr_mm.engine.preflight import SetupError, check_hooks, check_mask_queries, check_matching
 from cropr_mm.export.parts import EncoderPart
 from cropr_mm.hooks.mask_annealing_hook import MaskAnnealingHook
 from cropr_mm.optim.layer_decay import LayerDecayConstructor
@@ -251,6 +251,12 @@ def test_shares_that_are_none_are_refused(options: dict[str, float]) -> None:
         MaskAnnealingHook(**options)
 
 
+@pytest.mark.parametrize("power", [0.0, -1.0])
+def test_a_power_that_leaves_masks_is_refused(power: float) -> None:
+    with pytest.raises(ValueError, match=rf"expects power > 0, .* got {power:g}"):
+        MaskAnnealingHook(power=power)
+
+
 def head(**options: Any) -> nn.Module:
     loss = dict(type="mmdet.CrossEntropyLoss", class_weight=[1.0] * 5)
     defaults: dict[str, Any] = dict(num_classes=4, num_queries=5)
@@ -279,6 +285,41 @@ def test_queries_and_their_reader_go_together() -> None:
     for message, model in refused.items():
         with pytest.raises(SetupError, match=message):
             check_mask_queries(model)
+
+
+def test_a_head_that_trains_matches_masks_with_objects() -> None:
+    check_matching(model_of(encoder(), nn.Identity()))
+    with pytest.raises(SetupError, match=r"decode_head matches masks .* got None"):
+        check_matching(model_of(encoder(), head()))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (dict(loss_cls=dict(type="mmdet.CrossEntropyLoss")), "got class_weight=None"),
+        (dict(loss_cls=dict(type="mmdet.CrossEntropyLoss", class_weight=1.0)), "class_weight=1.0"),
+        (
+            dict(
+                loss_cls=dict(
+                    type="mmdet.CrossEntropyLoss", class_weight=[1.0] * 5, use_sigmoid=True
+                )
+            ),
+            "got .* use_sigmoid=True",
+        ),
+        (dict(train_cfg=dict(num_points=9)), "got none of assigner, sampler, oversample_ratio"),
+    ],
+)
+def test_settings_that_the_losses_cannot_read_are_refused(options: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        head(**options)
+
+
+@torch.no_grad()
+def test_a_sliding_window_has_its_own_size() -> None:
+    predictions = encoder().eval()(images())
+    metas = [dict(img_shape=(48, 64), pad_shape=(96, 96))] * 2
+    for mode, size in (("slide", (48, 64)), ("whole", (96, 96))):
+        assert head().predict(predictions, metas, dict(mode=mode)).shape == (2, 4, *size)
 
 
 def test_masks_that_are_never_taken_away_are_refused() -> None:

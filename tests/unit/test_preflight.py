@@ -220,6 +220,16 @@ def test_heads_must_have_the_classes_of_the_dataset() -> None:
         check_classes(model, Dataset(), "train_dataloader")
 
 
+@pytest.mark.parametrize("things", [{}, dict(thing_classes=NAMES[:1])])
+def test_heads_of_queries_have_things_and_stuff(things: dict) -> None:
+    dataset = SimpleNamespace(metainfo=dict(classes=NAMES, **things))
+    model = nn.ModuleDict(dict(panoptic_head=Head(2)))
+    check_classes(model, dataset, "train_dataloader")
+    model["panoptic_head"] = Head(3)
+    with pytest.raises(SetupError, match="panoptic_head has num_classes=3, but"):
+        check_classes(model, dataset, "train_dataloader")
+
+
 def test_a_metric_on_another_files_classes_is_refused(config: Callable[..., Config]) -> None:
     """As where the data set was changed and its evaluator forgotten."""
     folder = Path(config(json.dumps(content())).train_dataloader.dataset.data_root)

@@ -41,6 +41,12 @@ def test_option_goes_before_config(
     assert (runner_class(cfg) is ToolRunner) == (not sharded)
 
 
+def test_settings_of_copies_stand_elsewhere() -> None:
+    strategy = dict(type="DDPStrategy", model_wrapper=dict(find_unused_parameters=True))
+    with pytest.raises(SetupError, match=r"DDP has its settings in .* got model_wrapper in it"):
+        choose_strategy(config(strategy=strategy), None)
+
+
 def test_settings_of_the_strategy_stay() -> None:
     wrapper = dict(backward_prefetch="BACKWARD_POST")
     cfg = config(strategy=dict(type="FSDPStrategy", model_wrapper=wrapper))
@@ -62,6 +68,7 @@ def test_loss_scale_of_mixed_precision_is_shared() -> None:
         (dict(strategy=dict(type="DeepSpeedStrategy")), "got DeepSpeedStrategy"),
         (dict(compile=True), "without compile, got True"),
         (dict(sync_bn="torch"), "without sync_bn, got 'torch'"),
+        (dict(model_wrapper_cfg=dict(type="A")), "without model_wrapper_cfg, got {'type': 'A'}"),
         (dict(optim_wrapper=dict(clip_grad=dict(max_norm=1))), "OptimWrapper clips by the norm"),
     ],
 )

@@ -12,7 +12,7 @@ from cropr_mm.engine.preflight.ignored_labels import check_ignored
 from cropr_mm.engine.preflight.image_files import check_files
 from cropr_mm.engine.preflight.label_maps import check_label_maps
 from cropr_mm.engine.preflight.levels import check_levels
-from cropr_mm.engine.preflight.mask_queries import check_mask_queries
+from cropr_mm.engine.preflight.mask_queries import check_mask_queries, check_matching
 from cropr_mm.engine.preflight.mixing import check_mixing
 from cropr_mm.engine.preflight.model import (
     check_classes,
@@ -43,6 +43,7 @@ __all__ = [
     "check_levels",
     "check_mask_queries",
     "check_masks",
+    "check_matching",
     "check_mixing",
     "check_model",
     "check_model_config",

@@ -6,6 +6,8 @@ from typing import Any
 import numpy as np
 from torch import nn
 
+from cropr_mm.backbones.base import ReducingBackbone
+from cropr_mm.backbones.cropr_cvt import CroprCvT
 from cropr_mm.backbones.cropr_vit import CroprViT
 from cropr_mm.backbones.find import backbone_class
 from cropr_mm.engine.preflight.data import built_datasets
@@ -65,9 +67,11 @@ def check_channels(model: nn.Module) -> None:
             head reads, or windows of a sliding test do not fit the schedule.
     """
     backbone = getattr(model, "backbone", None)
-    if not isinstance(backbone, CroprViT):
+    if not isinstance(backbone, CroprViT | CroprCvT):
         return
     _check_exits(model, backbone)
+    # Stages of CvT have widths of their own.
+    one_width = isinstance(backbone, CroprViT) or len(backbone.out_indices) == 1
     neck = getattr(model, "neck", None)
     paths = _HEADS if neck is None else ("neck",)
     reader: Any
@@ -75,7 +79,8 @@ def check_channels(model: nn.Module) -> None:
         channels = getattr(reader, "in_channels", ())
         channels = (channels,) if isinstance(channels, int) else channels
         concatenated = getattr(reader, "input_transform", None) == "resize_concat"
-        if not concatenated and any(number != backbone.embed_dim for number in channels):
+        wrong = any(number != backbone.embed_dim for number in channels)
+        if wrong and one_width and not concatenated:
             raise SetupError(
                 f"{name} expects in_channels={reader.in_channels}, but the encoder has embed_dim="
                 f"{backbone.embed_dim}; set {name}.in_channels to that"
@@ -110,7 +115,7 @@ def _check_logits(head: Any, name: str) -> None:
         )
 
 
-def _check_exits(model: nn.Module, backbone: CroprViT) -> None:
+def _check_exits(model: nn.Module, backbone: ReducingBackbone) -> None:
     """Logits with which tokens leave are read, and not dropped or taken for features."""
     head = getattr(model, "decode_head", None)
     if backbone.num_exit_classes and not getattr(head, "reads_exits", False):
@@ -122,7 +127,7 @@ def _check_exits(model: nn.Module, backbone: CroprViT) -> None:
         )
 
 
-def _check_output(model: nn.Module, backbone: CroprViT) -> None:
+def _check_output(model: nn.Module, backbone: CroprViT | CroprCvT) -> None:
     """Classifiers without a neck read vectors, segmenters maps."""
     head = getattr(model, "head", None)
     layers = [
@@ -141,7 +146,7 @@ def _check_output(model: nn.Module, backbone: CroprViT) -> None:
         )
 
 
-def _check_windows(backbone: CroprViT, size: tuple[int, int]) -> None:
+def _check_windows(backbone: ReducingBackbone, size: tuple[int, int]) -> None:
     """The encoder takes images of this height and width."""
     try:
         backbone.num_keep(backbone.patch_grid(size))

@@ -22,12 +22,11 @@ def check_mask_queries(model: nn.Module) -> None:
 
     Raises:
         SetupError: If the encoder has queries that no head reads or a neck stands between, the head
-            reads queries and the encoder has none, or numbers differ.
+            reads queries and the encoder has none, its tokens lie in no cells, or numbers differ.
     """
     backbone = getattr(model, "backbone", None)
     queries = backbone.mask_queries if isinstance(backbone, CroprViT) else None
-    heads: dict[str, Any] = {name: getattr(model, name, None) for name in _HEADS}
-    readers = {name: h for name, h in heads.items() if getattr(h, "reads_queries", False)}
+    readers = _readers(model)
     if queries is None and readers:
         raise SetupError(
             f"{', '.join(readers)} reads mask queries: expected a CroprViT with "
@@ -35,6 +34,13 @@ def check_mask_queries(model: nn.Module) -> None:
         )
     if queries is None:
         return
+    assert isinstance(backbone, CroprViT), "only it has queries"
+    if backbone.arch.sampling_steps:
+        raise SetupError(
+            "mask_queries predict masks in the cells of tokens, which progressive sampling moved "
+            "elsewhere: expected an arch without sampling_steps, got "
+            f"sampling_steps={backbone.arch.sampling_steps}"
+        )
     if not readers or getattr(model, "neck", None) is not None:
         got = "a neck between" if readers else "none"
         raise SetupError(
@@ -47,6 +53,23 @@ def check_mask_queries(model: nn.Module) -> None:
             told = ", ".join(f"{n}={getattr(head, n)}" for n in wrong)
             expected = ", ".join(f"{n}={getattr(queries, n)}" for n in wrong)
             raise SetupError(f"{name} expects {expected}, as mask_queries has, got {told}")
+
+
+def check_matching(model: nn.Module) -> None:
+    """Heads of mask queries know how masks are matched with objects.
+
+    Args:
+        model: Built model that is to be trained.
+
+    Raises:
+        SetupError: If one has no ``train_cfg``.
+    """
+    for name, head in _readers(model).items():
+        if not head.train_cfg:
+            raise SetupError(
+                f"{name} matches masks with objects in training: expected train_cfg=dict(assigner="
+                f"..., sampler=..., num_points=..., ...), got {head.train_cfg}"
+            )
 
 
 def check_annealing(model: nn.Module, hooks: Sequence[Hook]) -> None:
@@ -72,3 +95,9 @@ def check_annealing(model: nn.Module, hooks: Sequence[Hook]) -> None:
             "MaskAnnealingHook takes masks away over the whole training, whose length has to be "
             "known: expected no EarlyStoppingHook beside it, got one"
         )
+
+
+def _readers(model: nn.Module) -> dict[str, Any]:
+    """Heads that read mask queries, by name."""
+    heads = {name: getattr(model, name, None) for name in _HEADS}
+    return {name: h for name, h in heads.items() if getattr(h, "reads_queries", False)}

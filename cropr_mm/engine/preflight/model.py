@@ -26,6 +26,7 @@ _CLASSIFIERS = (
     "mask_head",
     "decode_head",
     "auxiliary_head",
+    "panoptic_head",
     "head",
     "roi_head.bbox_head",
     "roi_head.mask_head",
@@ -45,11 +46,13 @@ def check_classes(model: nn.Module, dataset: Any, where: str) -> None:
     """
     metainfo = getattr(dataset, "metainfo", None) or {}
     classes = metainfo.get("classes")
-    if not isinstance(classes, Sequence) or isinstance(classes, str) or "thing_classes" in metainfo:
+    if not isinstance(classes, Sequence) or isinstance(classes, str):
         return
+    # Other heads of panoptic models know things or stuff alone.
+    paths = ("panoptic_head",) if "thing_classes" in metainfo else _CLASSIFIERS
     counts = {
         name: head.num_classes
-        for path in _CLASSIFIERS
+        for path in paths
         for name, head in parts_at(model, path)
         if isinstance(getattr(head, "num_classes", None), int)
     }
