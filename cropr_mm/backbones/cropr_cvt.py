@@ -116,6 +116,7 @@ class CroprCvT(ReducingBackbone):
         self.out_indices = tuple(out_indices)
         self.out_type = out_type
         self.in_channels = in_channels
+        self.out_channels = tuple(dims.embed_dims[i] for i in self.out_indices)
         self.embed_dim, self.depth = dims.embed_dims[last], dims.depths[last]
         self.num_heads = dims.num_heads[last]
         self.patch_size = 4 * 2**last

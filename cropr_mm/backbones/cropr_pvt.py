@@ -85,7 +85,7 @@ class CroprPVT(ReducingBackbone):
         self._set_stages(stage, out_indices)
         self._build_stages(arch, in_channels, drop_path_rate)
         self.depth = len(self.blocks)
-        self.embed_dim = self.stages[stage].norm.weight.shape[0]
+        self.embed_dim = self.blocks[0].norm1.weight.shape[0]
         self.patch_size = 4 * 2**stage
         self.grid = self.patch_grid(self.img_size)
         self.build_schedule(reducer, schedule)
@@ -171,6 +171,8 @@ class CroprPVT(ReducingBackbone):
         model = _build(arch, given)
         self.patch_embed = model.patch_embed
         self.stages = nn.ModuleList(model.stages[: self.out_indices[-1] + 1])
+        widths = [stage.norm.weight.shape[0] for stage in self.stages]
+        self.out_channels = tuple(widths[i] for i in self.out_indices)
 
     def _prune(
         self, stage: PyramidVisionTransformerStage, x: Tensor, img: Tensor

@@ -321,6 +321,7 @@ class CroprViT(ReducingBackbone):
     def _set_outputs(self, out_indices: int | Sequence[int], out_type: str) -> None:
         indices = (out_indices,) if isinstance(out_indices, int) else tuple(out_indices)
         self.out_indices = tuple(i + self.depth if i < 0 else i for i in indices)
+        self.out_channels = (self.embed_dim,) * len(self.out_indices)
         self.out_type = out_type
         check_outputs(self.out_indices, self.depth, out_type, self.has_cls)
 

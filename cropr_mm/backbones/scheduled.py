@@ -32,6 +32,8 @@ class ScheduledBackbone(BaseModule):
         has_cls: Whether the first prefix token is a class token.
         blocks: The blocks themselves; read by tools that watch or count them.
         num_query_blocks: Last blocks that mask queries go through; 0 where there are none.
+        out_channels: Channels of each output; empty if a backbone does not say.
+        out_type: Shape of the outputs: 'featmap' for maps (B, C, h, w).
         is_pyramid: Whether blocks and outputs lie on several grids.
         window_size: Side of attention windows, in patches; None for global attention only.
         survivor_order: How survivors form windows: 'window' or 'raster'.
@@ -60,6 +62,8 @@ class ScheduledBackbone(BaseModule):
     has_cls = False
     blocks: nn.ModuleList
     num_query_blocks = 0
+    out_channels: tuple[int, ...] = ()
+    out_type = "featmap"
     is_pyramid = False
     window_size: int | None = None
     survivor_order = "window"

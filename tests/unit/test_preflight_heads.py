@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from mmengine.config import Config
 from mmengine.dataset import ConcatDataset
 from mmengine.registry import DATASETS, MODELS, init_default_scope
@@ -41,7 +42,7 @@ def classifier(in_channels: int = 16, num_classes: int = 2, **changes: Any) -> n
 def test_a_head_on_other_channels_is_named() -> None:
     check_channels(classifier())
     with pytest.raises(
-        SetupError, match=r"head expects in_channels=768, .* embed_dim=16; set head"
+        SetupError, match=r"head expects in_channels=768, .* has 16 channels; set head"
     ):
         check_channels(classifier(in_channels=768))
 
@@ -147,3 +148,37 @@ def test_logits_of_tokens_that_left_need_a_head_that_reads_them() -> None:
         check_channels(exiting(dict(type="mmseg.FCNHead", in_index=0)))
     with pytest.raises(SetupError, match=r"DToP lets tokens leave .* got no decode_head"):
         check_channels(exiting(None))
+
+
+@pytest.mark.parametrize(
+    ("backbone", "channels"),
+    [
+        (
+            dict(
+                type="cropr_mm.CroprCvT",
+                arch=dict(embed_dims=(8, 16, 32), depths=(1, 1, 2), num_heads=(1, 1, 2)),
+                img_size=64,
+                out_indices=(0, 1, 2),
+            ),
+            [8, 16, 32],
+        ),
+        (
+            dict(
+                type="cropr_mm.CroprPVT",
+                arch=dict(depths=(1, 1, 1, 1), embed_dims=(8, 16, 24, 32), num_heads=(1, 1, 1, 2)),
+                img_size=64,
+            ),
+            [8, 16, 24, 32],
+        ),
+    ],
+)
+def test_stages_of_a_pyramid_have_channels_of_their_own(backbone: dict, channels: list) -> None:
+    model = nn.Module()
+    model.backbone = MODELS.build(backbone)
+    assert [out.shape[1] for out in model.backbone(torch.randn(1, 3, 64, 64))] == channels
+    model.decode_head = nn.Module()
+    model.decode_head.in_channels, model.decode_head.in_index = channels, range(len(channels))
+    check_channels(model)
+    model.decode_head.in_channels = [8, 16, *channels[3:], 8]
+    with pytest.raises(SetupError, match=rf"has {', '.join(map(str, channels))} channels"):
+        check_channels(model)

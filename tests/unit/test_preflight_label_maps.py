@@ -185,14 +185,14 @@ def test_each_of_several_auxiliary_heads_is_looked_at() -> None:
     model.auxiliary_head = nn.ModuleList([segmenter().decode_head, segmenter().decode_head])
     check_channels(model)
     model.auxiliary_head[1].in_channels = 8
-    with pytest.raises(SetupError, match=r"auxiliary_head\.1 expects in_channels=8, .*=16"):
+    with pytest.raises(SetupError, match=r"auxiliary_head\.1 expects in_channels=8, .* has 16"):
         check_channels(model)
 
 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        (dict(in_channels=768), r"decode_head expects in_channels=768, .* embed_dim=16"),
+        (dict(in_channels=768), r"decode_head expects in_channels=768, .* has 16 channels"),
         (dict(in_index=3), r"decode_head reads output 3 .*only 2: set backbone\.out_indices"),
         (dict(neck=dict(LEVELS, in_channels=[16, 8])), r"neck expects in_channels=\[16, 8\]"),
         (

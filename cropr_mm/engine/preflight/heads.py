@@ -7,8 +7,6 @@ import numpy as np
 from torch import nn
 
 from cropr_mm.backbones.base import ReducingBackbone
-from cropr_mm.backbones.cropr_cvt import CroprCvT
-from cropr_mm.backbones.cropr_vit import CroprViT
 from cropr_mm.backbones.find import backbone_class
 from cropr_mm.engine.preflight.data import built_datasets
 from cropr_mm.engine.preflight.errors import SetupError
@@ -62,36 +60,19 @@ def check_channels(model: nn.Module) -> None:
         model: Built model; ``neck`` and the usual heads of mmpretrain and mmseg are looked at.
 
     Raises:
-        SetupError: If one expects other channels or more outputs, a classifier gets a map or a
-            segmenter none, a softmax has fewer logits than classes, tokens exit with logits that no
-            head reads, or windows of a sliding test do not fit the schedule.
+        SetupError: If one expects other channels or more outputs than there are, a classifier gets
+            a map or a segmenter none, a softmax has fewer logits than classes, tokens exit with
+            logits that no head reads, or windows of a sliding test do not fit the schedule.
     """
     backbone = getattr(model, "backbone", None)
-    if not isinstance(backbone, CroprViT | CroprCvT):
+    if not isinstance(backbone, ReducingBackbone):
         return
     _check_exits(model, backbone)
-    # Stages of CvT have widths of their own.
-    one_width = isinstance(backbone, CroprViT) or len(backbone.out_indices) == 1
     neck = getattr(model, "neck", None)
     paths = _HEADS if neck is None else ("neck",)
-    reader: Any
-    for name, reader in (part for path in paths for part in parts_at(model, path)):
-        channels = getattr(reader, "in_channels", ())
-        channels = (channels,) if isinstance(channels, int) else channels
-        concatenated = getattr(reader, "input_transform", None) == "resize_concat"
-        wrong = any(number != backbone.embed_dim for number in channels)
-        if wrong and one_width and not concatenated:
-            raise SetupError(
-                f"{name} expects in_channels={reader.in_channels}, but the encoder has embed_dim="
-                f"{backbone.embed_dim}; set {name}.in_channels to that"
-            )
-        indices = getattr(reader, "in_index", range(len(channels)))
-        last = max((indices,) if isinstance(indices, int) else indices, default=0)
-        if last >= len(backbone.out_indices):
-            raise SetupError(
-                f"{name} reads output {last} of the encoder (counted from 0), which has only "
-                f"{len(backbone.out_indices)}: set backbone.out_indices"
-            )
+    readers = [part for path in paths for part in parts_at(model, path)]
+    for name, reader in readers if backbone.out_channels else []:
+        _check_reader(name, reader, backbone.out_channels)
     for name, head in (part for path in _HEADS for part in parts_at(model, path)):
         _check_logits(head, name)
     if neck is not None:
@@ -100,6 +81,30 @@ def check_channels(model: nn.Module) -> None:
     test = getattr(model, "test_cfg", None) or {}
     if test.get("mode") == "slide":
         _check_windows(backbone, tuple(test["crop_size"]))
+
+
+def _check_reader(name: str, reader: Any, outputs: Sequence[int]) -> None:
+    """A neck or a head reads outputs that are there, of as many channels as they have."""
+    channels = getattr(reader, "in_channels", ())
+    if isinstance(channels, int):
+        indices, channels = getattr(reader, "in_index", -1), [channels]
+    else:
+        indices = getattr(reader, "in_index", range(len(channels)))
+    indices = [indices] if isinstance(indices, int) else list(indices)
+    last = max(indices, default=0)
+    if last >= len(outputs):
+        raise SetupError(
+            f"{name} reads output {last} of the encoder (counted from 0), which has only "
+            f"{len(outputs)}: set backbone.out_indices"
+        )
+    read = [outputs[i] for i in indices]
+    if getattr(reader, "input_transform", None) == "resize_concat":
+        read = [sum(read)]
+    if list(channels) != read:
+        raise SetupError(
+            f"{name} expects in_channels={reader.in_channels}, but what it reads of the encoder "
+            f"has {', '.join(map(str, read))} channels; set {name}.in_channels to that"
+        )
 
 
 def _check_logits(head: Any, name: str) -> None:
@@ -127,7 +132,7 @@ def _check_exits(model: nn.Module, backbone: ReducingBackbone) -> None:
         )
 
 
-def _check_output(model: nn.Module, backbone: CroprViT | CroprCvT) -> None:
+def _check_output(model: nn.Module, backbone: ReducingBackbone) -> None:
     """Classifiers without a neck read vectors, segmenters maps."""
     head = getattr(model, "head", None)
     layers = [
