@@ -196,13 +196,13 @@ def check_served(
         "makes tokens of no cell": reducer.synthetic and not synthetic,
         "masks tokens": reducer.masking and not masks,
         "lets tokens leave with their logits": reducer.num_exit_classes > 0 and not exits,
-        f"reads {invalid}{note}": bool(invalid),
+        f"reads {', '.join(invalid)}{note}": bool(invalid),
     }
     reasons = [reason for reason, holds in asked.items() if holds]
     if reasons:
         raise ValueError(
-            f"{host} expects a reducer that works with the tokens it has and reads none but "
-            f"{sorted(signals)}; {type(reducer).__name__} {' and '.join(reasons)}"
+            f"{type(reducer).__name__} {' and '.join(reasons)}: expected for {host} a reducer that "
+            f"works with the tokens it has and reads none but {', '.join(sorted(signals))}"
         )
 
 

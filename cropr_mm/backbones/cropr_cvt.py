@@ -4,7 +4,7 @@ B batch, P prefix tokens, N patch tokens of the last stage's h x w grid, C chann
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 from timm.layers import to_2tuple
 from torch import Tensor, nn
@@ -21,26 +21,12 @@ from cropr_mm.backbones.feature_maps import make_output
 from cropr_mm.backbones.signals import IMAGE_SIGNALS
 from cropr_mm.checkpoints import load_cvt
 from cropr_mm.layers.cvt import CvtStage
+from cropr_mm.layers.cvt_arch import resolve_cvt
 from cropr_mm.layers.initial import reset_linear
 from cropr_mm.ops.attention_signals import CLS_SIGNALS, KEY_SIGNALS
 from cropr_mm.registry import MODELS
 from cropr_mm.structures import Tokens
 from cropr_mm.tokens.restore import live_map
-
-
-class CvtArch(NamedTuple):
-    """Dimensions by stage: widths, numbers of blocks and of attention heads."""
-
-    embed_dims: Sequence[int]
-    depths: Sequence[int]
-    num_heads: Sequence[int]
-
-
-ARCHS = {
-    "cvt_13": CvtArch((64, 192, 384), (1, 2, 10), (1, 3, 6)),
-    "cvt_21": CvtArch((64, 192, 384), (1, 4, 16), (1, 3, 6)),
-    "cvt_w24": CvtArch((192, 768, 1024), (2, 2, 20), (3, 12, 16)),
-}
 
 
 @MODELS.register_module()
@@ -192,19 +178,3 @@ class CroprCvT(ReducingBackbone):
         """Load the checkpoint of ``init_cfg``; parameters were initialized on construction."""
         if self.init_cfg is not None:
             load_cvt(self, self.init_cfg["checkpoint"], self.init_cfg.get("prefix", ""))
-
-
-def resolve_cvt(arch: str | Mapping[str, Sequence[int]]) -> CvtArch:
-    """Dimensions of a name or of a dict; ValueError if there are none or they do not fit."""
-    if isinstance(arch, str):
-        if arch not in ARCHS:
-            raise ValueError(f"arch must be one of {', '.join(ARCHS)}, or a dict; got {arch!r}")
-        return ARCHS[arch]
-    if set(arch) != set(CvtArch._fields):
-        raise ValueError(f"arch as a dict takes {', '.join(CvtArch._fields)}; got {sorted(arch)}")
-    dims = CvtArch(**arch)
-    if not len(dims.embed_dims) == len(dims.depths) == len(dims.num_heads) > 0:
-        raise ValueError(f"arch needs one entry for each stage, got {dims}")
-    if any(dim % heads for dim, heads in zip(dims.embed_dims, dims.num_heads, strict=True)):
-        raise ValueError(f"arch needs widths that are multiples of num_heads, got {dims}")
-    return dims

@@ -8,8 +8,8 @@ from typing import Any
 from mmengine.config import Config, ConfigDict
 from timm.layers import to_2tuple
 
-from cropr_mm.backbones.cropr_cvt import resolve_cvt
 from cropr_mm.layers.arch import resolve_arch
+from cropr_mm.layers.cvt_arch import resolve_cvt
 
 GRID = 16  # patches a side
 

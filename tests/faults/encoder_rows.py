@@ -46,7 +46,7 @@ ROWS = [
         (
             "cvt-merger",
             "a method that merges tokens in CvT",
-            "CroprCvT expects a reducer .*; ToMe makes tokens of no cell",
+            "ToMe makes tokens of no cell: expected for CroprCvT a reducer",
             training(model__backbone=_reducing(CVT, "ToMe")),
         ),
         (

@@ -168,9 +168,9 @@ def test_it_compiles_to_one_graph(img: Tensor) -> None:
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("AttnTopK", r"TinyViT expects .*AttnTopK reads \['cls_row'\]"),
-        ("ToMe", r"ToMe makes tokens of no cell and reads \['keys'\]"),
-        ("DynamicViT", "DynamicViT masks tokens$"),
+        ("AttnTopK", r"AttnTopK reads cls_row"),
+        ("ToMe", r"ToMe makes tokens of no cell and reads keys"),
+        ("DynamicViT", "DynamicViT masks tokens:"),
         ("DToP", "DToP lets tokens leave with their logits"),
     ],
 )
