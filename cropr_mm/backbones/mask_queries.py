@@ -155,4 +155,6 @@ class MaskQueries(nn.Module):
             return None
         inside = F.interpolate(masks, tokens.grid, mode="bilinear").flatten(2) > 0
         free = torch.rand(masks.shape[:2], device=masks.device) >= self.masked_shares[step]
-        return F.pad(inside | free.unsqueeze(-1), (tokens.num_prefix, 0), value=True)
+        always = inside.new_ones((*inside.shape[:2], tokens.num_prefix))
+        # No F.pad: torch 2.11 compiles that of bools to invalid C++.
+        return torch.cat([always, inside | free.unsqueeze(-1)], dim=2)

@@ -129,6 +129,15 @@ def test_annealing_compiles_once_for_all_shares() -> None:
     assert len(graphs) == first > 0
 
 
+@pytest.mark.slow
+def test_a_training_pass_compiles_to_code_of_the_cpu() -> None:
+    model = encoder().train()
+    torch._dynamo.reset()
+    _, predictions = torch.compile(model)(images())
+    sum(mask.square().mean() for mask in predictions.masks).backward()
+    assert model.mask_queries.q.weight.grad.isfinite().all()
+
+
 @torch.no_grad()
 def test_queries_have_no_position() -> None:
     model = encoder(rope="eva").eval()
