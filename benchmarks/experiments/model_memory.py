@@ -11,6 +11,7 @@ from functools import partial
 from typing import Any
 
 from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from cropr_mm.backbones.find import find_backbones
 from cropr_mm.profiling.run_mode import Mode
@@ -85,12 +86,21 @@ def model_memory(
 def training_memory(
     model: nn.Module, batch: dict[str, Any], mode: Mode, peak: Peak = estimated_peak
 ) -> TrainingMemory:
-    """Run a step of training; arguments as those of :func:`model_memory`."""
+    """Run a step of training; arguments as those of :func:`model_memory`.
+
+    Batch norms take their stored statistics where there is one image, since a map that is pooled to
+    one cell has none then; that needs as much memory.
+    """
     batch = model.data_preprocessor(batch, training=True)
     parameters = list(model.parameters())
     weights = tensor_bytes((*parameters, *model.buffers()))
     optimizer = 2 * tensor_bytes(p for p in parameters if p.requires_grad)
-    training = peak(partial(training_step, model.train(), batch, mode))
+    model.train()
+    if len(batch["inputs"]) == 1:
+        for module in model.modules():
+            if isinstance(module, _BatchNorm):
+                module.eval()
+    training = peak(partial(training_step, model, batch, mode))
     model.zero_grad(set_to_none=True)
     return TrainingMemory(weights, optimizer, training)
 
