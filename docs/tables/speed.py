@@ -47,13 +47,25 @@ def encoders(name: str, batch: str, *bases: str) -> str:
 
 
 def headline() -> str:
-    """Published speed and accuracy of the large models, and what was measured of their encoders."""
+    """Published speed and accuracy of the large models, and what was measured."""
     paper, here = "published, A100", "[here](docs/performance.md), one image,"
     rows = [
         ["EVA-02-L detector, COCO, 1536 px", "97 %", "2.4 encoder, 1.9 model", "1.2 box AP", paper],
         ["EVA-02-L segmenter, ADE20k, 512 px", "86 %", "2.0", "0.1 mIoU", paper],
         ["EVA-02-L classifier, ImageNet, 448 px", "86 %", "2.1", "0.2 top-1", paper],
     ]
+    (trained,) = record("compare_camvid_dinov2s").values()
+    fast = trained["encoder_speed"]["functions"]["cropr"]["speedup"]
+    lost = _lost(trained["variants"]["cropr"]["mIoU"]["minus_dense"])
+    place = "[here](docs/results/segmentation.md), one seed, CPU"
+    rows.append(["DINOv2-S segmenter, CamVid, 252 x 336 px", "86 %", interval(**fast), lost, place])
+    untrained = next(
+        row["minus_dense"]
+        for row in record("prices_camvid_dinov2s")["rows"]
+        if (row["way"], row["rate"]) == ("none, shortcut pruner", 50)
+    )
+    place = "[here](docs/budget.md#without-training), one seed"
+    rows.append(["the same, pruned without training", "50 %", "-", _lost(untrained), place])
     windows = next(iter(study("detection_cpu").values()))["Cropr"]
     rows.append(
         ["EVA-02-L encoder, 1536 px", "97 %", speedup(windows), "-", f"{here} CPU without AMX"]
@@ -66,6 +78,11 @@ def headline() -> str:
             rows.append([title_of_row, share, speed, "-", f"{here} CPU {machine}, compiled"])
     head = ["model", "tokens pruned", "speed over dense", "accuracy lost", "measured"]
     return markdown(head, rows, left=5)
+
+
+def _lost(minus_dense: dict[str, float]) -> str:
+    value, low, high = (-minus_dense[key] for key in ("value", "high", "low"))
+    return f"{value:.1f} mIoU ({low:.1f} to {high:.1f})"
 
 
 PAIRS = (
