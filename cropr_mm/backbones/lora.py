@@ -68,19 +68,22 @@ def adapted_layers(backbone: nn.Module) -> list[nn.Module]:
 
 
 def _check(settings: Mapping[str, Any]) -> tuple[int, float, float, tuple[str, ...]]:
-    unknown = sorted(set(settings) - _KEYS)
-    rank = settings.get("r")
-    if unknown or not isinstance(rank, int) or rank < 1:
+    known = isinstance(settings, Mapping) and set(settings) <= _KEYS
+    rank = settings.get("r") if known else None
+    if type(rank) is not int or rank < 1:
         raise ValueError(
             f"lora expects dict(r=8), and optionally alpha, dropout and targets, got {settings}"
         )
-    targets = tuple(settings.get("targets", TARGETS))
-    if not targets or not set(targets) <= set(TARGETS):
-        raise ValueError(f"lora expects targets out of {', '.join(TARGETS)}, got {targets}")
+    targets = settings.get("targets", TARGETS)
+    if not isinstance(targets, list | tuple) or not targets or not set(targets) <= set(TARGETS):
+        raise ValueError(f"lora expects a list of targets out of {TARGETS}, got {targets!r}")
     alpha, dropout = settings.get("alpha", 2 * rank), settings.get("dropout", 0.0)
-    if not alpha > 0 or not 0 <= dropout < 1:
-        raise ValueError(f"lora expects alpha > 0 and dropout in [0, 1), got {alpha} and {dropout}")
-    return rank, alpha, dropout, targets
+    numbers = isinstance(alpha, int | float) and isinstance(dropout, int | float)
+    if not numbers or not alpha > 0 or not 0 <= dropout < 1:
+        raise ValueError(
+            f"lora expects alpha > 0 and dropout in [0, 1), got {alpha!r} and {dropout!r}"
+        )
+    return rank, alpha, dropout, tuple(targets)
 
 
 def _import_peft() -> ModuleType:
