@@ -15,7 +15,7 @@ from typing import Any
 
 from torch import nn
 
-from cropr_mm.checkpoints.new_parts import is_new
+from cropr_mm.checkpoints.new_parts import LORA, is_new
 
 # Linear layers of a block that adapters may stand beside.
 TARGETS = ("qkv", "proj", "fc1", "fc2")
@@ -50,7 +50,7 @@ def add_adapters(backbone: nn.Module, settings: Mapping[str, Any]) -> None:
         layer._register_state_dict_hook(_to_our_names)
         layer._register_load_state_dict_pre_hook(_to_names_of_peft)
     for name, parameter in backbone.named_parameters():
-        parameter.requires_grad_(name in trained or ".lora_" in name)
+        parameter.requires_grad_(name in trained or LORA in name)
 
 
 def merge_adapters(backbone: nn.Module) -> None:
@@ -65,6 +65,12 @@ def merge_adapters(backbone: nn.Module) -> None:
 def adapted_layers(backbone: nn.Module) -> list[nn.Module]:
     """Layers with an adapter."""
     return [module for module in backbone.modules() if hasattr(module, "lora_A")]
+
+
+def adapter_scale(backbone: nn.Module) -> float | None:
+    """By what adapters are scaled, alpha / r; None without adapters."""
+    layers = adapted_layers(backbone)
+    return float(layers[0].scaling[_ADAPTER]) if layers else None
 
 
 def _check(settings: Mapping[str, Any]) -> tuple[int, float, float, tuple[str, ...]]:
