@@ -110,7 +110,7 @@ def test_adapters_are_named() -> None:
     arch = dict(embed_dim=8, depth=1, num_heads=2)
     check_shardable(nn.ModuleDict(dict(backbone=CroprViT(arch=arch))), [])
     model = nn.ModuleDict(dict(backbone=CroprViT(arch=arch, lora=dict(r=2))))
-    with pytest.raises(SetupError, match="cannot write the adapters of backbone: .* without lora"):
+    with pytest.raises(SetupError, match=r"cannot write the adapters of backbone: .* without lora"):
         check_shardable(model, [])
 
 
