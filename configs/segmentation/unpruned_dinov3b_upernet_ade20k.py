@@ -4,4 +4,11 @@
 # GPUs.
 _base_ = "./unpruned_vitb_upernet_ade20k.py"
 model = dict(backbone=dict(arch="vit_base_patch16_dinov3"))
+# DINOv3 has registers beside the class token, and no position embedding.
+spared = dict(decay_mult=0.0)
+optim_wrapper = dict(
+    paramwise_cfg=dict(
+        custom_keys=dict(_delete_=True, cls_token=spared, reg_token=spared, norm=spared)
+    )
+)
 train_dataloader = dict(batch_size=8)

@@ -15,7 +15,7 @@ from typing import Any
 
 from torch import nn
 
-from cropr_mm.checkpoints.new_parts import is_new
+from cropr_mm.checkpoints.new_parts import LORA, is_new
 
 # Linear layers of a block that adapters may stand beside.
 TARGETS = ("qkv", "proj", "fc1", "fc2")
@@ -50,7 +50,7 @@ def add_adapters(backbone: nn.Module, settings: Mapping[str, Any]) -> None:
         layer._register_state_dict_hook(_to_our_names)
         layer._register_load_state_dict_pre_hook(_to_names_of_peft)
     for name, parameter in backbone.named_parameters():
-        parameter.requires_grad_(name in trained or ".lora_" in name)
+        parameter.requires_grad_(name in trained or LORA in name)
 
 
 def merge_adapters(backbone: nn.Module) -> None:
@@ -67,20 +67,29 @@ def adapted_layers(backbone: nn.Module) -> list[nn.Module]:
     return [module for module in backbone.modules() if hasattr(module, "lora_A")]
 
 
+def adapter_scale(backbone: nn.Module) -> float | None:
+    """By what adapters are scaled, alpha / r; None without adapters."""
+    layers = adapted_layers(backbone)
+    return float(layers[0].scaling[_ADAPTER]) if layers else None
+
+
 def _check(settings: Mapping[str, Any]) -> tuple[int, float, float, tuple[str, ...]]:
-    unknown = sorted(set(settings) - _KEYS)
-    rank = settings.get("r")
-    if unknown or not isinstance(rank, int) or rank < 1:
+    known = isinstance(settings, Mapping) and set(settings) <= _KEYS
+    rank = settings.get("r") if known else None
+    if type(rank) is not int or rank < 1:
         raise ValueError(
             f"lora expects dict(r=8), and optionally alpha, dropout and targets, got {settings}"
         )
-    targets = tuple(settings.get("targets", TARGETS))
-    if not targets or not set(targets) <= set(TARGETS):
-        raise ValueError(f"lora expects targets out of {', '.join(TARGETS)}, got {targets}")
+    targets = settings.get("targets", TARGETS)
+    if not isinstance(targets, list | tuple) or not targets or not set(targets) <= set(TARGETS):
+        raise ValueError(f"lora expects a list of targets out of {TARGETS}, got {targets!r}")
     alpha, dropout = settings.get("alpha", 2 * rank), settings.get("dropout", 0.0)
-    if not alpha > 0 or not 0 <= dropout < 1:
-        raise ValueError(f"lora expects alpha > 0 and dropout in [0, 1), got {alpha} and {dropout}")
-    return rank, alpha, dropout, targets
+    numbers = isinstance(alpha, int | float) and isinstance(dropout, int | float)
+    if not numbers or not alpha > 0 or not 0 <= dropout < 1:
+        raise ValueError(
+            f"lora expects alpha > 0 and dropout in [0, 1), got {alpha!r} and {dropout!r}"
+        )
+    return rank, alpha, dropout, tuple(targets)
 
 
 def _import_peft() -> ModuleType:

@@ -1,4 +1,4 @@
-"""The grids and output that a training checkpoint belongs to, read from the config stored in it.
+"""What a training checkpoint belongs to, read from its config: grids, output and adapters.
 
 Positions are one row for each patch, so their number alone does not tell 6x10 from 10x6 patches;
 so it is with Cropr's queries.
@@ -69,6 +69,23 @@ def stored_out_type(checkpoint: Mapping[str, Any], prefix: str) -> str | None:
     """
     settings = _settings(checkpoint, prefix)
     return str(settings.get("out_type", "featmap")) if settings else None
+
+
+def stored_adapter_scale(checkpoint: Mapping[str, Any], prefix: str) -> float | None:
+    """Scale, alpha / r, of an encoder's low-rank adapters by the config in mmengine's meta data.
+
+    Args:
+        checkpoint: What the file holds.
+        prefix: Name of the encoder in the model, such as 'backbone.'.
+
+    Returns:
+        The scale, or None where there is no config or it has no adapters.
+    """
+    lora = _settings(checkpoint, prefix).get("lora")
+    if not isinstance(lora, dict) or not isinstance(lora.get("r"), int):
+        return None
+    alpha = lora.get("alpha", 2 * lora["r"])
+    return alpha / lora["r"] if isinstance(alpha, int | float) else None
 
 
 def _settings(checkpoint: Mapping[str, Any], prefix: str) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from cropr_mm.checkpoints.errors import CheckpointError
 from cropr_mm.checkpoints.final_norm import leave_token_norm
 from cropr_mm.checkpoints.grid import stored_grid, stored_patch_size, stored_query_grid
 from cropr_mm.checkpoints.layouts import LAYOUTS, to_published_names
-from cropr_mm.checkpoints.new_parts import is_new
+from cropr_mm.checkpoints.new_parts import LORA, is_new
 from cropr_mm.checkpoints.queries import fit_queries
 from cropr_mm.checkpoints.rename import Source, find_source
 from cropr_mm.checkpoints.safe import safe_load
@@ -228,6 +228,8 @@ def _source_grid(
 def _hint(weights: Mapping[str, Tensor]) -> str:
     if any(name.startswith("decoder_") for name in weights):
         return "; it is a masked autoencoder: tools/convert_checkpoint.py --source mae converts it"
+    if any(LORA in name for name in weights):
+        return "; it has low-rank adapters: expected lora in the backbone as in its training"
     key = "patch_embed.proj.weight"
     prefixes = sorted(name[: -len(key)] for name in weights if name.endswith("." + key))
     return f"; an encoder is at prefix={prefixes[0]!r}" if prefixes else ""

@@ -1,6 +1,7 @@
 """Parts of an encoder that pretrained files lack: they start anew, and learn where it is frozen."""
 
 NEW_MODULES = ("reducers", "fusion", "mask_queries")
+LORA = ".lora_"  # in the names of low-rank adapters
 
 
 def is_new(name: str) -> bool:
@@ -9,4 +10,4 @@ def is_new(name: str) -> bool:
     Args:
         name: Its name in the encoder.
     """
-    return name.split(".")[0] in NEW_MODULES or ".lora_" in name
+    return name.split(".")[0] in NEW_MODULES or LORA in name

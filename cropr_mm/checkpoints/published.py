@@ -13,10 +13,11 @@ from cropr_mm.checkpoints.detectron2 import fit_positions, native_grid, native_w
 from cropr_mm.checkpoints.errors import CheckpointError
 from cropr_mm.checkpoints.eva02 import EVA02_DET, EVA02_MIM
 from cropr_mm.checkpoints.fit import check_rows
+from cropr_mm.checkpoints.layouts import LAYOUTS
 from cropr_mm.checkpoints.load import NESTS
 from cropr_mm.checkpoints.plain import MAE, VITDET
 from cropr_mm.checkpoints.released import RELEASED
-from cropr_mm.checkpoints.rename import Source, looks_like, rename
+from cropr_mm.checkpoints.rename import Source, find_source, looks_like, rename
 from cropr_mm.checkpoints.timm import pack
 from cropr_mm.messages import some
 
@@ -173,6 +174,9 @@ def _check_whole(weights: Mapping[str, Tensor]) -> None:
 
 
 def _hint(weights: Mapping[str, Tensor], asked: str) -> str:
+    layout = find_source(weights, LAYOUTS)
+    if layout is not None:
+        return f"; it is {layout.files}, which model.backbone.init_cfg loads as it is"
     if any(name.startswith("backbone.blocks.") for name in weights):
         return "; it has our names already: use it as load_from"
     likely = [name for name, s in SOURCES.items() if name != asked and looks_like(weights, s)]

@@ -32,6 +32,7 @@ from cropr_mm.engine.preflight import (
     check_same_classes,
     check_targets,
     loading,
+    warn_of_idle_rates,
 )
 from cropr_mm.engine.preflight.entries import (
     check_loops,
@@ -77,6 +78,7 @@ def build_runner(cfg: Config, splits: Sequence[str], runner_class: type[R]) -> R
     if "train" in splits:
         check_matching(model)
         check_hooks(model, runner.hooks)
+        warn_of_idle_rates(model, cfg.optim_wrapper)
     built = {split: _build_loop(runner, split) for split in splits}
     if "train" in splits and runner.val_loop is not None:
         check_best(runner.hooks, runner.val_loop.evaluator.metrics)

@@ -9,6 +9,8 @@ from mmengine.hooks import EMAHook, Hook
 from mmengine.utils import digit_version
 from torch import nn
 
+from cropr_mm.backbones.find import find_vits
+from cropr_mm.backbones.lora import adapted_layers
 from cropr_mm.engine.preflight import SetupError
 from cropr_mm.engine.runner import ToolRunner
 from cropr_mm.hooks.aux_loss_hook import CroprAuxLossHook
@@ -72,14 +74,21 @@ def check_shardable(model: nn.Module, hooks: Sequence[Hook]) -> None:
         hooks: All hooks of the runner.
 
     Raises:
-        SetupError: If the model has scalars, which torch does not shard, or a hook copies the
-            model, which a process has a shard of only.
+        SetupError: If the model has scalars, which torch does not shard, or low-rank adapters,
+            whose names in checkpoints are not those of their shards, or a hook copies the model,
+            which a process has a shard of only.
     """
     scalars = [name for name, parameter in model.named_parameters() if parameter.ndim == 0]
     if scalars:
         raise SetupError(
             f"--strategy fsdp expects parameters with dimensions, got scalars {some(scalars)} in "
             f"{type(model).__name__}: expected --strategy ddp, or another head"
+        )
+    adapted = [path for path, vit in find_vits(model).items() if adapted_layers(vit)]
+    if adapted:
+        raise SetupError(
+            f"--strategy fsdp cannot write the adapters of {some(adapted)}: expected --strategy "
+            "ddp, or a backbone without lora"
         )
     for hook in hooks:
         name = type(hook).__name__

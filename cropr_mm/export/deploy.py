@@ -17,6 +17,7 @@ from cropr_mm.checkpoints.load import check_names, check_shapes
 from cropr_mm.checkpoints.queries import has_deployed_query
 from cropr_mm.checkpoints.values import check_values
 from cropr_mm.engine.outputs import check_writable
+from cropr_mm.engine.preflight.adapters import check_adapters
 from cropr_mm.engine.preflight.deployed import PLANS, plans_of
 from cropr_mm.hooks.shares import check_reduces_less, check_share
 
@@ -89,6 +90,7 @@ def deploy_checkpoint(
     plans = plans_of(model)  # before anything is read
     content = as_checkpoint(safe_load(checkpoint), str(checkpoint))
     weights, wanted = content["state_dict"], model.state_dict()
+    check_adapters(model, weights, str(checkpoint), content)
     missing, unexpected = wanted.keys() - weights.keys(), weights.keys() - wanted.keys()
     hint = ": it is deployed already" if has_deployed_query(unexpected) else ""
     check_names(missing, unexpected, f"{checkpoint} is not a checkpoint of this config{hint}")

@@ -1,5 +1,7 @@
 """Keep a part of a model frozen at first, and train it from then on."""
 
+import warnings
+
 from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
 from mmengine.runner import IterBasedTrainLoop, Runner
@@ -29,15 +31,15 @@ class ThawHook(Hook):
         by_epoch: Whether to count epochs or iterations; loops of iterations need the latter.
 
     Raises:
-        ValueError: If ``end`` is below 1; before training, if the part is not there or has nothing
-            to train, or the train loop or the wrapper does not fit.
+        ValueError: If ``end`` is no whole number from 1 on; before training, if the part is not
+            there or has nothing to train, or the train loop or the wrapper does not fit.
     """
 
     priority = "LOW"
 
     def __init__(self, end: int, part: str = "backbone", by_epoch: bool = True) -> None:
-        if end < 1:
-            raise ValueError(f"ThawHook expects end of at least 1, got {end}")
+        if type(end) is not int or end < 1:
+            raise ValueError(f"ThawHook expects a whole number of at least 1 as end, got {end!r}")
         self.end = end
         self.part = part
         self.by_epoch = by_epoch
@@ -75,6 +77,13 @@ class ThawHook(Hook):
         if is_model_wrapper(runner.model):
             check_wrapper(runner.model)
         self.check(unwrapped(runner.model))
+        length = runner.max_epochs if self.by_epoch else runner.max_iters
+        if self.end >= length:
+            warnings.warn(
+                f"ThawHook: {self.part} never thaws: expected end below {length}, the "
+                f"{'epochs' if self.by_epoch else 'iterations'} of the training, got {self.end}",
+                stacklevel=2,
+            )
         if self._is_early(runner):
             self._frozen = pretrained_parameters(self._module(runner))
             for parameter in self._frozen:

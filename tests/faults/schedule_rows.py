@@ -16,6 +16,8 @@ def _optimizer(**settings: Any) -> Callable[[Path], None]:
     return training(optim_wrapper__optimizer={"_delete_": True, **settings})
 
 
+# A rate of reducers is no fault in a model without them.
+_RATES = dict(custom_keys={"bakbone": dict(lr_mult=0.1), "backbone.reducers": dict(lr_mult=1.0)})
 SCHEDULES, OPTIMIZERS = "Schedules of tokens", "Optimizers and their rates"
 ROWS = [
     Row(name, SCHEDULES, fault, says, run)
@@ -91,6 +93,18 @@ ROWS += [
             "no optimizer",
             "optim_wrapper: expected optimizer=dict",
             training(optim_wrapper=dict(_delete_=True, type="OptimWrapper")),
+        ),
+        (
+            "optimizer-part",
+            "a rate for a part that the model lacks",
+            "custom_keys: no parameter has bakbone in its name .*backbone, head",
+            training(optim_wrapper__paramwise_cfg=_RATES),
+        ),
+        (
+            "optimizer-option",
+            "`paramwise_cfg=dict(norm_decay_mul=0)`",
+            r"nothing reads norm_decay_mul in optim_wrapper\.paramwise_cfg",
+            training(optim_wrapper__paramwise_cfg=dict(norm_decay_mul=0.0)),
         ),
         (
             "scheduler-type",

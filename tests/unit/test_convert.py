@@ -290,6 +290,16 @@ def without(weights: Weights, part: str) -> Weights:
         (lambda: eva02_mim(split=False), "vitdet", "looks like --source eva02_mim"),
         (lambda: {"fc.weight": torch.ones(1)}, "mae", "none of cropr, .*vitdet, either"),
         (
+            lambda: {"encoder.layer.0.layer_scale1.lambda1": torch.ones(1)},
+            "mae",
+            r"a DINOv2 encoder of Hugging .* model\.backbone\.init_cfg loads as it is",
+        ),
+        (
+            lambda: {"backbone.blocks.0.0.norm1.weight": torch.ones(1)},
+            "cropr",
+            r"the teacher of .* model\.backbone\.init_cfg loads as it is",
+        ),
+        (
             lambda: {**det(), "backbone.net.blocks.0.attn.extra": torch.ones(1)},
             "eva02_det",
             r"1 of \d+ names are not known there: backbone.net.blocks.0.attn.extra; it is none",

@@ -148,11 +148,16 @@ def test_deploy_merges_and_writes_the_names_of_the_plain_model(tmp_path: Path) -
         (dict(), "lora expects dict"),
         (dict(r=0), "lora expects dict"),
         (dict(r=4, rank=4), "lora expects dict"),
-        (dict(r=4, targets=("norm",)), "targets out of qkv"),
+        (dict(r=True), "lora expects dict"),
+        (8, "lora expects dict"),
+        (dict(r=4, targets=("norm",)), "list of targets out of"),
+        (dict(r=4, targets="qkv"), "list of targets out of .*, got 'qkv'"),
         (dict(r=4, dropout=1.0), "dropout in"),
+        (dict(r=4, dropout=None), "dropout in"),
+        (dict(r=4, alpha="x"), "alpha > 0"),
     ],
 )
-def test_wrong_settings_are_named(settings: dict[str, Any], message: str) -> None:
+def test_wrong_settings_are_named(settings: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         encoder(lora=settings)
 

@@ -10,6 +10,7 @@ from mmengine.optim import OptimWrapper, build_optim_wrapper
 from mmengine.registry import MODELS, PARAM_SCHEDULERS
 from shipped_configs import CONFIGS, config_file
 
+from cropr_mm import CroprViT
 from cropr_mm.build import build_model
 from cropr_mm.engine.config import load_config
 
@@ -141,3 +142,12 @@ def test_heads_of_dtop_learn_ten_times_as_fast_as_its_encoder() -> None:
     heads = ("backbone.reducers.", "decode_head.")
     for name, parameter in model.named_parameters():
         assert rates[id(parameter)] == pytest.approx(2e-4 if name.startswith(heads) else 2e-5), name
+
+
+def test_weight_decay_spares_the_tokens_that_dinov3_has() -> None:
+    cfg = load_config(str(CONFIGS / "segmentation/unpruned_dinov3b_upernet_ade20k.py"))
+    arch = dict(embed_dim=8, depth=1, num_heads=2, pos_embed=False, num_registers=4)
+    names = [name for name, _ in CroprViT(arch=arch).named_parameters()]
+    keys = cfg.optim_wrapper.paramwise_cfg.custom_keys
+    assert {"cls_token", "reg_token", "norm"} == set(keys)
+    assert all(any(key in name for name in names) for key in keys)

@@ -8,6 +8,7 @@ from mmengine.config import Config
 from mmengine.hooks import EMAHook
 from torch import nn
 
+from cropr_mm import CroprViT
 from cropr_mm.engine.preflight import SetupError
 from cropr_mm.engine.runner import ToolRunner
 from cropr_mm.engine.strategy import check_shardable, choose_strategy, is_sharded, runner_class
@@ -102,6 +103,15 @@ def test_scalars_are_named() -> None:
     check_shardable(nn.Linear(2, 2), [])
     with pytest.raises(SetupError, match=r"scalars 0\.scale in Sequential"):
         check_shardable(nn.Sequential(Scalar()), [])
+
+
+def test_adapters_are_named() -> None:
+    pytest.importorskip("peft")
+    arch = dict(embed_dim=8, depth=1, num_heads=2)
+    check_shardable(nn.ModuleDict(dict(backbone=CroprViT(arch=arch))), [])
+    model = nn.ModuleDict(dict(backbone=CroprViT(arch=arch, lora=dict(r=2))))
+    with pytest.raises(SetupError, match=r"cannot write the adapters of backbone: .* without lora"):
+        check_shardable(model, [])
 
 
 def test_hooks_that_copy_the_model_are_refused() -> None:

@@ -107,7 +107,7 @@ def test_reducers_learn_from_the_start() -> None:
     model = nn.ModuleDict(dict(backbone=encoder, head=nn.Linear(8, 3)))
     hook = ThawHook(end=1)
 
-    runner: Any = SimpleNamespace(model=model, epoch=0, train_loop=None)
+    runner: Any = SimpleNamespace(model=model, epoch=0, max_epochs=2, train_loop=None)
     hook.before_train(runner)
     hook.before_train_iter(runner, 0)
     learning = {name for name, p in model.named_parameters() if p.requires_grad}
@@ -137,9 +137,17 @@ def test_under_data_parallelism_unused_parameters_are_found(tmp_path: Path) -> N
         dist.destroy_process_group()
 
 
+@pytest.mark.parametrize("by_epoch", [True, False])
+def test_a_part_that_never_thaws_is_named(tmp_path: Path, by_epoch: bool) -> None:
+    length = EPOCHS if by_epoch else EPOCHS * BATCHES
+    with pytest.warns(UserWarning, match=f"backbone never thaws: expected end below {length}"):
+        train(tmp_path, dict(type="cropr_mm.ThawHook", end=length, by_epoch=by_epoch))
+
+
 def test_what_cannot_thaw_is_refused() -> None:
-    with pytest.raises(ValueError, match="end of at least 1, got 0"):
-        ThawHook(end=0)
+    for end in (0, 1.5, "2"):
+        with pytest.raises(ValueError, match=f"whole number of at least 1 as end, got {end!r}"):
+            ThawHook(end=end)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match=r"module of Model .*backbone, head.*, got 'encoder'"):
         ThawHook(end=1, part="encoder").check(Model())
     frozen = Model()

@@ -1,5 +1,6 @@
 """Checks of data, model and checkpoint before anything expensive starts."""
 
+from cropr_mm.engine.preflight.adapters import check_adapters
 from cropr_mm.engine.preflight.class_folders import check_class_folders, check_same_classes
 from cropr_mm.engine.preflight.class_weights import check_class_weights
 from cropr_mm.engine.preflight.data import check_data, check_length, loading
@@ -22,9 +23,11 @@ from cropr_mm.engine.preflight.model import (
     check_model,
 )
 from cropr_mm.engine.preflight.pixels import check_pixels
+from cropr_mm.engine.preflight.rates import warn_of_idle_rates
 
 __all__ = [
     "SetupError",
+    "check_adapters",
     "check_best",
     "check_channels",
     "check_class_folders",
@@ -52,4 +55,5 @@ __all__ = [
     "check_same_classes",
     "check_targets",
     "loading",
+    "warn_of_idle_rates",
 ]
