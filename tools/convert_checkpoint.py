@@ -2,7 +2,9 @@
 
 Sources: cropr (classifiers and segmenters of Token Cropr's released code), eva02_det (EVA-02
 detectors on Objects365, COCO or LVIS), eva02_mim (EVA-02 encoders), mae (masked autoencoders),
-vitdet (detectron2's ViTDet). Loading runs no code that a file may carry.
+vitdet (detectron2's ViTDet), encoder (any encoder that backbone.init_cfg loads as it is, such as
+those of Hugging Face transformers, trainings of DINOv2 and DINOv3, mmpretrain and timm; needs
+--config). Loading runs no code that a file may carry.
 """
 
 import argparse
@@ -12,6 +14,9 @@ from cropr_mm.engine.arguments import add_traceback_option
 from cropr_mm.engine.config import load_config
 from cropr_mm.engine.console import short_errors
 from cropr_mm.engine.convert import convert_checkpoint
+from cropr_mm.engine.convert_encoder import convert_encoder
+
+_ENCODER = "encoder"
 
 
 def main() -> None:
@@ -19,7 +24,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("src", help="published file (.pth, .pt, .pkl, .safetensors) or its address")
     parser.add_argument("dst", help="file to write")
-    parser.add_argument("--source", required=True, choices=SOURCES, help="what the file is")
+    parser.add_argument(
+        "--source", required=True, choices=[*SOURCES, _ENCODER], help="what the file is"
+    )
     parser.add_argument(
         "--config",
         help="fit all sizes to this config's model and compare every name and shape with it "
@@ -32,9 +39,14 @@ def main() -> None:
     )
     add_traceback_option(parser)
     args = parser.parse_args()
+    if args.source == _ENCODER and (args.config is None or args.entry is not None):
+        parser.error("--source encoder expects --config, whose encoder it fits, and no --entry")
     with short_errors(ValueError, traceback=args.traceback):
         cfg = load_config(args.config) if args.config else None
-        print(convert_checkpoint(args.src, args.dst, args.source, cfg, args.entry))
+        if args.source == _ENCODER:
+            print(convert_encoder(args.src, args.dst, cfg))
+        else:
+            print(convert_checkpoint(args.src, args.dst, args.source, cfg, args.entry))
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from typing import Any
 
 from torch import nn
 
-from cropr_mm.checkpoints.new_parts import LORA, is_new
+from cropr_mm.checkpoints.new_parts import ADAPTER_SCALE, LORA, is_new
 
 # Linear layers of a block that adapters may stand beside.
 TARGETS = ("qkv", "proj", "fc1", "fc2")
@@ -83,7 +83,7 @@ def _check(settings: Mapping[str, Any]) -> tuple[int, float, float, tuple[str, .
     targets = settings.get("targets", TARGETS)
     if not isinstance(targets, list | tuple) or not targets or not set(targets) <= set(TARGETS):
         raise ValueError(f"lora expects a list of targets out of {TARGETS}, got {targets!r}")
-    alpha, dropout = settings.get("alpha", 2 * rank), settings.get("dropout", 0.0)
+    alpha, dropout = settings.get("alpha", ADAPTER_SCALE * rank), settings.get("dropout", 0.0)
     numbers = isinstance(alpha, int | float) and isinstance(dropout, int | float)
     if not numbers or not alpha > 0 or not 0 <= dropout < 1:
         raise ValueError(

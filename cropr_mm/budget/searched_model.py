@@ -80,7 +80,7 @@ def load_searched(cfg: Config, checkpoint: str, reducer: str | None = None) -> S
         weights = {name: w for name, w in weights.items() if ".reducers." not in name}
         _check_taught(model, weights, reducer)
     collapse_queries(weights, model)
-    check_model(model, weights, checkpoint)
+    check_model(model, weights, checkpoint, content)
     load_state_dict(model, weights, strict=True, logger="silent")
     backbone = only_backbone(model)[1]
     assert isinstance(backbone, CroprViT)

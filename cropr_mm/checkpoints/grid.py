@@ -10,6 +10,8 @@ from typing import Any
 
 from torch import Tensor
 
+from cropr_mm.checkpoints.new_parts import ADAPTER_SCALE
+
 
 def stored_grid(
     checkpoint: Mapping[str, Any], prefix: str, patch_size: tuple[int, int]
@@ -84,7 +86,7 @@ def stored_adapter_scale(checkpoint: Mapping[str, Any], prefix: str) -> float | 
     lora = _settings(checkpoint, prefix).get("lora")
     if not isinstance(lora, dict) or not isinstance(lora.get("r"), int):
         return None
-    alpha = lora.get("alpha", 2 * lora["r"])
+    alpha = lora.get("alpha", ADAPTER_SCALE * lora["r"])
     return alpha / lora["r"] if isinstance(alpha, int | float) else None
 
 

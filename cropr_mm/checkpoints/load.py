@@ -1,5 +1,6 @@
 """Fill a backbone from a checkpoint, strictly."""
 
+import logging
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping
 from itertools import zip_longest
@@ -137,8 +138,9 @@ def fill_backbone(
         ("keeps its initial value of", [n for n in missing if n not in hard_missing]),
         ("has no", list(leftovers)),
     ):
-        if names:
-            print_log(f"{label}: the backbone {text} {_short(names)}", logger="current")
+        if names:  # registers change the features of all tokens
+            level = logging.WARNING if "reg_token" in names else logging.INFO
+            print_log(f"{label}: the backbone {text} {_short(names)}", "current", level)
     loaded = backbone.load_state_dict(converted, strict=False)  # what may be missing stays
     check_names([], loaded.unexpected_keys, f"{label} does not fit the backbone{hint}")
 

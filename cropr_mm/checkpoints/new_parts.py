@@ -2,6 +2,7 @@
 
 NEW_MODULES = ("reducers", "fusion", "mask_queries")
 LORA = ".lora_"  # in the names of low-rank adapters
+ADAPTER_SCALE = 2  # their alpha / r, if nothing else is set
 
 
 def is_new(name: str) -> bool:

@@ -176,7 +176,10 @@ def _check_whole(weights: Mapping[str, Tensor]) -> None:
 def _hint(weights: Mapping[str, Tensor], asked: str) -> str:
     layout = find_source(weights, LAYOUTS)
     if layout is not None:
-        return f"; it is {layout.files}, which model.backbone.init_cfg loads as it is"
+        return (
+            f"; it is {layout.files}, which model.backbone.init_cfg loads as it is, and "
+            "--source encoder"
+        )
     if any(name.startswith("backbone.blocks.") for name in weights):
         return "; it has our names already: use it as load_from"
     likely = [name for name, s in SOURCES.items() if name != asked and looks_like(weights, s)]

@@ -21,7 +21,7 @@ from cropr_mm.checkpoints.published import SOURCES, Converted, convert, find_wei
 from cropr_mm.checkpoints.released import RELEASED, place_head
 from cropr_mm.messages import some
 
-_ENCODER = "backbone."
+ENCODER = "backbone."
 _MASK_HEAD = "roi_head.mask_head."
 _POOLED_NORM = re.compile(r"(^|\.)fc_norm\.")
 
@@ -48,7 +48,7 @@ class Report(NamedTuple):
             f"Converted {self.tensors} tensors{taken}.\n{notes}"
             f"  checkpoint  {self.file}\n"
             f"Use it as load_from, or for the encoder as backbone.init_cfg="
-            f"dict(type='Pretrained', checkpoint=..., prefix='{_ENCODER}')."
+            f"dict(type='Pretrained', checkpoint=..., prefix='{ENCODER}')."
         )
 
 
@@ -77,13 +77,9 @@ def convert_checkpoint(
         FileNotFoundError: If there is no such file.
         ValueError: If ``source`` is unknown, ``dst`` exists, or its folder does not.
     """
-    dst = Path(dst)
     if source not in SOURCES:
         raise ValueError(f"expected a source out of {', '.join(SOURCES)}, got {source!r}")
-    if dst.exists():
-        raise ValueError(f"expected a new file for the result, but {dst} exists")
-    if not dst.parent.is_dir():
-        raise ValueError(f"expected an existing folder for the result, got {dst.parent}")
+    dst = check_destination(dst)
     content = safe_load(src)
     try:
         weights, path = find_weights(content, entry)
@@ -93,7 +89,7 @@ def convert_checkpoint(
             converted.notes.append("whether weights are missing is not known: name a --config")
         else:
             model = build_model(cfg, "meta")
-            encoder = find_vits(model).get(_ENCODER.rstrip("."))
+            encoder = find_vits(model).get(ENCODER.rstrip("."))
             if encoder is None:
                 raise CheckpointError("expected a config with a cropr_mm.CroprViT as its backbone")
             converted = convert(weights, source, encoder.grid)
@@ -107,6 +103,16 @@ def convert_checkpoint(
     meta = dict(source=source, cfg=_config_text(converted, cfg, pooled))
     torch.save(dict(meta=meta, state_dict=converted.weights), dst)
     return Report(dst, path, len(converted.weights), converted.notes)
+
+
+def check_destination(dst: str | Path) -> Path:
+    """The file to write; ValueError if it exists, or its folder does not."""
+    dst = Path(dst)
+    if dst.exists():
+        raise ValueError(f"expected a new file for the result, but {dst} exists")
+    if not dst.parent.is_dir():
+        raise ValueError(f"expected an existing folder for the result, got {dst.parent}")
+    return dst
 
 
 def fit(converted: Converted, model: nn.Module, encoder: CroprViT, source: str) -> Converted:
@@ -125,16 +131,16 @@ def fit(converted: Converted, model: nn.Module, encoder: CroprViT, source: str) 
         CheckpointError: If names are missing or left over, or shapes differ.
     """
     target = model.state_dict()
-    weights = {k: v for k, v in converted.weights.items() if not k.startswith(_ENCODER)}
-    own = {k.removeprefix(_ENCODER): v for k, v in converted.weights.items() if k not in weights}
+    weights = {k: v for k, v in converted.weights.items() if not k.startswith(ENCODER)}
+    own = {k.removeprefix(ENCODER): v for k, v in converted.weights.items() if k not in weights}
     own, notes = fit_shapes(
         own, encoder.state_dict(), encoder.grid, converted.grid, encoder.arch.pos_embed_prefix
     )
     notes = [*converted.notes, *notes]
     if converted.window not in (None, encoder.window_size):
         notes.append(f"the model's windows have another size, {encoder.window_size}")
-    extra = [k for k in own if _ENCODER + k not in target and OPTIONAL.search(k)]
-    weights = {_ENCODER + k: v for k, v in own.items() if k not in extra} | weights
+    extra = [k for k in own if ENCODER + k not in target and OPTIONAL.search(k)]
+    weights = {ENCODER + k: v for k, v in own.items() if k not in extra} | weights
     if extra:
         notes.append(f"the encoder has no {some(sorted(extra))}")
     classes = _other_classes(weights, target)
@@ -160,8 +166,8 @@ def fit(converted: Converted, model: nn.Module, encoder: CroprViT, source: str) 
 
 def _may_be_absent(name: str, weights: Mapping[str, Tensor], source: str) -> bool:
     """Whether a file of this source may lack a weight of the model."""
-    if name.startswith(_ENCODER):
-        own = name.removeprefix(_ENCODER)
+    if name.startswith(ENCODER):
+        own = name.removeprefix(ENCODER)
         new = is_new(own) and SOURCES[source] is not RELEASED
         return new or OPTIONAL.search(own) is not None
     if not SOURCES[source].detector:
@@ -198,10 +204,10 @@ def _num_classes(weights: Mapping[str, Tensor]) -> int | None:
 
 def _start_norm_anew(converted: Converted, encoder: CroprViT) -> None:
     """Leave out the final norm of tokens, in place, where the encoder norms their mean."""
-    own = {n.removeprefix(_ENCODER): v for n, v in converted.weights.items()}
+    own = {n.removeprefix(ENCODER): v for n, v in converted.weights.items()}
     left = leave_token_norm(own, encoder, {}, "")
     for name in left:
-        del converted.weights[_ENCODER + name]
+        del converted.weights[ENCODER + name]
     if left:
         converted.notes.append(f"left out {some(left)}: the model norms the mean of its tokens")
 
@@ -212,7 +218,7 @@ def _config_text(converted: Converted, cfg: Config | None, pooled: bool) -> str:
         return cfg.pretty_text
     settings: dict[str, Any] = dict(out_type="avg_featmap") if pooled else {}
     if converted.grid is not None:
-        patch = converted.weights[_ENCODER + "patch_embed.proj.weight"].shape[-2:]
+        patch = converted.weights[ENCODER + "patch_embed.proj.weight"].shape[-2:]
         settings["img_size"] = tuple(
             side * cells for side, cells in zip(patch, converted.grid, strict=True)
         )

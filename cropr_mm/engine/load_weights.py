@@ -11,7 +11,6 @@ from cropr_mm.checkpoints.content import as_checkpoint
 from cropr_mm.checkpoints.queries import collapse_queries
 from cropr_mm.engine.checkpoint_io import drop_token_norm, resample_queries
 from cropr_mm.engine.preflight import (
-    check_adapters,
     check_encoder,
     check_model,
     check_plans_of,
@@ -49,10 +48,9 @@ def load_weights(
     content = CheckpointLoader.load_checkpoint(filename, map_location)
     checkpoint = as_checkpoint(content, filename, revise_keys)
     weights = checkpoint["state_dict"]
-    check_adapters(model, weights, filename, checkpoint)
     if strict:
         collapse_queries(weights, model)
-        check_model(model, weights, filename)
+        check_model(model, weights, filename, checkpoint)
         check_plans_of(model, checkpoint["meta"], filename)
         if runner._resume:
             check_resumable(runner, checkpoint, filename)

@@ -131,7 +131,7 @@ def prune_checkpoint(
     fits = isinstance(only_backbone(model)[1].fusion, ShortcutFusion)
     images = (images or DEFAULT_IMAGES) if fits else 0
     content = as_checkpoint(safe_load(checkpoint), str(checkpoint))
-    check_model(dense_model, content["state_dict"], str(checkpoint))
+    check_model(dense_model, content["state_dict"], str(checkpoint), content)
     load_state_dict(model, content["state_dict"], strict=False, logger="silent")
     if images:
         model.to(device or ("cuda" if torch.cuda.is_available() else "cpu"))

@@ -69,7 +69,7 @@ def load_source(
     content = as_checkpoint(safe_load(checkpoint), checkpoint)
     weights = content["state_dict"]
     collapse_queries(weights, model)
-    check_model(model, weights, checkpoint)
+    check_model(model, weights, checkpoint, content)
     if progress is not None:
         backbone.progress = progress
     if not dense:

@@ -125,7 +125,7 @@ def load_trained(name: str, cfg: Config, checkpoint: str, device: str = "cpu") -
     content = as_checkpoint(safe_load(checkpoint), checkpoint)
     weights = content["state_dict"]
     collapse_queries(weights, model)
-    check_model(model, weights, checkpoint)
+    check_model(model, weights, checkpoint, content)
     check_plans_of(model, content["meta"], checkpoint)
     load_state_dict(model, weights, strict=True, logger="silent")
     stored = content["meta"].get("dataset_meta")

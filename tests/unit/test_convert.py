@@ -23,6 +23,7 @@ from cropr_mm.build import build_model
 from cropr_mm.checkpoints import CheckpointError, load_backbone, safe_load
 from cropr_mm.checkpoints.published import SOURCES, convert
 from cropr_mm.engine.convert import convert_checkpoint, fit
+from cropr_mm.engine.convert_encoder import convert_encoder
 
 sys.path.append(str(Path(__file__).parents[1] / "equivalence"))
 from naive_detectron2 import NaiveDetector, Settings
@@ -292,12 +293,12 @@ def without(weights: Weights, part: str) -> Weights:
         (
             lambda: {"encoder.layer.0.layer_scale1.lambda1": torch.ones(1)},
             "mae",
-            r"a DINOv2 encoder of Hugging .* model\.backbone\.init_cfg loads as it is",
+            r"a DINOv2 encoder of Hugging .* model\.backbone\.init_cfg loads as it is, and",
         ),
         (
             lambda: {"backbone.blocks.0.0.norm1.weight": torch.ones(1)},
             "cropr",
-            r"the teacher of .* model\.backbone\.init_cfg loads as it is",
+            r"the teacher of .* model\.backbone\.init_cfg loads as it is, and",
         ),
         (
             lambda: {**det(), "backbone.net.blocks.0.attn.extra": torch.ones(1)},
@@ -413,6 +414,35 @@ def test_places_that_cannot_be_written_are_named_before_anything_is_read(tmp_pat
     torch.save(dict(model=mae()), absent)
     with pytest.raises(ValueError, match="weights in entry 'ema_state', got entries model"):
         convert_checkpoint(absent, tmp_path / "y.pth", "mae", entry="ema_state")
+
+
+def test_an_encoder_file_of_any_layout_becomes_one_of_ours(tmp_path: Path) -> None:
+    arch = dict(embed_dim=16, depth=2, num_heads=2)
+    teacher = CroprViT(arch=arch, img_size=32, patch_size=8)
+    chunks = {
+        "backbone." + name.replace("blocks.", "blocks.0."): value
+        for name, value in teacher.state_dict().items()
+    }
+    torch.save({"teacher": chunks}, tmp_path / "teacher.pth")
+    backbone = dict(
+        type="cropr_mm.CroprViT",
+        arch=arch,
+        img_size=32,
+        patch_size=8,
+        reducer=dict(type="cropr_mm.Cropr", num_classes=3),
+        schedule=dict(type="cropr_mm.ConstantRate", rate=3),
+    )
+    head = dict(type="LinearClsHead", num_classes=3, in_channels=16)
+    model = dict(type="ImageClassifier", backbone=backbone, head=head)
+    cfg = Config(dict(default_scope="mmpretrain", model=model))
+    report = convert_encoder(tmp_path / "teacher.pth", tmp_path / "ours.pth", cfg)
+    assert report.tensors == len(teacher.state_dict())
+    other = CroprViT(arch=arch, img_size=32, patch_size=8)
+    load_backbone(other, tmp_path / "ours.pth", prefix="backbone.")
+    for name, value in teacher.state_dict().items():
+        assert torch.equal(other.state_dict()[name], value)
+    with pytest.raises(ValueError, match="expected a new file for the result"):
+        convert_encoder(tmp_path / "teacher.pth", tmp_path / "ours.pth", cfg)
 
 
 @pytest.mark.parametrize("name", SOURCES)

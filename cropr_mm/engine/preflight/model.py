@@ -15,6 +15,7 @@ from cropr_mm.checkpoints.load import check_names, check_shapes
 from cropr_mm.checkpoints.new_parts import is_new
 from cropr_mm.checkpoints.queries import has_deployed_query
 from cropr_mm.checkpoints.values import check_values
+from cropr_mm.engine.preflight.adapters import check_adapters
 from cropr_mm.engine.preflight.data import annotation_loaders, leaves
 from cropr_mm.engine.preflight.errors import SetupError
 from cropr_mm.messages import some
@@ -133,17 +134,22 @@ def check_masks(model: nn.Module, cfg: Mapping[str, Any]) -> None:
         )
 
 
-def check_model(model: nn.Module, weights: Mapping[str, Tensor], label: str) -> None:
+def check_model(
+    model: nn.Module, weights: Mapping[str, Tensor], label: str, checkpoint: Mapping[str, Any]
+) -> None:
     """Compare a checkpoint to test or resume with the whole model that it goes into.
 
     Args:
         model: Model.
         weights: Name in the model -> tensor.
         label: What to call the checkpoint in messages.
+        checkpoint: Where ``weights`` are from.
 
     Raises:
-        SetupError: If names, shapes or kinds of numbers differ, or numbers are not finite.
+        SetupError: If names, shapes or kinds of numbers differ, numbers are not finite, or low-rank
+            adapters are others.
     """
+    check_adapters(model, weights, label, checkpoint)
     target = model.state_dict()
     missing, unexpected = target.keys() - weights.keys(), weights.keys() - target.keys()
     try:
@@ -182,6 +188,7 @@ def check_encoder(
     Raises:
         SetupError: If names or shapes of the encoder differ, or the grids of as many positions.
     """
+    check_adapters(model, weights, label, checkpoint)
     target = {
         name: value
         for name, value in model.state_dict().items()
