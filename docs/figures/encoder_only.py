@@ -1,4 +1,4 @@
-"""Losses and IoU of encoder-only segmenters on CamVid. Usage: python docs/figures/encoder_only.py."""
+"""Draw losses and IoU of encoder-only segmenters: python docs/figures/encoder_only.py."""
 
 import json
 from pathlib import Path
