@@ -89,9 +89,7 @@ def convert_checkpoint(
             converted.notes.append("whether weights are missing is not known: name a --config")
         else:
             model = build_model(cfg, "meta")
-            encoder = find_vits(model).get(ENCODER.rstrip("."))
-            if encoder is None:
-                raise CheckpointError("expected a config with a cropr_mm.CroprViT as its backbone")
+            encoder = encoder_of(model)
             converted = convert(weights, source, encoder.grid)
             if SOURCES[source] is RELEASED:
                 place_head(converted.weights, model.state_dict())
@@ -113,6 +111,14 @@ def check_destination(dst: str | Path) -> Path:
     if not dst.parent.is_dir():
         raise ValueError(f"expected an existing folder for the result, got {dst.parent}")
     return dst
+
+
+def encoder_of(model: nn.Module) -> CroprViT:
+    """The encoder that is a model's ``backbone``; CheckpointError without one."""
+    encoder = find_vits(model).get(ENCODER.rstrip("."))
+    if encoder is None:
+        raise CheckpointError("expected a config with a cropr_mm.CroprViT as its backbone")
+    return encoder
 
 
 def fit(converted: Converted, model: nn.Module, encoder: CroprViT, source: str) -> Converted:

@@ -5,12 +5,10 @@ from pathlib import Path
 import torch
 from mmengine.config import Config
 
-from cropr_mm.backbones.find import find_vits
 from cropr_mm.build import build_model
-from cropr_mm.checkpoints import CheckpointError
 from cropr_mm.checkpoints.load import load_backbone
 from cropr_mm.checkpoints.new_parts import is_new
-from cropr_mm.engine.convert import ENCODER, Report, check_destination
+from cropr_mm.engine.convert import ENCODER, Report, check_destination, encoder_of
 
 
 def convert_encoder(src: str | Path, dst: str | Path, cfg: Config) -> Report:
@@ -27,9 +25,7 @@ def convert_encoder(src: str | Path, dst: str | Path, cfg: Config) -> Report:
         ValueError: If ``dst`` exists, or its folder does not.
     """
     dst = check_destination(dst)
-    encoder = find_vits(build_model(cfg)).get(ENCODER.rstrip("."))
-    if encoder is None:
-        raise CheckpointError("expected a config with a cropr_mm.CroprViT as its backbone")
+    encoder = encoder_of(build_model(cfg))
     load_backbone(encoder, src)
     weights = {ENCODER + n: v for n, v in encoder.state_dict().items() if not is_new(n)}
     torch.save(dict(meta=dict(source="encoder", cfg=cfg.pretty_text), state_dict=weights), dst)
