@@ -47,6 +47,7 @@ class BenchmarkTask:
 
 
 _DIGITS = {"data/demo": DemoSettings()}
+_MIXED_PRECISION = {"optim_wrapper.type": "cropr_mm.CroprBfloat16OptimWrapper"}
 
 BENCHMARK_TASKS = {
     "digits": BenchmarkTask(
@@ -170,6 +171,37 @@ BENCHMARK_TASKS |= {
         auxiliary_lr_mult=1.0,
         percent=86,
     ),
+    "person_mask2former_dinov2s": BenchmarkTask(
+        task="det",
+        dense="configs/detection/unpruned_dinov2s_mask2former_coco_person.py",
+        pruned="configs/detection/cropr_dinov2s_mask2former_coco_person.py",
+        pretrain_iters=200,
+        finetune_iters=100,
+        finetune_lr=1e-3,
+        auxiliary_lr_mult=1.0,
+        overrides=_MIXED_PRECISION,
+        percent=86,
+    ),
+    "person_dino_dinov2s": BenchmarkTask(
+        task="boxes",
+        dense="configs/detection/unpruned_dinov2s_dino_coco_person.py",
+        pruned="configs/detection/cropr_dinov2s_dino_coco_person.py",
+        pretrain_iters=300,
+        finetune_iters=100,
+        auxiliary_lr_mult=1.0,
+        overrides=_MIXED_PRECISION,
+        percent=86,
+    ),
+    "camvid_upernet_dinov2s": BenchmarkTask(
+        task="seg",
+        dense="configs/segmentation/unpruned_dinov2s_upernet_camvid.py",
+        pruned="configs/segmentation/cropr_dinov2s_upernet_camvid.py",
+        pretrain_iters=120,
+        finetune_iters=60,
+        finetune_lr=1e-3,
+        auxiliary_lr_mult=1.0,
+        overrides=_MIXED_PRECISION,
+    ),
     "coco_mini_dinov2s": BenchmarkTask(
         task="multilabel",
         dense="configs/classification/unpruned_dinov2s_coco_multilabel.py",
@@ -181,6 +213,12 @@ BENCHMARK_TASKS |= {
         percent=86,
     ),
 }
+BENCHMARK_TASKS["camvid_dinov2s_long"] = replace(
+    BENCHMARK_TASKS["camvid_dinov2s"],
+    pretrain_iters=480,
+    finetune_iters=240,
+    overrides=_MIXED_PRECISION,
+)
 BENCHMARK_TASKS["camvid_mini_dinov2s"] = replace(
     BENCHMARK_TASKS["camvid_dinov2s"],
     overrides={

@@ -111,7 +111,7 @@ def compare_lora(
             execute(run, _config(run, name, iterations))
             if run.failure:
                 raise SetupError(f"{run}, {name} did not converge: {run.failure}")
-            print(f"{run}, {name}: {run.result['metrics'][TASKS[task.task].main]}", flush=True)
+            print(f"{run}, {name}: {run.metrics}", flush=True)
     configs = {name: Config.fromfile(done[name, seeds[0]].config) for name in names}
     record = dict(
         command=shlex.join(["python", "benchmarks/pruners.py", *sys.argv[1:]]),

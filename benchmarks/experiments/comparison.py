@@ -110,12 +110,6 @@ def compare(
     return files
 
 
-def _some(metrics: Mapping[str, float]) -> str:
-    """The metrics that say most, in the unit of their library."""
-    names = [name for name in metrics if name.endswith(("_mAP", "mIoU", "mAP", "top1"))]
-    return ", ".join(f"{name} {metrics[name]:.3f}" for name in names)
-
-
 def _run(out: Path, benchmark: str, seed: int, name: str, *imports: str) -> Run:
     return Run(benchmark, seed, name, out / benchmark / f"seed{seed}" / name, imports)
 
@@ -150,9 +144,7 @@ def _execute(first: Mapping[Group, Run], rest: Mapping[Group, Sequence[Run]], jo
                     start = None if dense is None else first[run.benchmark, run.seed].checkpoint
                     execute(run, make_config(run, BENCHMARK_TASKS[run.benchmark], start), threads)
                     failure = run.failure
-                    text = (
-                        f"did not converge: {failure}" if failure else _some(run.result["metrics"])
-                    )
+                    text = f"did not converge: {failure}" if failure else run.metrics
             except SetupError as error:
                 failures.append(str(error))
                 text = "FAILED"

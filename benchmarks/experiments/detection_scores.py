@@ -22,15 +22,19 @@ class DetectionScores:
         ann_file: Ground truth, COCO json.
         prefix: Predictions: ``<prefix>.bbox.json`` and ``<prefix>.segm.json``, as CocoMetric writes
             them.
+        names: Names out of KINDS; detectors without masks have the first only.
     """
 
     films: Sequence[NDArray[np.int64]] = ()
 
-    def __init__(self, ann_file: str | Path, prefix: str | Path) -> None:
+    def __init__(
+        self, ann_file: str | Path, prefix: str | Path, names: Sequence[str] = tuple(KINDS)
+    ) -> None:
         with redirect_stdout(io.StringIO()):
             truth = COCO(str(ann_file))
             self.evaluations = {}
-            for name, kind in KINDS.items():
+            for name in names:
+                kind = KINDS[name]
                 evaluation = COCOeval(truth, truth.loadRes(f"{prefix}.{kind}.json"), kind)
                 evaluation.params.areaRngLbl = ["all"]
                 evaluation.params.areaRng = [evaluation.params.areaRng[0]]
@@ -50,7 +54,7 @@ class DetectionScores:
             images: Places in the ascending list of image ids, shape (n,); repetition counts.
 
         Returns:
-            Percent by name: 'box AP' and 'mask AP'; NaN where these images have no object.
+            Percent by name; NaN where these images have no object.
         """
         return {name: self._accumulate(e, images) for name, e in self.evaluations.items()}
 

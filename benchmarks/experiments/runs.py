@@ -94,6 +94,13 @@ class Run:
         return self.result.get("failed")
 
     @property
+    def metrics(self) -> str:
+        """The metrics of a finished run that say most, in the unit of their library."""
+        values = self.result["metrics"]
+        names = [name for name in values if name.endswith(("_mAP", "mIoU", "mAP", "top1"))]
+        return ", ".join(f"{name} {values[name]:.3f}" for name in names)
+
+    @property
     def log(self) -> list[dict[str, Any]]:
         """What training logged, in order: losses by name, 'iter' and 'time'."""
         lines = [

@@ -63,6 +63,12 @@ def _read_detections(cfg: Config, folder: Path) -> Scores:
     return DetectionScores(cfg.test_evaluator.ann_file, folder / "predictions")
 
 
+def _read_boxes(cfg: Config, folder: Path) -> Scores:
+    from experiments.detection_scores import DetectionScores
+
+    return DetectionScores(cfg.test_evaluator.ann_file, folder / "predictions", ["box AP"])
+
+
 def _record_label_maps(cfg: Config, folder: Path) -> None:
     cfg.test_evaluator.output_dir = str(folder / "predictions")
 
@@ -93,6 +99,7 @@ def _read_classes(cfg: Config, folder: Path) -> Scores:
 
 TASKS = {
     "det": Task(("box AP", "mask AP"), _record_detections, _read_detections),
+    "boxes": Task(("box AP",), _record_detections, _read_boxes),
     "seg": Task(("mIoU",), _record_label_maps, _read_label_maps, "decode_head.conv_seg"),
     "cls": Task(("top-1",), _record_classes, _read_class, "head.fc"),
     "multilabel": Task(("mAP",), _record_classes, _read_classes),

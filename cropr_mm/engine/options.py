@@ -6,6 +6,7 @@ from typing import Any
 
 from mmengine.config import Config
 from mmengine.device import get_device
+from torch import nn
 
 from cropr_mm.engine.preflight import SetupError
 
@@ -14,18 +15,24 @@ _AMP_WRAPPERS = {
     "mmengine.OptimWrapper": "mmengine.AmpOptimWrapper",
     "cropr_mm.CroprOptimWrapper": "cropr_mm.CroprAmpOptimWrapper",
 }
+_PLAIN = "cropr_mm.CroprOptimWrapper"
+_BFLOAT16 = "cropr_mm.CroprBfloat16OptimWrapper"
 
 
 def enable_amp(cfg: Config) -> None:
-    """Replace a config's optimizer wrapper by its mixed-precision form.
+    """Replace a config's optimizer wrapper by its mixed-precision form; on a CPU in bfloat16.
 
     Raises:
-        SetupError: If there is no device for it, or no such form is known.
+        SetupError: If no such form is known.
     """
     kind = cfg.optim_wrapper.get("type", "OptimWrapper")
     if get_device() == "cpu":
-        raise SetupError("--amp expects an accelerator such as CUDA, got only the CPU")
-    if kind in _AMP_WRAPPERS.values():
+        disable_amp(cfg)
+        if cfg.optim_wrapper.get("type") != _PLAIN:
+            raise SetupError(f"--amp on a CPU expects optim_wrapper.type={_PLAIN}, got {kind}")
+        cfg.optim_wrapper.type = _BFLOAT16
+        return
+    if kind in (*_AMP_WRAPPERS.values(), _BFLOAT16):
         return
     if kind not in _AMP_WRAPPERS:
         raise SetupError(
@@ -37,7 +44,7 @@ def enable_amp(cfg: Config) -> None:
 
 def disable_amp(cfg: Config) -> None:
     """Replace a config's mixed-precision optimizer wrapper, if it has one, by its plain form."""
-    plain = {amp: kind for kind, amp in _AMP_WRAPPERS.items()}
+    plain = {_BFLOAT16: _PLAIN, **{amp: kind for kind, amp in _AMP_WRAPPERS.items()}}
     kind = cfg.optim_wrapper.get("type")
     if kind in plain:
         cfg.optim_wrapper.type = plain[kind]
@@ -45,18 +52,31 @@ def disable_amp(cfg: Config) -> None:
             cfg.optim_wrapper.pop(name, None)
 
 
-def check_precision(cfg: Config) -> None:
+def check_precision(cfg: Config, model: nn.Module) -> None:
     """Find out before the first iteration whether the device can train in the config's precision.
 
+    Args:
+        cfg: Config.
+        model: What it builds.
+
     Raises:
-        SetupError: If the config asks for automatic mixed precision and there is only a CPU.
+        SetupError: If there is only a CPU, and the config asks for mixed precision of accelerators,
+            or for bfloat16 in a model with an operation of mmcv that has no kernel for it.
     """
     kind = cfg.optim_wrapper.get("type")
-    if kind in _AMP_WRAPPERS.values() and get_device() == "cpu":
+    if get_device() != "cpu":
+        return
+    if kind in _AMP_WRAPPERS.values():
         raise SetupError(
             f"optim_wrapper.type={kind} trains in mixed precision and expects an accelerator such "
-            "as CUDA, got only the CPU (everything else was checked and fits); --no-amp trains in "
-            "full precision"
+            "as CUDA, got only the CPU (everything else was checked and fits); --amp trains in "
+            "bfloat16 here, --no-amp in full precision"
+        )
+    aligns = any(type(m).__module__.startswith("mmcv.ops.roi") for m in model.modules())
+    if kind == _BFLOAT16 and aligns:
+        raise SetupError(
+            f"RoIAlign of mmcv expects float32 on a CPU, and optim_wrapper.type={kind} trains in "
+            "bfloat16: expected --no-amp"
         )
 
 

@@ -23,7 +23,7 @@ _FSDP = "FSDPStrategy"
 _KINDS = {_FSDP: "fsdp", "DDPStrategy": "ddp"}
 _AT_LEAST = "2.6"  # norms of lists of gradients
 _AMP = ("AmpOptimWrapper", "CroprAmpOptimWrapper")
-_CLIPS_SHARDS = ("CroprOptimWrapper", "CroprAmpOptimWrapper")
+_CLIPS_SHARDS = ("CroprOptimWrapper", "CroprAmpOptimWrapper", "CroprBfloat16OptimWrapper")
 
 
 def choose_strategy(cfg: Config, strategy: str | None) -> None:

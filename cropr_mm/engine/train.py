@@ -79,7 +79,7 @@ def train(
         if is_sharded(cfg):
             check_shardable(model, runner.hooks)
         check_masks(model, cfg)
-        check_precision(cfg)
+        check_precision(cfg, model)
         check_first_image(runner, "val")
         with _own_folder(runner, cfg):
             runner.train()

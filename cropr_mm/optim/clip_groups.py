@@ -4,10 +4,12 @@ The auxiliary parameters (queries, aggregators and auxiliary heads) learn from l
 behind a stop-gradient. In one global norm they would decide how far the model itself may step.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 import torch.distributed as dist
+from mmengine.device import get_device
 from mmengine.optim import AmpOptimWrapper, OptimWrapper
 from torch import Tensor, nn
 from torch.distributed.fsdp import FullyShardedDataParallel
@@ -147,3 +149,18 @@ class CroprOptimWrapper(_ClipGroups, OptimWrapper):
 @OPTIM_WRAPPERS.register_module()
 class CroprAmpOptimWrapper(_ClipGroups, AmpOptimWrapper):
     """AmpOptimWrapper that clips auxiliary gradients as their own group; arguments as its base."""
+
+
+@OPTIM_WRAPPERS.register_module()
+class CroprBfloat16OptimWrapper(CroprOptimWrapper):
+    """Mixed precision in bfloat16 on any device; arguments as its base.
+
+    mmengine's AmpOptimWrapper wants an accelerator, for the loss scale that float16 needs. bfloat16
+    has the range of float32 and needs none, and recent CPUs multiply it several times faster.
+    """
+
+    @contextmanager
+    def optim_context(self, model: nn.Module) -> Iterator[None]:
+        """Forward pass of one batch, under autocast."""
+        with super().optim_context(model), torch.autocast(get_device(), torch.bfloat16):
+            yield

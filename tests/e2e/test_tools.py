@@ -326,7 +326,10 @@ def test_evaluator_of_another_data_set_is_named_before_training(
         (("train.py", "absent.py"), "expected a config file, found none at absent.py"),
         (("complexity.py", "absent.py"), "expected a config file, found none at absent.py"),
         (("train.py", "CONFIG", "--resume", "no.pth"), "checkpoint file, found none at no.pth"),
-        (("train.py", "CONFIG", "--amp"), "--amp expects an accelerator such as CUDA"),
+        (
+            ("train.py", "CONFIG", "--amp"),
+            "--amp on a CPU expects optim_wrapper.type=cropr_mm.CroprOptimW",
+        ),
         (
             ("train.py", "CONFIG", "--cfg-options", "optim_wrapper.type=AmpOptimWrapper"),
             "optim_wrapper.type=AmpOptimWrapper trains in mixed precision and expects an accel",

@@ -14,6 +14,7 @@ VARIANTS = {
     "mixed precision": dict(
         optim_wrapper=optim_wrapper("cropr_mm.CroprAmpOptimWrapper", dtype="bfloat16")
     ),
+    "bfloat16 on a CPU": dict(optim_wrapper=optim_wrapper("cropr_mm.CroprBfloat16OptimWrapper")),
     "accumulation": dict(optim_wrapper=optim_wrapper(accumulative_counts=2)),
     "activation checkpointing": dict(model=model(with_cp=True)),
     "everything at once": dict(
@@ -54,7 +55,7 @@ def test_trains_and_validates(variant: str, tmp_path: Path) -> None:
         assert set(losses) == {"loss_cls", "loss_bbox", "loss_centerness", *AUXILIARY}
         assert all(math.isfinite(value) for value in losses.values())
         assert logged["loss"] == pytest.approx(sum(losses.values()), rel=1e-2)
-    amp = "Amp" in type(runner.optim_wrapper).__name__
+    amp = any(name in type(runner.optim_wrapper).__name__ for name in ("Amp", "Bfloat16"))
     # Three heads, four iterations, none of them in validation.
     assert calls == [(True, torch.bfloat16 if amp else torch.float32)] * 12
     still = [n for n, p in runner.model.named_parameters() if torch.equal(p, start[n])]

@@ -110,8 +110,8 @@ ROWS = [
         ),
         (
             "tool-amp",
-            "train.py --amp on a CPU",
-            "--amp expects an accelerator",
+            "train.py --amp on a CPU, with mmengine's optimizer wrapper",
+            "--amp on a CPU expects optim_wrapper.type=cropr_mm.CroprOptimWrapper",
             _config("train.py", "--amp"),
         ),
         (
