@@ -42,6 +42,7 @@ TABLES: dict[str, Callable[..., str]] = {
     "orders": comparisons.orders,
     "padding": comparisons.padding,
     "precision": speed.precision,
+    "pretrained": comparisons.pretrained,
     "prices": comparisons.prices,
     "published_costs": configs.published_costs,
     "rates": speed.rates,

@@ -1,6 +1,9 @@
 """Tables of trained models on small data: pruners against each other, and what they keep."""
 
+from pathlib import Path
+
 from experiments import compare_lora
+from experiments.benchmark_tasks import BENCHMARK_TASKS
 from experiments.compare_orders import orders_table
 from experiments.compare_padding import padding_table
 from experiments.compare_seen import seen_table
@@ -89,6 +92,20 @@ def sizes(benchmark: str) -> str:
 def adapters(name: str) -> str:
     """Full training, LoRA and random weights of one pruned model."""
     head, *rows = compare_lora.cells(record(name))
+    return markdown(head, rows)
+
+
+def pretrained(*names: str) -> str:
+    """Pruned models of several heads from a pretrained encoder and from random weights."""
+    rows = []
+    for name in names:
+        found = record(name)
+        config = Path(BENCHMARK_TASKS[found["benchmark"]].pruned).stem
+        ways = {row["way"]: row for row in found["rows"]}
+        full, scratch = ways[compare_lora.FULL], ways[compare_lora.SCRATCH]
+        cells = [_points(full), _points(scratch), _points(full[f"minus {scratch['way']}"], "+")]
+        rows.append([f"`{config}`", str(found["iterations"]), found["metric"], *cells])
+    head = ["config", "iterations", "metric", "pretrained", "random weights", "difference"]
     return markdown(head, rows)
 
 

@@ -107,6 +107,12 @@ ROWS += [
             training(optim_wrapper__paramwise_cfg=dict(norm_decay_mul=0.0)),
         ),
         (
+            "optimizer-entry",
+            "a rate of a part as `lr_mul`",
+            r"nothing reads lr_mul in optim_wrapper\.paramwise_cfg\.custom_keys",
+            training(optim_wrapper__paramwise_cfg=dict(custom_keys=dict(head=dict(lr_mul=0.1)))),
+        ),
+        (
             "scheduler-type",
             "an unknown schedule of the rate",
             "CosineLR is not in the .*registry",

@@ -1,9 +1,11 @@
 """Rates of parts of a model that no part has: mmengine passes over them in silence."""
 
+import inspect
 import warnings
 from collections.abc import Mapping
 from typing import Any
 
+from mmengine.registry import OPTIMIZERS
 from torch import nn
 
 from cropr_mm.checkpoints.new_parts import NEW_MODULES
@@ -40,10 +42,12 @@ def warn_of_idle_rates(model: nn.Module, optim_wrapper: Mapping[str, Any]) -> No
                 f"{', '.join(_OPTIONS)}",
                 stacklevel=2,
             )
+    custom = settings.get("custom_keys") or {}
+    _warn_of_unread(custom, optim_wrapper.get("optimizer") or {})
     names = [name for name, _ in model.named_parameters()]
     idle = [
         key
-        for key in settings.get("custom_keys") or {}
+        for key in custom
         if not any(key in name for name in names) and not set(key.split(".")) & set(NEW_MODULES)
     ]
     if idle:
@@ -52,4 +56,19 @@ def warn_of_idle_rates(model: nn.Module, optim_wrapper: Mapping[str, Any]) -> No
             f"optim_wrapper.paramwise_cfg.custom_keys: no parameter has {some(idle)} in its name "
             f"(parts of {type(model).__name__}: {parts})",
             stacklevel=2,
+        )
+
+
+def _warn_of_unread(custom: Mapping[str, Any], optimizer: Mapping[str, Any]) -> None:
+    """Warn of what is said of parameters that neither the constructor nor the optimizer reads."""
+    kind = OPTIMIZERS.get(optimizer.get("type", ""))
+    if kind is None:
+        return
+    read = ["lr_mult", "decay_mult", *inspect.signature(kind).parameters]
+    unread = sorted({name for rates in custom.values() for name in rates} - set(read))
+    if unread:
+        warnings.warn(
+            f"nothing reads {some(unread)} in optim_wrapper.paramwise_cfg.custom_keys: expected "
+            f"lr_mult, decay_mult or an option of {kind.__name__}",
+            stacklevel=3,
         )
