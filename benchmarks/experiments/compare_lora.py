@@ -179,6 +179,7 @@ def costs(configs: Mapping[str, Config]) -> dict[str, dict[str, Any]]:
         size, images = native_size(cfg), cfg.train_dataloader.batch_size
         found[name] = dict(vars(step_memory(cfg, PRUNED, images, mode, OBJECTS)), images=images)
         model = whole_model(cfg, PRUNED).train()
+        model.init_weights()  # some of DINO's parameters have no values before
         batch = model.data_preprocessor(random_training_batch(cfg, images, size, OBJECTS), True)
         for progress in (0.0, 1.0):
             steps[name, progress] = partial(_step_at, progress, model, batch, mode)
