@@ -91,7 +91,7 @@ def shrink_masks(model: ConfigDict, size: int) -> None:
     """Few points and results, on images of the encoder's size."""
     model.train_cfg.num_points = 64
     model.test_cfg.max_per_image = 8
-    for augment in model.data_preprocessor.batch_augments:
+    for augment in model.data_preprocessor.get("batch_augments") or []:
         augment.size = (size, size)
 
 
