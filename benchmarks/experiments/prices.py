@@ -115,7 +115,7 @@ def prices(
                 run = Run(benchmark, seed, f"{WAYS[way].variant}@{rate}", place / str(rate))
                 done[way, rate, seed] = run
                 _execute(run, WAYS[way], task, dense, place)
-                print(f"{run}, {way}: {run.result['metrics'].get(TASKS[task.task].main, '')}")
+                print(f"{run}, {way}: {run.metrics}")
     record = dict(
         command=shlex.join(["python", "benchmarks/pruners.py", *sys.argv[1:]]),
         machine=machine_name("cpu"),

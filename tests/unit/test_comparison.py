@@ -348,6 +348,14 @@ def test_a_repeated_image_counts_as_often_as_it_is_drawn(
     assert scores(np.arange(6)) == pytest.approx(whole), "a selection leaves no trace"
 
 
+def test_detectors_without_masks_are_scored_by_boxes(files: tuple[Path, Path]) -> None:
+    ann_file, prefix = files
+    images, whole = np.arange(6), DetectionScores(ann_file, prefix)
+    Path(f"{prefix}.segm.json").unlink()
+    boxes = DetectionScores(ann_file, prefix, ["box AP"])
+    assert boxes(images) == {"box AP": whole(images)["box AP"]}
+
+
 def test_images_without_objects_have_no_precision(files: tuple[Path, Path]) -> None:
     assert np.isnan(list(DetectionScores(*files)(np.array([4, 5, 4])).values())).all()
 
