@@ -78,20 +78,23 @@ def _is_plain(base: str) -> bool:
 def _failed(path: str, error: Exception) -> SetupError:
     """What to say of a config that cannot be read: where, and why."""
     frames = traceback.extract_tb(error.__traceback__)
-    place = next((f"{f.filename}, line {f.lineno}" for f in frames if f.name == "<module>"), path)
+    ran = next((f"{f.filename}, line {f.lineno}" for f in frames if f.name == "<module>"), None)
+    unread = _place_of_syntax_error(Path(path).absolute())
     if isinstance(error, SyntaxError):
-        place = _place_of_syntax_error(Path(path).absolute()) or place
-        return SetupError(f"{place}: {error.msg}")
-    return SetupError(f"{place}: {type(error).__name__}: {' '.join(str(error).split())}")
+        return SetupError(f"{unread or ran or path}: {error.msg}")
+    text = " ".join(str(error).split())
+    return SetupError(f"{ran or unread or path}: {type(error).__name__}: {text}")
 
 
 def _place_of_syntax_error(file: Path) -> str | None:
     """File and line of the first mistake in a config written in Python, or in one of its bases."""
+    if file.suffix != ".py":
+        return None
     try:
         ast.parse(file.read_bytes())
     except SyntaxError as error:
         return f"{file}, line {error.lineno}" if error.lineno else str(file)
-    except ValueError:
+    except ValueError:  # of null bytes, in some versions of Python
         return str(file)
     places = (_place_of_syntax_error(file.parent / b) for b in _bases(file) if _is_plain(b))
     return next(filter(None, places), None)
