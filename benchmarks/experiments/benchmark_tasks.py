@@ -177,7 +177,6 @@ BENCHMARK_TASKS |= {
         pruned="configs/detection/cropr_dinov2s_mask2former_coco_person.py",
         pretrain_iters=150,
         finetune_iters=100,
-        finetune_lr=1e-3,
         auxiliary_lr_mult=1.0,
         overrides=_MIXED_PRECISION,
         percent=86,

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
@@ -57,16 +58,10 @@ def _record_detections(cfg: Config, folder: Path) -> None:
     cfg.test_evaluator.outfile_prefix = str(folder / "predictions")
 
 
-def _read_detections(cfg: Config, folder: Path) -> Scores:
+def _read_detections(cfg: Config, folder: Path, names: Sequence[str]) -> Scores:
     from experiments.detection_scores import DetectionScores
 
-    return DetectionScores(cfg.test_evaluator.ann_file, folder / "predictions")
-
-
-def _read_boxes(cfg: Config, folder: Path) -> Scores:
-    from experiments.detection_scores import DetectionScores
-
-    return DetectionScores(cfg.test_evaluator.ann_file, folder / "predictions", ["box AP"])
+    return DetectionScores(cfg.test_evaluator.ann_file, folder / "predictions", names)
 
 
 def _record_label_maps(cfg: Config, folder: Path) -> None:
@@ -97,9 +92,13 @@ def _read_classes(cfg: Config, folder: Path) -> Scores:
     return MultiLabelScores(folder / "predictions.pkl")
 
 
+def _detection(*names: str) -> Task:
+    return Task(names, _record_detections, partial(_read_detections, names=names))
+
+
 TASKS = {
-    "det": Task(("box AP", "mask AP"), _record_detections, _read_detections),
-    "boxes": Task(("box AP",), _record_detections, _read_boxes),
+    "det": _detection("box AP", "mask AP"),
+    "boxes": _detection("box AP"),
     "seg": Task(("mIoU",), _record_label_maps, _read_label_maps, "decode_head.conv_seg"),
     "cls": Task(("top-1",), _record_classes, _read_class, "head.fc"),
     "multilabel": Task(("mAP",), _record_classes, _read_classes),

@@ -32,6 +32,12 @@ def test_a_wrapper_without_amp_stays_as_it_is() -> None:
     assert cfg.optim_wrapper.to_dict() == wrapper
 
 
+@pytest.fixture
+def cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cropr_mm.engine.options.get_device", lambda: "cpu")
+
+
+@pytest.mark.usefixtures("cpu")
 @pytest.mark.parametrize("kind", ["CroprOptimWrapper", "CroprAmpOptimWrapper"])
 def test_on_a_cpu_mixed_precision_is_bfloat16(kind: str) -> None:
     wrapper = dict(type=f"cropr_mm.{kind}", clip_grad=dict(max_norm=1.0))
@@ -47,6 +53,7 @@ def test_on_a_cpu_mixed_precision_is_bfloat16(kind: str) -> None:
     assert cfg.optim_wrapper.type == "cropr_mm.CroprOptimWrapper"
 
 
+@pytest.mark.usefixtures("cpu")
 def test_rois_of_mmcv_are_not_aligned_in_bfloat16_on_a_cpu() -> None:
     mmcv = pytest.importorskip("mmcv.ops")
     cfg = Config(dict(optim_wrapper=dict(type="cropr_mm.CroprBfloat16OptimWrapper")))

@@ -61,7 +61,9 @@ def warn_of_idle_rates(model: nn.Module, optim_wrapper: Mapping[str, Any]) -> No
 
 def _warn_of_unread(custom: Mapping[str, Any], optimizer: Mapping[str, Any]) -> None:
     """Warn of what is said of parameters that neither the constructor nor the optimizer reads."""
-    kind = OPTIMIZERS.get(optimizer.get("type", ""))
+    kind = optimizer.get("type")
+    if isinstance(kind, str):  # in configs of Python's own import it is the class
+        kind = OPTIMIZERS.get(kind)
     if kind is None:
         return
     read = ["lr_mult", "decay_mult", *inspect.signature(kind).parameters]
