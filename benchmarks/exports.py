@@ -7,8 +7,6 @@ every block matters. Nothing is timed.
 
 import argparse
 import json
-import shlex
-import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -27,7 +25,7 @@ from cropr_mm.export.options import Options
 from cropr_mm.export.program import quiet_exporters
 from cropr_mm.export.runtime import ExportError
 from cropr_mm.export.runtime.card import FORMATS
-from cropr_mm.profiling.environment import git_commit, machine_name, versions
+from experiments.study_record import study_record
 
 DEMO_IMAGES = Path("data/demo/images/val")
 CLASSIFIER = "configs/demo/cropr_tiny_vit_digits_cls.py"
@@ -118,12 +116,7 @@ def main() -> None:
     args = parser.parse_args()
     with short_errors(ValueError):
         record = json.loads(args.json.read_text()) if args.json.exists() else {"models": {}}
-        record |= dict(
-            command=shlex.join(["python", "benchmarks/exports.py", *sys.argv[1:]]),
-            machine=machine_name("cpu"),
-            versions=versions(),
-            commit=git_commit(),
-        )
+        record |= study_record()
         for name in args.cases:
             found = record["models"].setdefault(name, {})
             for form in args.formats:

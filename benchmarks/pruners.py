@@ -13,6 +13,7 @@ from experiments.compare_lora import compare_lora
 from experiments.compare_orders import compare_orders
 from experiments.compare_padding import compare_padding
 from experiments.compare_room import compare_room
+from experiments.compare_schedules import compare_schedules
 from experiments.compare_seen import compare_seen
 from experiments.compare_sizes import compare_sizes
 from experiments.comparison import compare
@@ -37,6 +38,8 @@ def main() -> None:
         "seen": "share of each class's pixels that trained segmenters see after each step",
         "prices": "a trained model pruned without training, by its routers alone, by fine-tuning, "
         "and at all rates by one elastic training",
+        "schedules": "a schedule that tools/search_schedule.py found against those made by hand, "
+        "before and after fine-tuning",
         "lora": "a pruned model trained whole from a pretrained encoder, by adapters, with the "
         "encoder frozen, and from random weights",
         "sizes": "metrics of trained models on smaller images; the share of pruned patches stays",
@@ -46,6 +49,7 @@ def main() -> None:
     for name in ("orders", "room", "padding", "seen", "sizes"):
         add_trained(parts[name], name)
     add_prices(parts["prices"])
+    add_schedules(parts["schedules"])
     add_lora(parts["lora"])
     add_traceback_option(parser)
     args = parser.parse_args()
@@ -66,6 +70,7 @@ def main() -> None:
         room=compare_room,
         padding=compare_padding,
         prices=prices,
+        schedules=compare_schedules,
         seen=compare_seen,
         sizes=compare_sizes,
     )
@@ -136,6 +141,19 @@ def add_prices(parser: Parser) -> None:
         help="folder that the command compare wrote; default: %(default)s",
     )
     parser.add_argument("--out", type=Path, default=Path("work_dirs/prices"), help="folder")
+    parser.add_argument("--samples", type=positive, default=500, help="bootstrap samples")
+
+
+def add_schedules(parser: Parser) -> None:
+    """Add what was searched, and what is fine-tuned."""
+    parser.add_argument("--benchmark", choices=BENCHMARK_TASKS, required=True)
+    parser.add_argument(
+        "--report", type=Path, required=True, help="report.json of tools/search_schedule.py"
+    )
+    parser.add_argument("--variant", default="cropr", help="default: %(default)s")
+    add_seeds(parser)
+    parser.add_argument("--runs", type=Path, required=True, help="folder of the command compare")
+    parser.add_argument("--out", type=Path, default=Path("work_dirs/schedules"), help="folder")
     parser.add_argument("--samples", type=positive, default=500, help="bootstrap samples")
 
 

@@ -8,8 +8,6 @@ turns on one thread, and their processor time counts: other work on the machine 
 """
 
 import json
-import shlex
-import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -23,7 +21,6 @@ from torch import nn
 
 from cropr_mm.engine.preflight import SetupError
 from cropr_mm.profiling.candidates import native_size
-from cropr_mm.profiling.environment import git_commit, machine_name, versions
 from cropr_mm.profiling.run_mode import Mode
 from cropr_mm.text_table import format_table
 from experiments.benchmark_tasks import BENCHMARK_TASKS, WARMUP_ITERS
@@ -41,6 +38,7 @@ from experiments.recipe_memory import (
 )
 from experiments.runs import Run, execute, make_config
 from experiments.scores import TASKS
+from experiments.study_record import study_record
 from experiments.training_batch import random_training_batch
 from experiments.whole_model import whole_model
 
@@ -113,11 +111,7 @@ def compare_lora(
                 raise SetupError(f"{run}, {name} did not converge: {run.failure}")
             print(f"{run}, {name}: {run.metrics}", flush=True)
     configs = {name: Config.fromfile(done[name, seeds[0]].config) for name in names}
-    record = dict(
-        command=shlex.join(["python", "benchmarks/pruners.py", *sys.argv[1:]]),
-        machine=machine_name("cpu"),
-        versions=versions(),
-        commit=git_commit(),
+    record = study_record(
         benchmark=benchmark,
         metric=TASKS[task.task].main,
         iterations=done[FULL, seeds[0]].result["iterations"],

@@ -8,7 +8,6 @@ that both meet the same load. Random weights: an encoder's time does not depend 
 import argparse
 import json
 import os
-import shlex
 import signal
 import subprocess
 import sys
@@ -26,9 +25,9 @@ from cropr_mm.backbones.base import ReducingBackbone
 from cropr_mm.engine.console import check_outputs
 from cropr_mm.export.runtime.deadline import DeadlineReport, DeadlineRunner
 from cropr_mm.profiling.candidates import native_size
-from cropr_mm.profiling.environment import git_commit, machine_name, versions
 from cropr_mm.profiling.run_mode import Mode
 from cropr_mm.registry import MODELS
+from experiments.study_record import study_record
 
 
 def run(args: argparse.Namespace) -> None:
@@ -70,11 +69,7 @@ def run(args: argparse.Namespace) -> None:
     print(f"{args.config}, {loads} busy processes in every second of {args.periods} periods")
     print(f"share {args.shares[0]:g} alone   {dense}\nDeadlineRunner  {runner.report}")
     if args.json:
-        record = dict(
-            command=shlex.join(["python", "benchmarks/speed.py", *sys.argv[1:]]),
-            machine=machine_name("cpu"),
-            versions=versions(),
-            commit=git_commit(),
+        record = study_record(
             usual_ms=usual,
             busy_processes=loads,
             alone=_record(dense),

@@ -8,8 +8,6 @@ recipes: what GPU each config needs (:mod:`experiments.recipe_memory`).
 
 import argparse
 import json
-import shlex
-import sys
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
@@ -21,7 +19,6 @@ from cropr_mm.backbones.cropr_vit import CroprViT
 from cropr_mm.backbones.find import auxiliary_reducers
 from cropr_mm.engine.console import check_outputs, ignore_noise
 from cropr_mm.profiling.candidates import native_size, random_batch, with_image_size
-from cropr_mm.profiling.environment import git_commit, machine_name, versions
 from cropr_mm.profiling.run_mode import Mode
 from cropr_mm.text_table import format_table
 from experiments import recipe_memory
@@ -33,6 +30,7 @@ from experiments.model_memory import (
 )
 from experiments.step import DENSE, EXACT
 from experiments.studies import STUDIES
+from experiments.study_record import study_record
 from experiments.train_step import count_bytes
 from experiments.training_batch import random_training_batch
 from experiments.whole_model import whole_model
@@ -58,11 +56,8 @@ def run(args: argparse.Namespace) -> None:
     rows = dict(model=model_rows, step=step_rows, size=size_rows)[args.command](args)
     print(format_table(TABLES[args.command](rows)))
     if args.json:
-        record = dict(
-            command=shlex.join(["python", "benchmarks/speed.py", *sys.argv[1:]]),
-            machine=machine_name(getattr(args, "device", "cpu")),
-            versions=versions(),
-            commit=git_commit(),
+        record = study_record(
+            device=getattr(args, "device", "cpu"),
             rows=rows,
         )
         args.json.write_text(json.dumps(record, indent=2) + "\n")

@@ -7,8 +7,6 @@ shares, tested at each rate.
 """
 
 import json
-import shlex
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,7 +16,6 @@ from mmengine.config import Config
 
 from cropr_mm.datasets import make_demo_data
 from cropr_mm.engine.preflight import SetupError
-from cropr_mm.profiling.environment import git_commit, machine_name, versions
 from cropr_mm.text_table import format_table
 from experiments.benchmark_tasks import BENCHMARK_TASKS, BenchmarkTask
 from experiments.bootstrap import paired_interval
@@ -26,6 +23,7 @@ from experiments.comparison_report import Values, score
 from experiments.runs import PRETRAINING, Run, execute, execute_test, fit_shortcuts, make_config
 from experiments.scores import TASKS
 from experiments.stored_runs import stored_runs
+from experiments.study_record import study_record
 
 _MOST = 87
 """Percent pruned at most by a training for all rates."""
@@ -116,11 +114,7 @@ def prices(
                 done[way, rate, seed] = run
                 _execute(run, WAYS[way], task, dense, place)
                 print(f"{run}, {way}: {run.metrics}")
-    record = dict(
-        command=shlex.join(["python", "benchmarks/pruners.py", *sys.argv[1:]]),
-        machine=machine_name("cpu"),
-        versions=versions(),
-        commit=git_commit(),
+    record = study_record(
         benchmark=benchmark,
         metric=TASKS[task.task].main,
         seeds=list(seeds),

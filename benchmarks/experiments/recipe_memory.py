@@ -8,8 +8,6 @@ One step of the whole model, with weights, gradients and the states of AdamW, es
 import argparse
 import json
 import re
-import shlex
-import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,11 +20,11 @@ from cropr_mm.backbones.find import find_backbones
 from cropr_mm.engine.console import check_outputs, ignore_noise
 from cropr_mm.layers.arch import resolve_arch
 from cropr_mm.profiling.candidates import native_size
-from cropr_mm.profiling.environment import git_commit, machine_name, versions
 from cropr_mm.profiling.run_mode import Mode
 from cropr_mm.text_table import format_table
 from experiments.model_memory import Peak, TrainingMemory, estimated_peak, training_memory
 from experiments.step import DENSE
+from experiments.study_record import study_record
 from experiments.training_batch import random_training_batch
 from experiments.whole_model import whole_model
 
@@ -68,11 +66,7 @@ def run(args: argparse.Namespace) -> None:
     """
     check_outputs(json=args.json)
     ignore_noise()
-    record: dict[str, Any] = dict(
-        command=shlex.join(["python", "benchmarks/speed.py", *sys.argv[1:]]),
-        machine=machine_name("cpu"),
-        versions=versions(),
-        commit=git_commit(),
+    record: dict[str, Any] = study_record(
         dtype=args.dtype,
         objects=args.objects,
         lora_rank=RANK,

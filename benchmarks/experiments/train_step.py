@@ -9,8 +9,6 @@ import argparse
 import copy
 import gc
 import json
-import shlex
-import sys
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
@@ -23,7 +21,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from cropr_mm.engine.console import check_outputs, show_rounds
 from cropr_mm.profiling.candidates import native_size, with_image_size
-from cropr_mm.profiling.environment import git_commit, machine_name, peak_memory, versions
+from cropr_mm.profiling.environment import machine_name, peak_memory
 from cropr_mm.profiling.latency import Latencies, measure
 from cropr_mm.profiling.run_mode import Mode
 from cropr_mm.text_table import format_table
@@ -38,6 +36,7 @@ from experiments.step import (
     build,
     encoded_target,
 )
+from experiments.study_record import study_record
 
 
 def count_macs(cfg: Config, variant: str) -> int:
@@ -121,11 +120,8 @@ def run(args: argparse.Namespace) -> None:
         f"{args.config}, images of {size[0]}x{size[1]} pixels, batch {args.batch_size}, {mode}, "
         f"on {machine_name(mode.device)}\n\ncounted\n{format_table(count_rows(counts))}"
     )
-    record: dict[str, Any] = dict(
-        command=shlex.join(["python", "benchmarks/speed.py", *sys.argv[1:]]),
-        machine=machine_name(mode.device),
-        versions=versions(),
-        commit=git_commit(),
+    record: dict[str, Any] = study_record(
+        device=mode.device,
         dtype=args.dtype,
         img_size=size,
         batch_size=args.batch_size,
