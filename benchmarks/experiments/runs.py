@@ -165,9 +165,10 @@ def make_config(run: Run, benchmark: BenchmarkTask, start: Path | None) -> Confi
         cfg.load_from = str(start)
         backbone.pop("init_cfg", None)
         cfg.optim_wrapper.optimizer.lr = benchmark.finetune_lr
-        if benchmark.auxiliary_lr_mult != 1.0:
-            faster = dict(reducers=dict(lr_mult=benchmark.auxiliary_lr_mult))
-            cfg.optim_wrapper.paramwise_cfg.setdefault("custom_keys", {}).update(faster)
+        mult = benchmark.auxiliary_lr_mult * variant.auxiliary_lr_mult
+        if mult != 1.0:
+            rates = cfg.optim_wrapper.paramwise_cfg
+            rates.custom_keys = {**rates.get("custom_keys", {}), "reducers": dict(lr_mult=mult)}
     # Several runs share the cores: no worker processes, one test at the end.
     for loader in (cfg.train_dataloader, cfg.test_dataloader):
         loader.num_workers = 0
@@ -313,7 +314,8 @@ def _schedule(backbone: Config, percent: int, after: int) -> dict[str, Any]:
     height, width = to_2tuple(backbone.get("img_size", arch.img_size))
     side = backbone.get("patch_size", arch.patch_size)
     patches = (height // side) * (width // side)
-    steps = arch.depth - (2 if backbone.get("fusion") else 1)
+    fusion = backbone.get("fusion")
+    steps = arch.depth - 1 - (fusion.get("num_blocks", 1) if fusion else 0)
     if after > steps:
         raise SetupError(f"expected a step after one of blocks 1 to {steps}, got {after}")
     pruned = patches * percent / 100

@@ -36,6 +36,7 @@ class Variant:
             blocks.
         taught: Whether the dense model that all start from is also their teacher.
         adapt: Changes the config further.
+        auxiliary_lr_mult: Learning rate of Cropr's modules, in multiples of the benchmark's.
         untrained: Whether it chooses tokens without anything that was trained.
     """
 
@@ -48,6 +49,7 @@ class Variant:
     after: int = 0
     taught: bool = False
     adapt: Callable[[Config], None] | None = None
+    auxiliary_lr_mult: float = 1.0
     untrained: bool = False
 
 
@@ -154,6 +156,7 @@ VARIANTS = {
     "cropr_concat": _fused("TokenConcat"),
     "cropr_self_concat": _fused("SelfAttentionConcat"),
     "cropr_cross": _fused("CrossAttentionFusion"),
+    "cropr_fused3": _fused("LastLayerFusion", num_blocks=3),
     "cropr_cross_concat": _fused("CrossAttentionFusion", concat=True),
     "shortcut": _guessed("ShortcutPruner"),
     "cropr_shortcut": _guessed(),
@@ -173,6 +176,7 @@ VARIANTS = {
         options=dict(num_queries=1), target=dict(type="cropr_mm.MultiLabelTarget")
     ),
     "cropr_late": _pruned_from(0.4),
+    "cropr_rate3": Variant(auxiliary_lr_mult=3.0),
     "cropr_cells": Variant(
         options=dict(num_queries=(16, 16)),
         target=dict(type="cropr_mm.PatchLabelTarget", grid=(16, 16)),

@@ -29,8 +29,9 @@ START = Path("dense.pth")
 
 @pytest.mark.parametrize("benchmark", BENCHMARK_TASKS)
 def test_variants_differ_in_pruning_alone(benchmark: str, tmp_path: Path) -> None:
-    # The head or the segmenter of these is another one.
-    names = [name for name in VARIANTS if not name.startswith(("dtop", "oracle"))]
+    # The head, the segmenter or the optimizer of these is another one.
+    others = ("dtop", "oracle", "cropr_rate")
+    names = [name for name in VARIANTS if not name.startswith(others)]
     configs = {
         name: make_config(Run(benchmark, 0, name, tmp_path), BENCHMARK_TASKS[benchmark], START)
         for name in names
@@ -63,6 +64,20 @@ def test_a_rate_prunes_about_that_share_by_the_same_number_a_block(
         encoder = MODELS.build(cfg.model.backbone)
         assert 256 - min(encoder.tokens_per_block()) == pruned
         assert encoder.tokens_per_block()[-1] == 256, "fused"
+
+
+def test_more_blocks_behind_the_fusion_see_all_and_as_many_tokens_leave(tmp_path: Path) -> None:
+    name = "cropr_fused3@86"
+    cfg = make_config(Run("digits_seg", 0, name, tmp_path), BENCHMARK_TASKS["digits_seg"], START)
+    init_default_scope("mmseg")
+    encoder = MODELS.build(cfg.model.backbone)
+    assert encoder.tokens_per_block() == [256, 201, 146, 91, 36, 256, 256, 256]
+
+
+def test_modules_may_learn_faster(tmp_path: Path) -> None:
+    run = Run("digits_seg", 0, "cropr_rate3", tmp_path)
+    cfg = make_config(run, BENCHMARK_TASKS["digits_seg"], START)
+    assert cfg.optim_wrapper.paramwise_cfg.custom_keys.reducers.lr_mult == 9.0, "3 times its 3"
 
 
 def test_a_rate_may_leave_at_once(tmp_path: Path) -> None:
