@@ -2,8 +2,8 @@
 
 Everything starts from the dense model of ``benchmarks/pruners.py compare``. *none*: its weights,
 pruned without training. *routers*: the modules of Cropr learn in the frozen model, in one dense
-pass for all rates, or in pruned passes. *all*: fine-tuning. *elastic*: one fine-tuning at changing
-shares, tested at each rate.
+pass for all rates, or in pruned passes. *all*: fine-tuning, taken from ``compare`` where it did the
+same. *elastic*: one fine-tuning at changing shares, tested at each rate.
 """
 
 import json
@@ -110,9 +110,11 @@ def prices(
         for way in ways:
             for rate in rates:
                 place = folder / f"seed{seed}" / way.replace(", ", "_").replace(" ", "-")
-                run = Run(benchmark, seed, f"{WAYS[way].variant}@{rate}", place / str(rate))
+                run = _fine_tuned(WAYS[way], rate, task, dense)
+                if run is None:
+                    run = Run(benchmark, seed, f"{WAYS[way].variant}@{rate}", place / str(rate))
+                    _execute(run, WAYS[way], task, dense, place)
                 done[way, rate, seed] = run
-                _execute(run, WAYS[way], task, dense, place)
                 print(f"{run}, {way}: {run.metrics}")
     record = study_record(
         benchmark=benchmark,
@@ -125,6 +127,20 @@ def prices(
     file.write_text(json.dumps(record, indent=2) + "\n")
     print(f"\n{table(record)}\n\nnumbers  {file}")
     return file
+
+
+def _fine_tuned(way: Way, rate: int, task: BenchmarkTask, dense: Run) -> Run | None:
+    """A run of the command compare beside the dense model that is this one; None without one."""
+    if way.price != "all":
+        return None
+    names = [f"{way.variant}@{rate}", *[way.variant] * (rate == task.percent)]
+    for name in names:
+        run = Run(dense.benchmark, dense.seed, name, dense.folder.parent / name)
+        if not (run.folder / "result.json").exists() or run.failure:
+            continue
+        if run.config.read_text() == make_config(run, task, dense.checkpoint).pretty_text:
+            return run
+    return None
 
 
 def _execute(run: Run, way: Way, task: BenchmarkTask, dense: Run, place: Path) -> None:

@@ -1,6 +1,7 @@
 """What each way to a pruned model trains, and how it is compared with the dense model."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +10,9 @@ import pytest
 from mmengine.config import Config
 
 from experiments import prices as module
+from experiments.benchmark_tasks import BENCHMARK_TASKS
 from experiments.prices import prices, table
-from experiments.runs import Run
+from experiments.runs import Run, make_config
 
 POINTS = dict(pretraining=70.0, random=40.0, cropr=60.0)
 
@@ -91,3 +93,25 @@ def test_each_way_trains_what_it_says(
     minutes = [rows[way, 50]["minutes"] for way in ways]
     assert minutes == [0.0, 1.0, 1.0, 1.0]
     assert "all, cropr" in table(record)
+
+
+def test_what_compare_fine_tuned_is_not_trained_again(
+    calls: list[tuple[str, str, Config, Any]], tmp_path: Path
+) -> None:
+    seed = tmp_path / "camvid_dinov2s/seed0"
+    task = BENCHMARK_TASKS["camvid_dinov2s"]
+    dense = Run("camvid_dinov2s", 0, "pretraining", seed / "pretraining")
+    dense.folder.mkdir(parents=True)
+    dense.config.touch()
+    for name, other in (("cropr", {}), ("cropr@70", dict(finetune_iters=7))):
+        made = Run("camvid_dinov2s", 0, name, seed / name)
+        made.folder.mkdir()
+        cfg = make_config(made, replace(task, **other), dense.checkpoint)
+        made.config.write_text(cfg.pretty_text)
+        result = dict(metrics=dict(mIoU=1.0), seconds_per_iteration=2.0, iterations=90)
+        (made.folder / "result.json").write_text(json.dumps(result))
+    file = prices("camvid_dinov2s", ["all, cropr"], [70, 86], [0], tmp_path, tmp_path, samples=20)
+    trained = [(kind, Path(run).name) for kind, run, _, _ in calls]
+    assert trained == [("train", "70")], "that of compare was shorter"
+    minutes = {row["rate"]: row["minutes"] for row in json.loads(file.read_text())["rows"][1:]}
+    assert minutes[86] == 3.0
