@@ -1,4 +1,4 @@
-"""Plots of a comparison: accuracy over throughput, and what training lost."""
+"""Plots of a comparison: accuracy over speed, and what training lost."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -17,31 +17,43 @@ _AUXILIARY = re.compile(r"loss_(.*_b\d\d|teacher_.*)$")
 
 
 def draw(record: Mapping[str, Any], file: Path) -> None:
-    """Plot the main metric with its interval over encoder throughput, one panel per benchmark.
+    """Plot the main metric with its interval over the encoder's speed-up, a row per benchmark.
 
-    Rates of the same pruner are connected; models that did not converge are left out.
+    Rates of the same pruner are connected; models that did not converge are left out. Where
+    compiled encoders were timed, they have a panel of their own.
     """
-    figure = Figure(figsize=(6.4 * len(record), 4), layout="constrained")
-    axes = figure.subplots(1, len(record), squeeze=False)
-    for axis, (benchmark, summary) in zip(axes[0], record.items(), strict=True):
-        main = summary["metrics"][-1]
-        entries = {n: entry for n, entry in summary["variants"].items() if "failed" not in entry}
-        kinds = list(dict.fromkeys(map(family, entries)))
-        for i, kind in enumerate(kinds):
-            points = sorted(
-                (
-                    summary["encoder_speed"]["functions"][name]["images_per_s"],
-                    *entry[main]["mean"].values(),
-                )
-                for name, entry in entries.items()
-                if family(name) == kind
-            )
-            speed, value, low, high = np.array(points).T
-            error = [value - low, high - value]
-            axis.errorbar(speed, value, yerr=error, capsize=3, label=kind, **_look(i))
-        axis.set(title=benchmark, xlabel="encoder, images per second", ylabel=f"{main}, %")
-        _finish(axis)
+    forms = ["eager", "compiled"][
+        : 1 + any(s["encoder_speed"].get("compiled") for s in record.values())
+    ]
+    size = (3.6 * len(forms) + 2.4, 3.6 * len(record))
+    figure = Figure(figsize=size, layout="constrained")
+    axes = figure.subplots(len(record), len(forms), squeeze=False, sharey="row")
+    for row, (benchmark, summary) in zip(axes, record.items(), strict=True):
+        for axis, form in zip(row, forms, strict=True):
+            _draw_form(axis, summary, form)
+            axis.set_title(f"{benchmark}, {form}", fontsize=9, loc="left")
+        row[0].set_ylabel(f"{summary['metrics'][-1]}, %")
+        _finish(row[-1])
     figure.savefig(file, dpi=120)
+
+
+def _draw_form(axis: Axes, summary: Mapping[str, Any], form: str) -> None:
+    main, speed = summary["metrics"][-1], summary["encoder_speed"]
+    entries = {n: entry for n, entry in summary["variants"].items() if "failed" not in entry}
+    eager = {name: speed["functions"][name]["speedup"] for name in entries}
+    speedups = eager if form == "eager" else speed["compiled"]
+    for i, kind in enumerate(dict.fromkeys(map(family, entries))):
+        points = sorted(
+            (speedups[name]["value"], *entry[main]["mean"].values())
+            for name, entry in entries.items()
+            if family(name) == kind
+        )
+        times, value, low, high = np.array(points).T
+        axis.errorbar(
+            times, value, yerr=[value - low, high - value], capsize=3, label=kind, **_look(i)
+        )
+    axis.set_xlabel("speed of the encoder over dense")
+    axis.grid(alpha=0.3)
 
 
 def draw_curves(
