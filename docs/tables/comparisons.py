@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from experiments import compare_lora
+from experiments import compare_lora, compare_schedules
 from experiments.benchmark_tasks import BENCHMARK_TASKS
 from experiments.compare_orders import orders_table
 from experiments.compare_padding import padding_table
@@ -84,6 +84,15 @@ def seen() -> str:
     return table[table.index("|") :].replace("Cropr - it", "Cropr - model")
 
 
+def seen_by_class(name: str) -> str:
+    """Percent of each class's pixels whose token is alive after the last step."""
+    (stored,) = record(f"seen_{name}").values()
+    rows = []
+    for variant, entry in stored["variants"].items():
+        rows.append([variant, *(f"{value:.0f}" for value in entry["percent_seen"][-1])])
+    return markdown(["pruner", *stored["classes"]], rows)
+
+
 def sizes(benchmark: str) -> str:
     """Trained segmenters on smaller images."""
     return sizes_table(record(f"sizes_{benchmark}"))
@@ -120,6 +129,12 @@ def prices(name: str) -> str:
         table.append([way, "", *(cells[rate] for rate in rates)])
     table[0] += [""] * len(rates)
     return markdown(["way", found["metric"], *(f"{rate} % pruned" for rate in rates)], table)
+
+
+def schedules(name: str) -> str:
+    """A found schedule and those made by hand, at the same time."""
+    head, *rows = compare_schedules.cells(record(f"schedules_{name}"))
+    return markdown(head, rows)
 
 
 def similarity() -> str:
