@@ -33,7 +33,8 @@ def main() -> None:
             device=args.device,
         )
         cfg = load_config(args.config, options=args.cfg_options)
-        search_schedule(cfg, args.checkpoint, budget, args.out, settings)
+        inherit = not args.cfg_options
+        search_schedule(cfg, args.checkpoint, budget, args.out, settings, inherit)
 
 
 def parse_args() -> argparse.Namespace:

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
-from timm.layers import to_2tuple
 
 from cropr_mm.budget.families import FAMILIES
 from cropr_mm.engine.preflight import SetupError
@@ -20,15 +19,20 @@ from experiments.benchmark_tasks import BENCHMARK_TASKS
 from experiments.comparison_report import Values, score
 from experiments.inputs import check_inputs
 from experiments.prices import interval_of
-from experiments.runs import PRETRAINING, Run, execute, execute_test, make_config
+from experiments.runs import (
+    PRETRAINING,
+    Run,
+    execute,
+    execute_test,
+    make_config,
+    num_patches,
+)
 from experiments.scores import TASKS
 from experiments.stored_runs import stored_runs
 from experiments.study_record import study_record
 from experiments.variants import find_variant
 
 FOUND = "found"
-_UNTRAINED = "attn_topk"
-"""Variant whose dense model is pruned without training, as the search does by default."""
 
 
 def compare_schedules(
@@ -70,12 +74,13 @@ def compare_schedules(
     for dense in trained:
         done["dense", "", dense.seed] = dense
         for plan, share in plans.items():
-            for when, name in (("before", _UNTRAINED), ("after", variant)):
+            for when, name in (("before", "attn_topk"), ("after", variant)):
                 place = folder / f"seed{dense.seed}" / plan / when
                 run = done[plan, when, dense.seed] = Run(benchmark, dense.seed, name, place)
                 cfg = make_config(run, task, dense.checkpoint)
                 cfg.model.backbone.schedule = dict(type="cropr_mm.ExplicitShares", share=share)
                 if when == "before":
+                    cfg.model.backbone.reducer = searched["method"]
                     execute_test(run, cfg, dense.checkpoint)
                 else:
                     execute(run, cfg)
@@ -90,7 +95,7 @@ def compare_schedules(
         seeds=list(seeds),
         samples=samples,
         budget=searched["budget"],
-        load=searched["cost"]["load"],
+        load=searched["load"],
         rows=_rows(results, searched, list(plans), seeds),
     )
     file = folder / "schedules.json"
@@ -101,9 +106,7 @@ def compare_schedules(
 
 def _plans(searched: Mapping[str, Any], config: str, benchmark: str) -> dict[str, dict[int, float]]:
     """Shares of the tokens by 0-based block, of the found schedule and of those made by hand."""
-    backbone = Config.fromfile(config).model.backbone
-    height, width = to_2tuple(backbone.img_size)
-    tokens = (height // backbone.patch_size) * (width // backbone.patch_size)
+    tokens = num_patches(Config.fromfile(config).model.backbone)
     total = max(searched["cost"]["model"]["counts"])
     if total != tokens:
         raise SetupError(

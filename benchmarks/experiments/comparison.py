@@ -152,7 +152,8 @@ def _execute(first: Mapping[Group, Run], rest: Mapping[Group, Sequence[Run]], jo
             progress.advance(bar)
             return text != "FAILED"
 
-        threads = max(1, (os.cpu_count() or 1) // jobs)
+        given = os.environ.get("OMP_NUM_THREADS")  # by who runs other work beside
+        threads = int(given) if given else max(1, (os.cpu_count() or 1) // jobs)
         # In this order no run waits for one that has not been started.
         with ThreadPoolExecutor(jobs) as pool:
             dense = {group: pool.submit(step, run, None) for group, run in first.items()}

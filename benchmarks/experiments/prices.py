@@ -158,10 +158,10 @@ def _execute(run: Run, way: Way, task: BenchmarkTask, dense: Run, place: Path) -
     if way.price == "elastic":
         _add_hook(cfg, dict(type="cropr_mm.CroprElasticHook"))
     execute(training, cfg)
+    if training.failure:
+        raise SetupError(f"{training} did not converge: {training.failure}")
     if serves_all:
         execute_test(run, make_config(run, task, start), training.checkpoint)
-    if run.failure:
-        raise SetupError(f"{run} did not converge: {run.failure}")
 
 
 def _add_hook(cfg: Config, hook: dict[str, Any]) -> None:

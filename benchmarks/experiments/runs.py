@@ -198,16 +198,9 @@ def execute(run: Run, cfg: Config, threads: int = 1, trainable: str = "all") -> 
         SetupError: If the folder holds a run of another config, a process fails (with the last
             lines of its output), or a dense model, which all others need, did not converge.
     """
-    text = cfg.pretty_text
-    if run.config.exists() and run.config.read_text() != text:
-        raise SetupError(
-            f"{run}: {run.folder} was made with another config than now; expected a new folder "
-            "(--out), or remove that one"
-        )
+    _begin(run, cfg)
     if (run.folder / "result.json").exists():
         return
-    run.folder.mkdir(parents=True, exist_ok=True)
-    run.config.write_text(text)
     train = run.folder / "train"
     if not (train / f"iter_{cfg.train_cfg.max_iters}.pth").exists():
         options = ["--work-dir", str(train), "--resume", "--trainable", trainable]
@@ -226,6 +219,22 @@ def execute(run: Run, cfg: Config, threads: int = 1, trainable: str = "all") -> 
         _write(run, {**result, **times})
 
 
+def _begin(run: Run, cfg: Config) -> None:
+    """Write the config, unless the folder is of the same one.
+
+    Raises:
+        SetupError: If it is of another one.
+    """
+    text = cfg.pretty_text
+    if run.config.exists() and run.config.read_text() != text:
+        raise SetupError(
+            f"{run}: {run.folder} was made with another config than now; expected a new folder "
+            "(--out), or remove that one"
+        )
+    run.folder.mkdir(parents=True, exist_ok=True)
+    run.config.write_text(text)
+
+
 def fit_shortcuts(run: Run, cfg: Config, threads: int = 1) -> Path | None:
     """Fit the shortcuts of a pruned model to the dense one that it starts from, if not done yet.
 
@@ -238,14 +247,14 @@ def fit_shortcuts(run: Run, cfg: Config, threads: int = 1) -> Path | None:
         Checkpoint to go on from; None for a model without shortcuts.
 
     Raises:
-        SetupError: If the process fails (with the last lines of its output).
+        SetupError: If the folder holds a run of another config, or the process fails (with the last
+            lines of its output).
     """
     if (cfg.model.backbone.get("fusion") or {}).get("type") != SHORTCUTS:
         return None
+    _begin(run, cfg)
     folder = run.folder / "shortcuts"
     if not (folder / "model.pth").exists():
-        run.folder.mkdir(parents=True, exist_ok=True)
-        run.config.write_text(cfg.pretty_text)
         _call(run, threads, "prune.py", str(run.config), cfg.load_from, str(folder))
     return folder / "model.pth"
 
@@ -260,12 +269,12 @@ def execute_test(run: Run, cfg: Config, checkpoint: Path, threads: int = 1) -> N
         threads: Threads of torch.
 
     Raises:
-        SetupError: If the process fails (with the last lines of its output).
+        SetupError: If the folder holds a run of another config, or the process fails (with the last
+            lines of its output).
     """
+    _begin(run, cfg)
     if (run.folder / "result.json").exists():
         return
-    run.folder.mkdir(parents=True, exist_ok=True)
-    run.config.write_text(cfg.pretty_text)
     result = _test(run, cfg, checkpoint, threads)
     if result is not None:
         _write(run, result)
@@ -304,16 +313,21 @@ def _has_class_token(backbone: Config) -> bool:
     return backbone.get("with_cls_token", resolve_arch(backbone.arch).cls_token)
 
 
+def num_patches(backbone: Config) -> int:
+    """Patch tokens of the native image."""
+    arch = resolve_arch(backbone.arch)
+    height, width = to_2tuple(backbone.get("img_size", arch.img_size))
+    side = backbone.get("patch_size", arch.patch_size)
+    return (height // side) * (width // side)
+
+
 def _schedule(backbone: Config, percent: int, after: int) -> dict[str, Any]:
     """Schedule that prunes a share of the patch tokens, nearest to it, evenly or in one step.
 
     Raises:
         SetupError: If a step would be smaller than one token, or lies behind the last place.
     """
-    arch = resolve_arch(backbone.arch)
-    height, width = to_2tuple(backbone.get("img_size", arch.img_size))
-    side = backbone.get("patch_size", arch.patch_size)
-    patches = (height // side) * (width // side)
+    arch, patches = resolve_arch(backbone.arch), num_patches(backbone)
     fusion = backbone.get("fusion")
     steps = arch.depth - 1 - (fusion.get("num_blocks", 1) if fusion else 0)
     if after > steps:

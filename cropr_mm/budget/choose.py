@@ -45,7 +45,7 @@ def find_frontier(
         damage: D(b, k) by 0-based block and count.
 
     Returns:
-        Fastest last; the first is dense.
+        Fastest last; the first is dense, unless a pruned plan does no damage.
     """
     parts = segments(backbone)
     sites = list(parts)

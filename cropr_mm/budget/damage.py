@@ -13,6 +13,8 @@ from cropr_mm.budget.work import Plan, as_shares
 
 Losses = NDArray[np.float64]
 """Loss of each batch, shape (batches,)."""
+MIN_BATCHES = 5
+"""Fewest batches that an interval over batches is shown for."""
 
 
 class DamageMeter:

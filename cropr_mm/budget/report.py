@@ -1,5 +1,6 @@
 """What a search found: a table, a record, a config, a picture."""
 
+import copy
 import json
 import os
 from collections.abc import Mapping, Sequence
@@ -8,15 +9,18 @@ from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
+from mmengine.config import Config
 
 from cropr_mm.budget.choose import Choice
-from cropr_mm.budget.damage import interval
+from cropr_mm.budget.damage import MIN_BATCHES, Losses, interval
 from cropr_mm.budget.search import Candidate, Cost
 from cropr_mm.text_table import format_table
 
-_CONFIG = """# A schedule found by tools/search_schedule.py: {ms:.1f} ms a call (dense {dense:.1f}),
+_ABOUT = """# A schedule found by tools/search_schedule.py: {ms:.1f} ms a call (dense {dense:.1f}),
 # loss {growth:+.1%} on training images. Machine, form and alternatives are in report.json.
-_base_ = {base!r}
+"""
+_CONFIG = """_base_ = {base!r}
+work_dir = {work_dir!r}
 model = dict(
     backbone=dict(
         reducer={reducer},
@@ -33,7 +37,6 @@ def format_candidates(candidates: Mapping[str, Candidate], total: int, chosen: s
     rows = [head]
     dense = candidates["dense"].ms
     for name, c in candidates.items():
-        low, high = c.interval
         steps = ", ".join(f"{n} after {block + 1}" for block, n in c.plan.items())
         rows.append(
             [
@@ -42,7 +45,7 @@ def format_candidates(candidates: Mapping[str, Candidate], total: int, chosen: s
                 f"{c.predicted_ms:.1f}",
                 f"{dense / c.ms:.2f}x",
                 f"{c.growth:+.1%}",
-                f"({low:+.1%} to {high:+.1%})",
+                _ends(c.losses, c.interval),
                 steps or f"{total}, all tokens",
             ]
         )
@@ -51,42 +54,54 @@ def format_candidates(candidates: Mapping[str, Candidate], total: int, chosen: s
 
 def better_by(found: Candidate, other: Candidate) -> str:
     """Loss of one plan against another's, on the same batches."""
-    low, high = interval(found.losses, other.losses)
     change = found.losses.mean() / other.losses.mean() - 1
-    return f"{change:+.1%} ({low:+.1%} to {high:+.1%})"
+    ends = _ends(found.losses, interval(found.losses, other.losses))
+    return f"{change:+.1%} {ends}".rstrip()
+
+
+def _ends(losses: Losses, ends: tuple[float, float]) -> str:
+    """An interval over batches, empty where they are too few for one."""
+    return "({:+.1%} to {:+.1%})".format(*ends) if len(losses) >= MIN_BATCHES else ""
 
 
 def write_config(
     file: Path,
-    base: str,
+    cfg: Config,
     found: Candidate,
     dense_ms: float,
     entry: Mapping[str, Any],
-    total: int,
-    replaced: Sequence[str],
+    shares: Mapping[int, float],
+    inherit: bool,
 ) -> None:
-    """Write a config that inherits from the user's and prunes by a found plan.
+    """Write a config that prunes by a found plan.
 
     Args:
-        file: Config to write.
-        base: The user's config.
+        file: Config to write; its folder is the working folder of the tools that it is given to.
+        cfg: The searched config.
         found: The plan.
         dense_ms: Measured time of the dense encoder.
         entry: 'reducer' and 'fusion' of the backbone.
-        total: Patch tokens of the native image.
-        replaced: Which of 'reducer', 'schedule' and 'fusion' the user's config has too.
+        shares: Share of the patch tokens that is left after each block with a step.
+        inherit: Whether the user's file says all of ``cfg``, so that the new one can inherit from
+            it; otherwise the new one is complete.
     """
-    shares = {block: round(count / total, 6) for block, count in found.plan.items()}
-    schedule = dict(type="cropr_mm.ExplicitShares", share=shares)
+    about = _ABOUT.format(ms=found.ms, dense=dense_ms, growth=found.growth)
+    schedule = dict(type="cropr_mm.ExplicitShares", share=dict(shares))
     parts = {**entry, "schedule": schedule}
+    backbone, work_dir = cfg.model.backbone, str(file.parent)
+    if not inherit:
+        whole = copy.deepcopy(cfg)
+        whole.work_dir = work_dir
+        for name, part in parts.items():
+            whole.model.backbone[name] = part
+        file.write_text(about + whole.pretty_text)
+        return
     texts = {
-        name: repr({"_delete_": True, **part} if name in replaced and part else part)
+        name: repr({"_delete_": True, **part} if name in backbone and part else part)
         for name, part in parts.items()
     }
-    base = os.path.relpath(base, file.parent)
-    file.write_text(
-        _CONFIG.format(ms=found.ms, dense=dense_ms, growth=found.growth, base=base, **texts)
-    )
+    base = os.path.relpath(cfg.filename, file.parent)
+    file.write_text(about + _CONFIG.format(base=base, work_dir=work_dir, **texts))
 
 
 def write_record(
@@ -95,6 +110,7 @@ def write_record(
     cost: Cost,
     frontier: Sequence[Choice],
     candidates: Mapping[str, Candidate],
+    load: float,
 ) -> None:
     """Write what was found as JSON.
 
@@ -104,10 +120,12 @@ def write_record(
         cost: What tokens cost.
         frontier: Predicted plans.
         candidates: Measured ones.
+        load: Cores that other processes kept busy while those were timed.
     """
     record = {
         **about,
         "cost": cost.as_dict(),
+        "load": load,
         "frontier": [choice._asdict() for choice in frontier],
         "candidates": {
             name: {**c._asdict(), "losses": c.losses.tolist()} for name, c in candidates.items()

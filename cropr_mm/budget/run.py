@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from mmengine.config import Config
 
+from cropr_mm.backbones.base import ReducingBackbone
 from cropr_mm.budget.choose import find_frontier
 from cropr_mm.budget.damage import DamageMeter
 from cropr_mm.budget.families import FAMILIES, hand_made
@@ -25,11 +26,13 @@ from cropr_mm.budget.search import (
     Cost,
     measure_cost,
     measure_damage,
+    not_idle,
     pick,
     target_ms,
     try_whole,
 )
 from cropr_mm.budget.searched_model import load_searched
+from cropr_mm.budget.work import Plan
 from cropr_mm.engine.checkpoint_io import existing_checkpoint
 from cropr_mm.engine.console import print_files, show_rounds
 from cropr_mm.engine.outputs import check_writable
@@ -72,7 +75,12 @@ class Settings:
 
 
 def search_schedule(
-    cfg: Config, checkpoint: str, budget: Budget, out: Path, settings: Settings
+    cfg: Config,
+    checkpoint: str,
+    budget: Budget,
+    out: Path,
+    settings: Settings,
+    inherit: bool = True,
 ) -> dict[str, Candidate]:
     """Search, print what was found, and write config, record and picture.
 
@@ -82,6 +90,8 @@ def search_schedule(
         budget: What is asked for.
         out: Folder for the results.
         settings: How to search.
+        inherit: Whether the config's file says all of ``cfg``, so that the found config inherits
+            from it; otherwise that one is complete.
 
     Returns:
         All plans that were measured whole, by name.
@@ -99,15 +109,14 @@ def search_schedule(
     if not half:
         raise SetupError(f"expected --images of two batches at least, got {settings.images}")
     images = torch.randn(settings.batch, backbone.in_channels, *backbone.native_size, device=device)
-    about = dict(
-        machine=machine_name(device), versions=versions(), checkpoint=checkpoint, **asdict(settings)
-    )
+    about = dict(machine=machine_name(device), versions=versions(), **asdict(settings))
     encoder = dict(cfg.model.backbone, init_cfg=None, **searched.entry)
 
     def cost_record() -> dict[str, Any]:
         return measure_cost(backbone, settings.form, images, settings.rounds, show_rounds).as_dict()
 
-    timed = dict(encoder=encoder, threads=torch.get_num_threads(), **about)
+    timed = {key: value for key, value in about.items() if key not in ("images", "reducer")}
+    timed |= dict(encoder=encoder, threads=torch.get_num_threads())
     cost = Cost.from_dict(kept(out / "cost.json", timed, cost_record))
     print(cost.text(settings.batch, settings.form))
     counts = list(cost.model.counts)[::-1]
@@ -120,7 +129,7 @@ def search_schedule(
         model=cfg.model,
         data=cfg.train_dataloader,
         checkpoint=checkpoint,
-        size=os.path.getsize(checkpoint),
+        written=os.stat(checkpoint).st_mtime_ns,
         images=settings.images,
         encoder=encoder,
     )
@@ -134,29 +143,40 @@ def search_schedule(
     if searched.own:
         plans["config"] = searched.own
     meter = DamageMeter(model, backbone, batches[half:])
-    candidates = try_whole(plans, meter, cost, settings.form, images, settings.rounds, show_rounds)
-    chosen = choose(candidates, budget, target)
-    print(f"\n{format_candidates(candidates, counts[0], chosen)}")
+    candidates, load = try_whole(
+        plans, meter, cost, settings.form, images, settings.rounds, show_rounds
+    )
+    chosen, is_met = choose(candidates, budget)
+    print(f"\n{format_candidates(candidates, counts[0], chosen)}", *not_idle(load), sep="\n")
+    if not is_met:
+        print(f"no plan met the budget as measured; {chosen} comes nearest")
     slow = [name for name in FAMILIES if name not in candidates]
     if slow:
         print(f"not among them: {', '.join(slow)}, too slow or not for this encoder")
     for name, other in candidates.items():
-        if name in FAMILIES:
+        if name in FAMILIES and name != chosen:
             print(f"loss of {chosen} against {name}: {better_by(candidates[chosen], other)}")
 
     files = {name: out / file for name, file in _FILES.items()}
-    replaced = [name for name in ("reducer", "schedule", "fusion") if name in cfg.model.backbone]
     write_config(
         files["config"],
-        cfg.filename,
+        cfg,
         candidates[chosen],
         candidates["dense"].ms,
         searched.entry,
-        counts[0],
-        replaced,
+        shares_left(candidates[chosen].plan, counts[0], backbone, searched.learned),
+        inherit,
     )
-    record = {**about, "commit": git_commit(), "budget": asdict(budget), "chosen": chosen}
-    write_record(files["report"], record, cost, frontier, candidates)
+    record = dict(
+        **about,
+        checkpoint=checkpoint,
+        method=searched.entry["reducer"],
+        commit=git_commit(),
+        budget=asdict(budget),
+        chosen=chosen,
+        met=is_met,
+    )
+    write_record(files["report"], record, cost, frontier, candidates, load)
     draw_search(files["picture"], cost, frontier, candidates, f"{cfg.filename}, {settings.form}")
     print_files("\nSearched", files)
     return candidates
@@ -165,13 +185,42 @@ def search_schedule(
 _FILES = {"config": "config.py", "report": "report.json", "picture": "frontier.png"}
 
 
-def choose(candidates: dict[str, Candidate], budget: Budget, target: float) -> str:
-    """Name of the pruned plan that serves a budget best, as measured whole."""
+def shares_left(
+    plan: Plan, total: int, backbone: ReducingBackbone, learned: bool
+) -> dict[int, float]:
+    """Share of the patch tokens that is left after each block with a step.
+
+    Args:
+        plan: Tokens kept by block.
+        total: Patch tokens of the native image.
+        backbone: The searched encoder.
+        learned: Whether the steps have weights: then those that drop nothing stay, too, so that
+            the checkpoint fits.
+    """
+    shares, left = {}, total
+    for block in sorted(map(int, backbone.reducers)) if learned else plan:
+        left = plan.get(block, left)
+        shares[block] = round(left / total, 6)
+    return shares
+
+
+def choose(candidates: dict[str, Candidate], budget: Budget) -> tuple[str, bool]:
+    """The pruned plan that serves a budget best, as measured whole, and whether it meets it.
+
+    Times are compared with that of the dense encoder in the same measurement. Where no plan meets
+    the budget, the nearest is the fastest, or for a budget of damage the least damaging one.
+    """
+    dense_ms = candidates["dense"].ms
     pruned = {name: c for name, c in candidates.items() if c.plan}
     if budget.max_drop is not None:
-        within = {n: c for n, c in pruned.items() if c.growth <= budget.max_drop} or pruned
-        return min(within, key=lambda name: within[name].ms)
+        within = {
+            n: c for n, c in pruned.items() if c.growth <= budget.max_drop and c.ms < dense_ms
+        }
+        if within:
+            return min(within, key=lambda name: within[name].ms), True
+        return min(pruned, key=lambda name: pruned[name].growth), False
+    target = target_ms(budget, dense_ms)
     within = {n: c for n, c in pruned.items() if c.ms <= _TOLERANCE * target}
-    if not within:
-        return min(pruned, key=lambda name: pruned[name].ms)
-    return min(within, key=lambda name: within[name].growth)
+    if within:
+        return min(within, key=lambda name: within[name].growth), True
+    return min(pruned, key=lambda name: pruned[name].ms), False

@@ -86,14 +86,17 @@ class Cost(NamedTuple):
             f"cost model     errors on {len(errors)} plans it was not fitted to: median "
             f"{errors[len(errors) // 2]:.1%}, largest {errors[-1]:.1%}",
         ]
-        if self.load > MAX_LOAD:
-            lines.append(f"NOT IDLE, load {self.load:.2f}: these times do not count")
-        return "\n".join(lines)
+        return "\n".join([*lines, *not_idle(self.load)])
 
     @property
     def errors(self) -> list[float]:
         """Relative errors of the predictions, without sign."""
         return [abs(predicted / measured - 1) for predicted, measured in self.checks]
+
+
+def not_idle(load: float) -> list[str]:
+    """A line for times that were measured beside other work; none on an idle machine."""
+    return [f"NOT IDLE, load {load:.2f}: these times do not count"] if load > MAX_LOAD else []
 
 
 class Candidate(NamedTuple):
@@ -227,7 +230,7 @@ def try_whole(
     images: torch.Tensor,
     rounds: int,
     show_rounds: ShowRounds,
-) -> dict[str, Candidate]:
+) -> tuple[dict[str, Candidate], float]:
     """Measure whole plans: time beside the dense encoder, and damage.
 
     Args:
@@ -238,6 +241,9 @@ def try_whole(
         images: As there.
         rounds: As there.
         show_rounds: Shows progress.
+
+    Returns:
+        The candidates by name, and how many cores other processes kept busy meanwhile.
     """
     plans = {"dense": {}, **plans}
     with show_rounds(f"times of {len(plans)} candidates", rounds) as on_round:
@@ -253,4 +259,4 @@ def try_whole(
             growth=float(losses.mean() / meter.dense.mean() - 1),
             interval=interval(losses, meter.dense),
         )
-    return found
+    return found, latencies.load

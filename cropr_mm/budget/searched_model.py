@@ -19,6 +19,7 @@ from cropr_mm.engine.config import require_entries
 from cropr_mm.engine.console import import_quietly
 from cropr_mm.engine.errors import building_errors
 from cropr_mm.engine.preflight import SetupError, check_model
+from cropr_mm.fusion import ShortcutFusion
 from cropr_mm.pruning import last_layer_fusion, possible_blocks, untrained_method
 from cropr_mm.reducers import AttentionRanker, TokenPruner
 from cropr_mm.registry import MODELS, class_of
@@ -32,12 +33,14 @@ class SearchedModel(NamedTuple):
         backbone: Its encoder, with a reducer at each block where a step may stand.
         entry: What the config's backbone gets: 'reducer' and 'fusion'.
         own: The plan of the config itself, by block; empty where it is dense.
+        learned: Whether steps have weights of their own, in the checkpoint.
     """
 
     model: nn.Module
     backbone: CroprViT
     entry: dict[str, Any]
     own: dict[int, int]
+    learned: bool
 
 
 def load_searched(cfg: Config, checkpoint: str, reducer: str | None = None) -> SearchedModel:
@@ -68,10 +71,9 @@ def load_searched(cfg: Config, checkpoint: str, reducer: str | None = None) -> S
     sites = list(own) if learned else list(possible_blocks(native.depth, kept["fusion"]))
     total = native.grid[0] * native.grid[1]
     changed = copy.deepcopy(cfg)
-    changed.model.backbone.update(
-        **kept,
-        schedule=dict(type="cropr_mm.ExplicitTokens", num_keep=dict.fromkeys(sites, total)),
-    )
+    schedule = dict(type="cropr_mm.ExplicitTokens", num_keep=dict.fromkeys(sites, total))
+    for name, part in dict(**kept, schedule=schedule).items():
+        changed.model.backbone[name] = part  # update() would merge it with the old one
     with building_errors():
         model = build_model(changed)
     content = as_checkpoint(safe_load(checkpoint), checkpoint)
@@ -85,7 +87,7 @@ def load_searched(cfg: Config, checkpoint: str, reducer: str | None = None) -> S
     backbone = only_backbone(model)[1]
     assert isinstance(backbone, CroprViT)
     backbone.switch_to_deploy()
-    return SearchedModel(model.eval().requires_grad_(False), backbone, kept, own)
+    return SearchedModel(model.eval().requires_grad_(False), backbone, kept, own, learned)
 
 
 def _check_taught(model: nn.Module, weights: Mapping[str, Tensor], reducer: str) -> None:
@@ -102,6 +104,11 @@ def _method(entry: Mapping[str, Any], native: ReducingBackbone, name: str | None
     """Reducer and fusion of a searched backbone."""
     own = entry.get("reducer")
     fusion = entry.get("fusion") if own else last_layer_fusion(native)
+    if isinstance(native.fusion, ShortcutFusion):
+        raise SetupError(
+            "ShortcutFusion has a fitted map for each step of its schedule: search the dense "
+            "config, give what was found ShortcutFusion, and fit that with tools/prune.py"
+        )
     reducer = dict(type=f"cropr_mm.{name}") if name else own or untrained_method(native)
     kind = class_of(reducer, MODELS)
     if not issubclass(kind, TokenPruner) or kind.num_exit_classes or kind.fixed_slots:

@@ -17,7 +17,7 @@ from cropr_mm.engine.errors import running_errors
 from cropr_mm.engine.evaluate import as_plain, build_test_runner, prepare_test
 from cropr_mm.engine.force_share import force_share
 from cropr_mm.engine.runner import ToolRunner, unwrapped_model
-from cropr_mm.hooks.shares import set_share
+from cropr_mm.hooks.shares import numbers_of, set_share
 from cropr_mm.profiling.environment import machine_name
 from cropr_mm.profiling.latency import Latencies, measure
 from cropr_mm.text_table import format_table
@@ -103,7 +103,7 @@ def _name(share: float) -> str:
 
 
 def _table(rows: Sequence[Mapping[str, Any]], times: Latencies) -> str:
-    numbers = [n for n, v in rows[0]["metrics"].items() if isinstance(v, int | float)]
+    numbers = numbers_of(rows[0]["metrics"])
     table = [["progress", "pruned", *numbers, "ms an image", "speed-up (95 %)"]]
     base = _name(rows[0]["progress"])
     for row in rows:

@@ -113,8 +113,20 @@ def check_resumable(runner: Runner, checkpoint: Mapping[str, Any], label: str) -
             f"{label} is from a training of routers alone: expected --trainable routers with "
             "--resume"
         )
+    for hook in runner.hooks:
+        if isinstance(hook, router_hook.CroprRouterHook):
+            _check_share(checkpoint[router_hook.STATE]["progress"], hook.progress, label)
     _check_steps(runner, checkpoint["meta"], label)
     _check_counts(runner, checkpoint, label)
+
+
+def _check_share(before: float | None, now: float | None, label: str) -> None:
+    """Routers go on at the share of the reduction that they learned at."""
+    if before != now:
+        was, is_ = ("a curriculum" if p is None else f"--progress {p:g}" for p in (before, now))
+        raise SetupError(
+            f"{label}: its routers learned with {was}: expected the same to go on, got {is_}"
+        )
 
 
 def _check_steps(runner: Runner, meta: Mapping[str, Any], label: str) -> None:

@@ -8,7 +8,7 @@ from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from torch import nn
 
-from cropr_mm.hooks.shares import check_plans, check_reduces_less, set_share
+from cropr_mm.hooks.shares import check_plans, check_reduces_less, numbers_of, set_share
 from cropr_mm.registry import HOOKS
 from cropr_mm.text_table import format_table
 
@@ -114,9 +114,8 @@ class CroprElasticHook(Hook):
                 loop.run_iter(index, batch)
             metrics = loop.evaluator.evaluate(len(loop.dataloader.dataset))
             self._rows.append(dict(progress=share, **metrics))
-            for name, value in metrics.items():
-                if isinstance(value, int | float | np.number):
-                    runner.message_hub.update_scalar(f"val/{name}@{share:g}", value)
+            for name in numbers_of(metrics):
+                runner.message_hub.update_scalar(f"val/{name}@{share:g}", metrics[name])
         set_share(runner, last)
 
     def after_val_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
@@ -134,9 +133,7 @@ class CroprElasticHook(Hook):
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
         """Store what the draws depend on."""
-        checkpoint[STATE] = dict(
-            seed=self.seed, least=self.least, most=self.most, progress=self._progress
-        )
+        checkpoint[STATE] = dict(seed=self.seed)
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
         """Take the stored state."""
@@ -165,6 +162,6 @@ def share_at(step: int, least: float, most: float, seed: int) -> float:
 
 def share_table(rows: Sequence[dict[str, Any]]) -> str:
     """Text table of numbers by share; ``rows`` have 'progress' and the same metrics."""
-    names = [n for n, v in rows[0].items() if isinstance(v, int | float | np.number)]
+    names = numbers_of(rows[0])
     body = [[f"{row[name]:.4g}" for name in names] for row in rows]
     return format_table([names, *body])

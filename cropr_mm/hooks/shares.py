@@ -1,7 +1,9 @@
 """Which share of the full reduction is in force: what hooks that change it have in common."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
+import numpy as np
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from torch import nn
@@ -74,6 +76,11 @@ def check_plans(model: nn.Module, shares: Sequence[float], name: str) -> None:
                 ) from error
             finally:
                 backbone.progress = before
+
+
+def numbers_of(row: Mapping[str, Any]) -> list[str]:
+    """Names of the metrics of a row that a table can show; hosts have numbers of NumPy, too."""
+    return [name for name, value in row.items() if isinstance(value, int | float | np.number)]
 
 
 def set_share(runner: Runner, share: float) -> None:

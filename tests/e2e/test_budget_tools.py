@@ -152,6 +152,9 @@ def test_routers_learn_alone(
 
     with pytest.raises(SystemExit, match="expected --trainable routers with --resume"):
         tool("train.py", config, "--work-dir", tmp_path / "b", "--resume", tmp_path / "iter_2.pth")
+    other = ("--trainable", "routers", "--progress", 0.5, "--resume", tmp_path / "iter_2.pth")
+    with pytest.raises(SystemExit, match=rf"learned with --progress {share}: .* got .* 0\.5"):
+        tool("train.py", config, "--work-dir", tmp_path / "b", *other)
 
 
 @pytest.mark.parametrize(
@@ -213,7 +216,8 @@ def test_shares_are_tested_in_one_table(
     for row in rows:
         tool("test.py", *args, "--progress", row["progress"])
         assert score(tmp_path) == row["metrics"][SCORE], "the command line beats the curriculum"
-        assert re.search(rf"^{row['progress']:g} .* {row['ms_per_image']:.1f} ", printed, re.M)
+        numbers = f"{row['metrics'][SCORE]:.4g} .* {row['ms_per_image']:.1f} "
+        assert re.search(rf"^{row['progress']:g} .* {numbers}", printed, re.M)
     tool("test.py", *args)
     assert score(tmp_path) == rows[2]["metrics"][SCORE]
     for wrong in ((0.5, 2), (-1,)):

@@ -1,6 +1,7 @@
 """A trained model and a budget become a config that the other tools take."""
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -70,10 +71,19 @@ def test_found_config_is_tested_with_the_dense_checkpoint(
     assert metric in tested
 
 
+@pytest.mark.parametrize(
+    "steps",
+    [
+        dict(type="cropr_mm.ExplicitTokens", num_keep={1: 40, 2: 20}),
+        dict(type="cropr_mm.Stages", rate=[24, 20], blocks=[1, 2], absorb_prefix=False),
+        dict(type="cropr_mm.ExplicitShares", share={1: 0.625, 2: 0.3125}),
+    ],
+    ids=lambda steps: steps["type"],
+)
 def test_learned_steps_stay_where_the_checkpoint_has_them(
-    root: Path, tmp_path: Path, tool: Tool
+    steps: dict[str, Any], root: Path, tmp_path: Path, tool: Tool
 ) -> None:
-    steps = dict(type="cropr_mm.ExplicitTokens", num_keep={1: 40, 2: 20}, _delete_=True)
+    steps = dict(steps, _delete_=True)
     changes = dict(model__backbone__reducer=CROPR, model__backbone__schedule=steps)
     config, checkpoint = trained(root, tmp_path, "det", **changes)
     out = tmp_path / "found"
@@ -84,6 +94,31 @@ def test_learned_steps_stay_where_the_checkpoint_has_them(
     damage = json.loads((out / "damage.json").read_text())["result"]
     assert {block for block, _, _ in damage} == {1, 2}
     assert all({*choice["plan"]} <= {"1", "2"} for choice in report["frontier"])
+    found = only_backbone(build_model(Config.fromfile(out / "config.py"), "meta"))[1]
+    assert {int(block) for block in found.reducers} == {1, 2}, "the checkpoint has both"
+    tool("test.py", out / "config.py", checkpoint, "--work-dir", tmp_path / "test")
+
+
+def test_options_and_new_weights_are_not_forgotten(root: Path, tmp_path: Path, tool: Tool) -> None:
+    config, checkpoint = trained(root, tmp_path, "seg", **DENSE)
+    out, mean = tmp_path / "found", [1.0, 2.0, 3.0]
+    command = (config, checkpoint, "--max-drop", 100, "--images", 4, "--rounds", 1, "--out", out)
+    options = ("--cfg-options", f"model.data_preprocessor.mean={mean}".replace(" ", ""))
+    tool("search_schedule.py", *command, *options)
+    found = Config.fromfile(out / "config.py")
+    assert found.model.data_preprocessor.mean == mean
+    assert found.work_dir == str(out)
+    os.utime(checkpoint, ns=(0, 0))  # trained again: a file of the same size
+    again = tool("search_schedule.py", *command, *options)
+    assert "taken from" in again
+    assert "damage.json" not in again
+
+
+def test_fitted_shortcuts_are_not_searched(root: Path, tmp_path: Path, tool: Tool) -> None:
+    fusion = dict(type="cropr_mm.ShortcutFusion", _delete_=True)
+    config, checkpoint = trained(root, tmp_path, "seg", model__backbone__fusion=fusion)
+    with pytest.raises(SystemExit, match="search the dense config"):
+        tool("search_schedule.py", config, checkpoint, "--speedup", 2, "--out", tmp_path / "o")
 
 
 @pytest.mark.parametrize(

@@ -176,8 +176,20 @@ def test_budgets_are_met_by_the_least_damage_or_the_least_time() -> None:
         name: Candidate({0: 8} if name != "dense" else {}, ms, ms, losses, growth, (0.0, 0.0))
         for name, ms, growth in [("dense", 10, 0), ("a", 8, 0.1), ("b", 5, 0.4), ("c", 5.05, 0.3)]
     }
-    assert choose(tried, Budget(target_ms=5.0), 5.0) == "c"
-    assert choose(tried, Budget(max_drop=0.2), 5.0) == "a"
+    assert choose(tried, Budget(target_ms=5.0)) == ("c", True)
+    assert choose(tried, Budget(speedup=2.0)) == ("c", True)
+    assert choose(tried, Budget(max_drop=0.2)) == ("a", True)
+
+
+def test_a_budget_that_was_missed_is_said_and_the_nearest_plan_taken() -> None:
+    losses = np.ones(2)
+    tried = {
+        name: Candidate({0: 8} if name != "dense" else {}, ms, ms, losses, growth, (0.0, 0.0))
+        for name, ms, growth in [("dense", 10, 0), ("a", 12, 0.1), ("b", 8, 0.3), ("c", 7, 0.4)]
+    }
+    assert choose(tried, Budget(speedup=2.0)) == ("c", False)
+    assert choose(tried, Budget(max_drop=0.05)) == ("a", False), "the least damaging one"
+    assert choose(tried, Budget(max_drop=0.35)) == ("b", True), "a does not make it faster"
 
 
 @pytest.mark.parametrize("given", [{}, dict(speedup=2.0, max_drop=0.1), dict(speedup=0.9)])

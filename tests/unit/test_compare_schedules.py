@@ -25,11 +25,15 @@ def report(folder: Path, tokens: int = 256) -> Path:
     candidates = {name: dict(plan=plan, ms=9.0, predicted_ms=9.0) for name, plan in PLANS.items()}
     candidates["dense"] = dict(plan={}, ms=20.0, predicted_ms=20.0)
     file = folder / "report.json"
-    cost = dict(load=0.0, model=dict(counts=[8, tokens]))
-    budget = dict(speedup=2.0)
-    file.write_text(
-        json.dumps(dict(candidates=candidates, chosen="found 2", cost=cost, budget=budget))
+    record = dict(
+        candidates=candidates,
+        chosen="found 2",
+        cost=dict(model=dict(counts=[8, tokens])),
+        budget=dict(speedup=2.0),
+        load=0.0,
+        method=dict(type="cropr_mm.VariancePruner"),
     )
+    file.write_text(json.dumps(record))
     return file
 
 
@@ -78,7 +82,7 @@ def test_found_and_hand_made_get_the_same_training(
     assert shares[0] == shares[1] == {1: 0.5, 4: 0.125}
     assert shares[2][5] == 64 / 256
     kinds = [cfg.model.backbone.reducer.type for _, _, cfg, _ in calls]
-    assert kinds == ["cropr_mm.AttnTopK", "cropr_mm.Cropr"] * 2
+    assert kinds == ["cropr_mm.VariancePruner", "cropr_mm.Cropr"] * 2
 
     record = json.loads(file.read_text())
     rows = {row["plan"]: row for row in record["rows"]}
