@@ -9,7 +9,7 @@ import torch
 
 from cropr_mm.backbones import CroprViT
 from cropr_mm.backbones.base import ReducingBackbone
-from cropr_mm.reducers import MergingReducer
+from cropr_mm.reducers import AttentionRanker, MergingReducer
 from cropr_mm.registry import MODELS, class_of
 from cropr_mm.text_table import format_table
 
@@ -95,6 +95,19 @@ def untrained_method(encoder: ReducingBackbone) -> dict[str, Any]:
     if encoder.has_cls and "cls_row" in encoder.signals:
         return dict(type="cropr_mm.AttnTopK")
     return dict(type="cropr_mm.VariancePruner")
+
+
+def with_signal(reducer: Mapping[str, Any], encoder: ReducingBackbone) -> dict[str, Any]:
+    """Config of a method that an encoder can run: without a class token, attention is the mean.
+
+    Args:
+        reducer: Config of a method.
+        encoder: Encoder.
+    """
+    ranks = issubclass(class_of(reducer, MODELS), AttentionRanker)
+    if ranks and "signal" not in reducer and not encoder.has_cls:
+        return {**reducer, "signal": "column_mean"}
+    return dict(reducer)
 
 
 def _check_scope(cfg: Mapping[str, Any]) -> None:

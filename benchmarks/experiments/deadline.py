@@ -56,24 +56,26 @@ def run(args: argparse.Namespace) -> None:
     usual = median(_timed(first, image) for _ in range(10))
     deadline = args.factor * usual
     runner, dense = DeadlineRunner(models, deadline), DeadlineReport(deadline)
+    played: dict[str, list[tuple[str, float]]] = dict(runner=[], alone=[])
     runner(image)  # times all models
     loads = args.load or os.cpu_count() or 1
     with busy_processes(loads) as switch:
         for period in range(args.periods):
             switch(period % 2 == 1)
             for _ in range(args.frames):
-                runner(image)
+                played["runner"].append((runner.choose(), _timed(runner, image)))
             for _ in range(args.frames):
-                dense.times_ms.append(_timed(first, image))
-                dense.names.append(next(iter(models)))
+                played["alone"].append((next(iter(models)), _timed(first, image)))
+                dense.add(*played["alone"][-1])
     print(f"{args.config}, {loads} busy processes in every second of {args.periods} periods")
     print(f"share {args.shares[0]:g} alone   {dense}\nDeadlineRunner  {runner.report}")
     if args.json:
         record = study_record(
             usual_ms=usual,
             busy_processes=loads,
-            alone=_record(dense),
-            runner=_record(runner.report),
+            threads=torch.get_num_threads(),
+            alone=_record(dense, played["alone"]),
+            runner=_record(runner.report, played["runner"]),
         )
         args.json.write_text(json.dumps(record, indent=2) + "\n")
         print(f"written to {args.json}")
@@ -94,13 +96,14 @@ def at_share(encoder: ReducingBackbone, share: float, mode: Mode) -> Callable[[T
 def busy_processes(count: int) -> Iterator[Callable[[bool], None]]:
     """Function that lets processes compute or stand still; they end with the block."""
     endless = [sys.executable, "-c", "while True: pass"]
-    processes = [subprocess.Popen(endless) for _ in range(count)]
+    processes: list[subprocess.Popen[bytes]] = []
 
     def switch(busy: bool) -> None:
         for process in processes:
             process.send_signal(signal.SIGCONT if busy else signal.SIGSTOP)
 
     try:
+        processes.extend(subprocess.Popen(endless) for _ in range(count))
         yield switch
     finally:
         for process in processes:
@@ -115,13 +118,12 @@ def _timed(model: Callable[[Tensor], Any], image: Tensor) -> float:
     return 1e3 * (time.perf_counter() - start)
 
 
-def _record(report: DeadlineReport) -> dict[str, Any]:
-    times: Sequence[float] = report.times_ms
+def _record(report: DeadlineReport, played: Sequence[tuple[str, float]]) -> dict[str, Any]:
     return dict(
         deadline_ms=report.deadline_ms,
         share_met=report.share_met,
         worst_ms=report.worst_ms,
         switches=report.switches,
-        times_ms=times,
-        names=report.names,
+        times_ms=[ms for _, ms in played],
+        names=[name for name, _ in played],
     )

@@ -20,8 +20,8 @@ from cropr_mm.engine.console import import_quietly
 from cropr_mm.engine.errors import building_errors
 from cropr_mm.engine.preflight import SetupError, check_model
 from cropr_mm.fusion import ShortcutFusion
-from cropr_mm.pruning import last_layer_fusion, possible_blocks, untrained_method
-from cropr_mm.reducers import AttentionRanker, TokenPruner
+from cropr_mm.pruning import last_layer_fusion, possible_blocks, untrained_method, with_signal
+from cropr_mm.reducers import TokenPruner
 from cropr_mm.registry import MODELS, class_of
 
 
@@ -116,6 +116,4 @@ def _method(entry: Mapping[str, Any], native: ReducingBackbone, name: str | None
             "expected a method that keeps any number of tokens as they are, such as AttnTopK, "
             f"VariancePruner or Cropr, got {kind.__name__}"
         )
-    if issubclass(kind, AttentionRanker) and "signal" not in reducer and not native.has_cls:
-        reducer = {**reducer, "signal": "column_mean"}
-    return dict(reducer=dict(reducer), fusion=fusion)
+    return dict(reducer=with_signal(reducer, native), fusion=fusion)

@@ -28,7 +28,7 @@ from cropr_mm.engine.preflight import SetupError, check_model
 from cropr_mm.engine.shortcuts import fit_shortcuts, fit_table
 from cropr_mm.engine.training_batches import training_batches
 from cropr_mm.fusion import ShortcutFusion
-from cropr_mm.pruning import prune, untrained_method
+from cropr_mm.pruning import prune, untrained_method, with_signal
 from cropr_mm.reducers import ShortcutPruner, TokenReducer
 from cropr_mm.registry import MODELS, class_of
 
@@ -167,6 +167,7 @@ def _pruned(
         reducer = dict(type="cropr_mm.ShortcutPruner") if fitted else untrained_method(encoder)
     elif not (fitted and MODELS.get(reducer["type"]) is ShortcutPruner):
         _check_method(reducer)
+        reducer = with_signal(reducer, encoder)
     cfg = prune(entry, share, reducer=reducer)
     comes_back = fitted and cfg.get("fusion") is not None
     if images and not comes_back:

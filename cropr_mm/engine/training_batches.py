@@ -21,7 +21,7 @@ def training_batches(cfg: Config, model: nn.Module, images: int) -> list[dict[st
         images: How many images, rounded up to whole batches.
 
     Raises:
-        SetupError: If there are fewer.
+        SetupError: If there are fewer, or the data are not there.
     """
     settings = dict(cfg.train_dataloader, num_workers=0, persistent_workers=False)
     for key in ("persistent_workers", "prefetch_factor", "batch_sampler"):
@@ -29,7 +29,10 @@ def training_batches(cfg: Config, model: nn.Module, images: int) -> list[dict[st
     settings["drop_last"] = False  # a small set has no whole batch
     settings["sampler"] = dict(type="DefaultSampler", shuffle=True)
     set_random_seed(0)  # of augmentation
-    loader = Runner.build_dataloader(settings, seed=0)
+    try:
+        loader = Runner.build_dataloader(settings, seed=0)
+    except FileNotFoundError as error:
+        raise SetupError(f"train_dataloader.dataset: no file or folder {error.filename}") from error
     if len(loader.dataset) < images:
         raise SetupError(
             f"expected at least {images} training images, got {len(loader.dataset)}: "

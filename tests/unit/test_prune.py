@@ -8,6 +8,7 @@ from mmengine.config import Config
 from shipped_configs import config_file
 
 from cropr_mm import CroprCvT, CroprPVT, CroprViT, prune
+from cropr_mm.pruning import with_signal
 from cropr_mm.registry import MODELS
 
 TINY = dict(embed_dim=48, depth=6, num_heads=3, patch_size=16, img_size=96)
@@ -43,6 +44,18 @@ def test_windows_leave_as_a_whole(pruned: float) -> None:
     assert all(count % 4 == 0 for count in counts)
     assert min(counts) / 64 == pytest.approx(1 - pruned, abs=1 / 16)
     MODELS.build(cfg).eval()(torch.randn(1, 3, 128, 128))
+
+
+def test_attention_is_the_mean_where_there_is_no_class_token() -> None:
+    reducer = dict(type="cropr_mm.ATS")
+    with_token, without = (MODELS.build(cfg) for cfg in (GLOBAL, WINDOWS))
+    assert with_signal(reducer, with_token) == reducer
+    assert with_signal(reducer, without) == dict(reducer, signal="column_mean")
+    chosen = dict(reducer, signal="rows")
+    assert with_signal(chosen, without) == chosen, "what the user says stays"
+    assert with_signal(dict(type="cropr_mm.RandomPruner"), without) == dict(
+        type="cropr_mm.RandomPruner"
+    )
 
 
 def test_other_image_sizes_work_and_maps_are_whole() -> None:

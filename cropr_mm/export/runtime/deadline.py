@@ -1,7 +1,7 @@
 """Meet a deadline for each frame of a video with several rates of one model."""
 
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from statistics import median
@@ -16,35 +16,46 @@ class DeadlineReport:
 
     Attributes:
         deadline_ms: Milliseconds that a frame may take.
-        times_ms: Milliseconds that each took.
-        names: Model that each was given.
+        met: Frames that met it.
+        worst_ms: The longest that a frame took; 0 before the first.
+        switches: How often a frame was given another model than the one before.
+        frames_of: Frames that each model was given, by name.
     """
 
     deadline_ms: float
-    times_ms: list[float] = field(default_factory=list)
-    names: list[str] = field(default_factory=list)
+    met: int = 0
+    worst_ms: float = 0.0
+    switches: int = 0
+    frames_of: Counter[str] = field(default_factory=Counter)
+    _last: str | None = None
+
+    def add(self, name: str, ms: float) -> None:
+        """Count a frame.
+
+        Args:
+            name: Its model.
+            ms: Milliseconds that it took.
+        """
+        self.met += ms <= self.deadline_ms
+        self.worst_ms = max(self.worst_ms, ms)
+        self.switches += self._last not in (None, name)
+        self.frames_of[name] += 1
+        self._last = name
+
+    @property
+    def frames(self) -> int:
+        """All frames."""
+        return self.frames_of.total()
 
     @property
     def share_met(self) -> float:
         """Share of the frames that met the deadline, in [0, 1]; 1 before the first."""
-        met = sum(ms <= self.deadline_ms for ms in self.times_ms)
-        return met / len(self.times_ms) if self.times_ms else 1.0
-
-    @property
-    def worst_ms(self) -> float:
-        """The longest that a frame took; 0 before the first."""
-        return max(self.times_ms, default=0.0)
-
-    @property
-    def switches(self) -> int:
-        """How often a frame was given another model than the one before."""
-        return sum(a != b for a, b in zip(self.names, self.names[1:], strict=False))
+        return self.met / self.frames if self.frames else 1.0
 
     def __str__(self) -> str:
-        frames = {name: self.names.count(name) for name in dict.fromkeys(self.names)}
-        used = ", ".join(f"{name}: {count}" for name, count in frames.items())
+        used = ", ".join(f"{name}: {count}" for name, count in self.frames_of.items())
         return (
-            f"{self.share_met:.1%} of {len(self.times_ms)} frames within {self.deadline_ms:g} ms, "
+            f"{self.share_met:.1%} of {self.frames} frames within {self.deadline_ms:g} ms, "
             f"worst {self.worst_ms:.1f} ms, {self.switches} switches ({used})"
         )
 
@@ -59,7 +70,8 @@ class DeadlineRunner:
     stopped.
 
     Args:
-        models: Functions of a frame by name, from the most accurate to the fastest.
+        models: Functions of a frame by name, from the most accurate to the fastest. Each returns
+            when its work is done: on a GPU, with its result on the CPU.
         deadline_ms: Milliseconds that a frame may take.
         margin: Share of the deadline that is planned for, in (0, 1].
         memory: Frames that are looked back at.
@@ -104,8 +116,7 @@ class DeadlineRunner:
         result = self.models[name](frame)
         spent = 1e3 * (self.clock() - start)
         self._slowdowns.append(spent / self._usual_ms[name])
-        self.report.times_ms.append(spent)
-        self.report.names.append(name)
+        self.report.add(name, spent)
         return result
 
     def choose(self) -> str:
