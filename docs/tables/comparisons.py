@@ -55,6 +55,25 @@ def choices(name: str, *names: str) -> str:
     return markdown(["model", "pruned", metric, f"{metric} - dense", "model - random"], rows)
 
 
+def losses(*entries: str) -> str:
+    """What pruned models lose to dense ones, of several comparisons.
+
+    Args:
+        entries: 'what differs|comparison|variant' each.
+    """
+    rows, metric = [], ""
+    for entry in entries:
+        text, name, variant = entry.split("|")
+        (summary,) = record(name).values()
+        metric = summary["metrics"][-1]
+        pruned, dense = (summary["variants"][n][metric] for n in (variant, "dense"))
+        cells = f"{dense['mean']['value']:.1f}", f"{pruned['mean']['value']:.1f}"
+        lost = _points(pruned["minus_dense"], "+")
+        rows.append([text, str(len(summary["seeds"])), *cells, lost])
+    head = ["what differs", "seeds", f"{metric}, dense", "pruned", "pruned - dense"]
+    return markdown(head, rows)
+
+
 def by_class(name: str, *names: str) -> str:
     """Main metric of each class, mean of the seeds."""
     (summary,) = record(name).values()
