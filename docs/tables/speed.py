@@ -57,7 +57,7 @@ def headline() -> str:
     (trained,) = record("compare_camvid_dinov2s").values()
     fast = trained["encoder_speed"]["functions"]["cropr"]["speedup"]
     lost = _lost(trained["variants"]["cropr"]["mIoU"]["minus_dense"])
-    place = "[here](docs/results/segmentation.md), one seed, CPU"
+    place = f"[here](docs/results/segmentation.md), {len(trained['seeds'])} seeds, CPU"
     rows.append(["DINOv2-S segmenter, CamVid, 252 x 336 px", "86 %", interval(**fast), lost, place])
     untrained = next(
         row["minus_dense"]
