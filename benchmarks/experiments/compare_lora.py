@@ -24,7 +24,7 @@ from cropr_mm.profiling.candidates import native_size
 from cropr_mm.profiling.run_mode import Mode
 from cropr_mm.text_table import format_table
 from experiments.benchmark_tasks import BENCHMARK_TASKS, WARMUP_ITERS
-from experiments.comparison_report import score
+from experiments.comparison_report import interval_text, score
 from experiments.inputs import check_inputs
 from experiments.model_memory import training_step
 from experiments.prices import interval_of
@@ -219,12 +219,7 @@ def cells(record: Mapping[str, Any]) -> list[list[str]]:
     others = [f"minus {other}" for other in (FULL, SCRATCH)]
     rows = [["encoder", record["metric"], *others, "GiB", "CPU minutes"]]
     for row in record["rows"]:
-        differences = [_points(row[other], "+") if other in row else "" for other in others]
+        differences = [interval_text(row.get(other), signed=True) for other in others]
         costs = [f"{total(row) / 2**30:.2f}", f"{row['cpu_minutes']:.1f}"]
-        rows.append([row["way"], _points(row), *differences, *costs])
+        rows.append([row["way"], interval_text(row), *differences, *costs])
     return rows
-
-
-def _points(interval: Mapping[str, float], sign: str = "") -> str:
-    value, low, high = (f"{interval[key]:{sign}.1f}" for key in ("value", "low", "high"))
-    return f"{value} ({low} to {high})"

@@ -18,6 +18,7 @@ from cropr_mm.engine.evaluate import evaluate
 from cropr_mm.engine.preflight import SetupError
 from experiments.benchmark_tasks import BENCHMARK_TASKS
 from experiments.bootstrap import draw_images, paired_interval
+from experiments.comparison_report import interval_text
 from experiments.runs import PRETRAINING, Run, execute, make_config
 from experiments.scores import TASKS, Scores
 from experiments.stored_runs import stored_runs
@@ -89,7 +90,9 @@ def room_table(record: dict[str, Any]) -> str:
     rows = [["choice", metric, f"{metric} - dense", "choice - random"]]
     rows.append(["---"] + ["---:"] * 3)
     for name, entry in record["variants"].items():
-        differences = [_text(entry.get(key)) for key in ("minus_dense", "minus_random")]
+        differences = [
+            interval_text(entry.get(key), signed=True) for key in ("minus_dense", "minus_random")
+        ]
         rows.append([name, f"{np.mean(entry['per_seed']):.1f}", *differences])
     return "\n".join("| " + " | ".join(row) + " |" for row in rows)
 
@@ -104,9 +107,3 @@ def _entry(found: dict, name: str, classes: list[dict[str, float]]) -> dict[str,
             theirs, theirs_drawn = (np.stack(x) for x in zip(*found[other], strict=True))
             entry[key] = paired_interval(values - theirs, drawn - theirs_drawn)._asdict()
     return entry
-
-
-def _text(entry: dict[str, float] | None) -> str:
-    if entry is None:
-        return ""
-    return f"{entry['value']:+.1f} ({entry['low']:+.1f} to {entry['high']:+.1f})"

@@ -16,7 +16,7 @@ from cropr_mm.budget.families import FAMILIES
 from cropr_mm.engine.preflight import SetupError
 from cropr_mm.text_table import format_table
 from experiments.benchmark_tasks import BENCHMARK_TASKS
-from experiments.comparison_report import Values, score
+from experiments.comparison_report import Values, interval_text, score
 from experiments.inputs import check_inputs
 from experiments.prices import interval_of
 from experiments.runs import (
@@ -157,15 +157,9 @@ def cells(record: Mapping[str, Any]) -> list[list[str]]:
     dense, *others = record["rows"]
     rows.append(["dense", f"{dense['ms']:.0f}", f"{dense['value']:.1f}", "", "", ""])
     for row in others:
-        cells = [row["plan"], f"{row['ms']:.0f}"]
+        texts = [row["plan"], f"{row['ms']:.0f}"]
         for when in ("before", "after"):
-            cells.append(f"{row[when]['value']:.1f}")
-            cells.append(_points(row.get(f"found minus it, {when}")))
-        rows.append(cells)
+            texts.append(f"{row[when]['value']:.1f}")
+            texts.append(interval_text(row.get(f"found minus it, {when}"), signed=True))
+        rows.append(texts)
     return rows
-
-
-def _points(interval: Mapping[str, float] | None) -> str:
-    if interval is None:
-        return ""
-    return f"{interval['value']:+.1f} ({interval['low']:+.1f} to {interval['high']:+.1f})"

@@ -169,10 +169,10 @@ def _accuracy(entry: Mapping[str, Any], metrics: Sequence[str], seen: bool) -> l
         return [f"did not converge: {why}", *[""] * (len(metrics) + 2 + seen)]
     main = entry[metrics[-1]]
     return [
-        *[_text(entry[metric]["mean"]) for metric in metrics],
+        *[interval_text(entry[metric]["mean"]) for metric in metrics],
         f"{np.median(main['per_seed']):.1f}",
-        _text(main.get("minus_dense"), signed=True),
-        _text(main.get("cropr_minus_it"), signed=True),
+        interval_text(main.get("minus_dense"), signed=True),
+        interval_text(main.get("cropr_minus_it"), signed=True),
         *([f"{100 * np.mean(entry['mask_pixels_seen']):.0f}"] if seen else []),
     ]
 
@@ -204,7 +204,8 @@ def _highest_rate(summary: Mapping[str, Any]) -> str:
     )
 
 
-def _text(interval: Mapping[str, float] | None, signed: bool = False) -> str:
+def interval_text(interval: Mapping[str, float] | None, signed: bool = False) -> str:
+    """A value with its interval, to a tenth; empty without one."""
     if interval is None:
         return ""
     form = "+.1f" if signed else ".1f"

@@ -50,7 +50,6 @@ TABLES: dict[str, Callable[..., str]] = {
     "scale": speed.scale,
     "schedules": comparisons.schedules,
     "seen": comparisons.seen,
-    "seen_by_class": comparisons.seen_by_class,
     "sequence_length": speed.sequence_length,
     "similarity": comparisons.similarity,
     "sizes": comparisons.sizes,

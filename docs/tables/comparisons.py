@@ -8,7 +8,7 @@ from experiments.compare_orders import orders_table
 from experiments.compare_padding import padding_table
 from experiments.compare_seen import seen_table
 from experiments.compare_sizes import sizes_table
-from experiments.comparison_report import format_tables
+from experiments.comparison_report import format_tables, interval_text
 from tables.records import markdown, of_idle, record
 
 
@@ -37,7 +37,11 @@ def variants(name: str, *names: str) -> str:
         scores = summary["variants"][variant][metric]
         middle = sorted(scores["per_seed"])[len(scores["per_seed"]) // 2]
         pruned = f"{summary['encoder_speed']['pruned_percent'][variant]:.0f} %"
-        cells = _points(scores["mean"]), f"{middle:.1f}", _points(scores.get("minus_dense"), "+")
+        cells = (
+            interval_text(scores["mean"]),
+            f"{middle:.1f}",
+            interval_text(scores.get("minus_dense"), signed=True),
+        )
         rows.append([variant, pruned, *cells])
     return markdown(["model", "pruned", metric, "median", f"{metric} - dense"], rows)
 
@@ -50,8 +54,10 @@ def choices(name: str, *names: str) -> str:
     for variant in names or summary["variants"]:
         scores = summary["variants"][variant][metric]
         pruned = f"{summary['encoder_speed']['pruned_percent'][variant]:.0f} %"
-        differences = [_points(scores.get(key), "+") for key in ("minus_dense", "minus_random")]
-        rows.append([variant, pruned, _points(scores["mean"]), *differences])
+        differences = [
+            interval_text(scores.get(key), signed=True) for key in ("minus_dense", "minus_random")
+        ]
+        rows.append([variant, pruned, interval_text(scores["mean"]), *differences])
     return markdown(["model", "pruned", metric, f"{metric} - dense", "model - random"], rows)
 
 
@@ -68,7 +74,7 @@ def losses(*entries: str) -> str:
         metric = summary["metrics"][-1]
         pruned, dense = (summary["variants"][n][metric] for n in (variant, "dense"))
         cells = f"{dense['mean']['value']:.1f}", f"{pruned['mean']['value']:.1f}"
-        lost = _points(pruned["minus_dense"], "+")
+        lost = interval_text(pruned["minus_dense"], signed=True)
         rows.append([text, str(len(summary["seeds"])), *cells, lost])
     head = ["what differs", "seeds", f"{metric}, dense", "pruned", "pruned - dense"]
     return markdown(head, rows)
@@ -103,15 +109,6 @@ def seen() -> str:
     return table[table.index("|") :].replace("Cropr - it", "Cropr - model")
 
 
-def seen_by_class(name: str) -> str:
-    """Percent of each class's pixels whose token is alive after the last step."""
-    (stored,) = record(f"seen_{name}").values()
-    rows = []
-    for variant, entry in stored["variants"].items():
-        rows.append([variant, *(f"{value:.0f}" for value in entry["percent_seen"][-1])])
-    return markdown(["pruner", *stored["classes"]], rows)
-
-
 def sizes(benchmark: str) -> str:
     """Trained segmenters on smaller images."""
     return sizes_table(record(f"sizes_{benchmark}"))
@@ -131,7 +128,11 @@ def pretrained(*names: str) -> str:
         config = Path(BENCHMARK_TASKS[found["benchmark"]].pruned).stem
         ways = {row["way"]: row for row in found["rows"]}
         full, scratch = ways[compare_lora.FULL], ways[compare_lora.SCRATCH]
-        cells = [_points(full), _points(scratch), _points(full[f"minus {scratch['way']}"], "+")]
+        cells = [
+            interval_text(full),
+            interval_text(scratch),
+            interval_text(full[f"minus {scratch['way']}"], signed=True),
+        ]
         rows.append([f"`{config}`", str(found["iterations"]), found["metric"], *cells])
     head = ["config", "iterations", "metric", "pretrained", "random weights", "difference"]
     return markdown(head, rows)
@@ -144,7 +145,9 @@ def prices(name: str) -> str:
     rates = sorted({row["rate"] for row in rows})
     table = [["dense", f"{dense['value']:.1f}"]]
     for way in dict.fromkeys(row["way"] for row in rows):
-        cells = {r["rate"]: _points(r["minus_dense"], "+") for r in rows if r["way"] == way}
+        cells = {
+            r["rate"]: interval_text(r["minus_dense"], signed=True) for r in rows if r["way"] == way
+        }
         table.append([way, "", *(cells[rate] for rate in rates)])
     table[0] += [""] * len(rates)
     return markdown(["way", found["metric"], *(f"{rate} % pruned" for rate in rates)], table)
@@ -173,10 +176,3 @@ def similarity() -> str:
 
 def _third(value: float) -> str:
     return f"{value:.3f}"
-
-
-def _points(interval: dict[str, float] | None, sign: str = "") -> str:
-    if interval is None:
-        return ""
-    value, *ends = (f"{interval[key]:{sign}.1f}" for key in ("value", "low", "high"))
-    return f"{value} ({' to '.join(ends)})"
