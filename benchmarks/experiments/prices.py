@@ -193,7 +193,7 @@ def _rows(
                     minutes=_minutes(way, done[way, rate, seeds[0]]),
                 )
             )
-            for other in ("none, random", "none, attention"):
+            for other in ("none, random", "none, attention", "all, cropr"):
                 if other in ways and other != way:
                     theirs = [results[other, rate, seed] for seed in seeds]
                     rows[-1][f"minus {other}"] = interval_of(own, theirs)

@@ -138,17 +138,24 @@ def pretrained(*names: str) -> str:
     return markdown(head, rows)
 
 
-def prices(name: str) -> str:
-    """Metric of each way to a pruned model at each rate, less that of the dense model."""
+def prices(name: str, way: str = "", other: str = "") -> str:
+    """Metric of each way to a pruned model at each rate, less that of the dense model.
+
+    Args:
+        name: Name of the record behind 'prices_'.
+        way: One way whose paired difference to another one gets a row too; '' adds none.
+        other: The other one.
+    """
     found = record(f"prices_{name}")
     dense, *rows = found["rows"]
     rates = sorted({row["rate"] for row in rows})
     table = [["dense", f"{dense['value']:.1f}"]]
-    for way in dict.fromkeys(row["way"] for row in rows):
-        cells = {
-            r["rate"]: interval_text(r["minus_dense"], signed=True) for r in rows if r["way"] == way
-        }
-        table.append([way, "", *(cells[rate] for rate in rates)])
+    lines = [(one, one, "minus_dense") for one in dict.fromkeys(row["way"] for row in rows)]
+    if way:
+        lines.append((f"{way} - {other}", way, f"minus {other}"))
+    for text, one, key in lines:
+        cells = {r["rate"]: interval_text(r[key], signed=True) for r in rows if r["way"] == one}
+        table.append([text, "", *(cells[rate] for rate in rates)])
     table[0] += [""] * len(rates)
     return markdown(["way", found["metric"], *(f"{rate} % pruned" for rate in rates)], table)
 
