@@ -8,8 +8,9 @@ from torch import Tensor
 
 # Constants: older versions of torch.compile do not read finfo.
 _NAN, _HIGHEST = torch.finfo(torch.float32).min, torch.finfo(torch.float32).max
-# The lowest rank of a number: one step above that of NaN, which is the lowest float32.
-_LOWEST = torch.nextafter(torch.tensor(_NAN), torch.tensor(0.0)).item()
+# The lowest rank of a number: one step above that of NaN, which is the lowest float32. On the CPU,
+# even if this is imported where tensors are made on 'meta'.
+_LOWEST = torch.tensor(_NAN, device="cpu").nextafter(torch.zeros((), device="cpu")).item()
 
 
 def select_topk(scores: Tensor, num_keep: int) -> tuple[Tensor, Tensor]:

@@ -194,3 +194,9 @@ def test_the_loss_hook_imports_no_libraries_for_pictures() -> None:
     assert "cropr_mm.hooks.aux_loss_hook" in imported
     for name in ("matplotlib", "cv2", "mmcv", "mmdet", "cropr_mm.inspection", "cropr_mm.profiling"):
         assert not [module for module in imported if f"{module}.".startswith(f"{name}.")], name
+
+
+def test_ops_can_be_imported_where_tensors_have_no_values() -> None:
+    program = "import torch\nwith torch.device('meta'):\n    import cropr_mm.ops.select"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr

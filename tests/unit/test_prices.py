@@ -90,6 +90,7 @@ def test_each_way_trains_what_it_says(
     difference = rows["none, random", 50]["minus_dense"]
     assert [*difference.values()] == pytest.approx([-30.0] * 3), "paired by image"
     assert rows["all, cropr", 87]["minus none, random"]["value"] == 20.0
+    assert rows["none, random", 87]["minus all, cropr"]["value"] == -20.0
     minutes = [rows[way, 50]["minutes"] for way in ways]
     assert minutes == [0.0, 1.0, 1.0, 1.0]
     assert "all, cropr" in table(record)
