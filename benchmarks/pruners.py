@@ -27,8 +27,8 @@ Parser = argparse.ArgumentParser
 
 
 def main() -> None:
-    """Parse arguments and run one comparison; paths are relative to the repository."""
-    parser = Parser(description=__doc__)
+    """Parse arguments and run one comparison."""
+    parser = Parser(description=__doc__, epilog="Paths are relative to the repository.")
     commands = parser.add_subparsers(dest="command", required=True)
     texts = {
         "compare": "train and test pruners; again, it goes on where it stopped",
@@ -61,8 +61,14 @@ def main() -> None:
         parser.error(f"expected each of --seeds once, got {args.seeds}")
     if command == "compare":
         task = options.pop("task")
+        of_others = set(args.benchmarks or ()) & (set(BENCHMARK_TASKS) - set(of_tasks(task)))
+        if of_others:
+            parser.error(f"expected benchmarks of --task {task}, got {', '.join(of_others)}")
         options["benchmarks"] = args.benchmarks or of_tasks(task)
         options["out"] = args.out or RUNS / task
+    elif "runs" in options and args.runs is None:
+        benchmark = options.get("benchmark") or args.benchmarks[0]
+        options["runs"] = RUNS / BENCHMARK_TASKS[benchmark].task
     runs: dict[str, Callable[..., object]] = dict(
         compare=compare,
         lora=compare_lora,
@@ -83,13 +89,22 @@ def add_compare(parser: Parser) -> None:
     """Add what to train and how."""
     tasks = sorted({benchmark.task for benchmark in BENCHMARK_TASKS.values()})
     parser.add_argument("--task", choices=tasks, required=True)
-    parser.add_argument("--benchmarks", nargs="+", help="default: all benchmarks of the task")
+    known = "; ".join(f"{task}: {', '.join(of_tasks(task))}" for task in tasks)
+    parser.add_argument(
+        "--benchmarks",
+        nargs="+",
+        metavar="NAME",
+        help=f"default: all of the task ({known}). Those of photos need CROPR_DATA_ROOT, those "
+        "with dinov2s CROPR_WEIGHTS_ROOT too, and hours on a CPU",
+    )
     parser.add_argument(
         "--variants",
         nargs="+",
         default=DEFAULT_VARIANTS,
+        metavar="NAME",
         help=f"default: {', '.join(DEFAULT_VARIANTS)}; known: {', '.join(VARIANTS)}, and any "
-        "registered reduction method by its class name",
+        "registered reduction method by its class name. cropr@70 prunes 70 percent of the tokens, "
+        "cropr@70b2 all at once after block 2",
     )
     add_seeds(parser)
     parser.add_argument("--out", type=Path, help=f"folder; default: {RUNS}/<task>")
@@ -100,7 +115,7 @@ def add_compare(parser: Parser) -> None:
         help="runs at once (default: the cores, %(default)s)",
     )
     parser.add_argument(
-        "--samples", type=positive, default=500, help="bootstrap samples (default: %(default)s)"
+        "--samples", type=several, default=500, help="bootstrap samples (default: %(default)s)"
     )
     parser.add_argument(
         "--rounds", type=positive, default=30, help="timed calls of each encoder (%(default)s)"
@@ -132,16 +147,11 @@ def add_prices(parser: Parser) -> None:
         metavar="WAY",
         help=f"out of {'; '.join(WAYS)} (default: those without the word query)",
     )
-    parser.add_argument("--rates", nargs="+", type=positive, default=[50, 87], metavar="PERCENT")
+    parser.add_argument("--rates", nargs="+", type=percent, default=[50, 87], metavar="PERCENT")
     add_seeds(parser)
-    parser.add_argument(
-        "--runs",
-        type=Path,
-        default=RUNS / "seg",
-        help="folder that the command compare wrote; default: %(default)s",
-    )
+    add_runs(parser)
     parser.add_argument("--out", type=Path, default=Path("work_dirs/prices"), help="folder")
-    parser.add_argument("--samples", type=positive, default=500, help="bootstrap samples")
+    parser.add_argument("--samples", type=several, default=500, help="bootstrap samples")
 
 
 def add_schedules(parser: Parser) -> None:
@@ -152,9 +162,9 @@ def add_schedules(parser: Parser) -> None:
     )
     parser.add_argument("--variant", default="cropr", help="default: %(default)s")
     add_seeds(parser)
-    parser.add_argument("--runs", type=Path, required=True, help="folder of the command compare")
+    add_runs(parser)
     parser.add_argument("--out", type=Path, default=Path("work_dirs/schedules"), help="folder")
-    parser.add_argument("--samples", type=positive, default=500, help="bootstrap samples")
+    parser.add_argument("--samples", type=several, default=500, help="bootstrap samples")
 
 
 def add_lora(parser: Parser) -> None:
@@ -165,18 +175,12 @@ def add_lora(parser: Parser) -> None:
     parser.add_argument("--iterations", type=positive, help="default: those of the dense model")
     add_seeds(parser)
     parser.add_argument("--out", type=Path, default=Path("work_dirs/lora"), help="folder")
-    parser.add_argument("--samples", type=positive, default=500, help="bootstrap samples")
+    parser.add_argument("--samples", type=several, default=500, help="bootstrap samples")
 
 
 def add_trained(parser: Parser, command: str) -> None:
     """Add which trained models to look at."""
-    task = "seg" if command in ("seen", "sizes") else "det"
-    parser.add_argument(
-        "--runs",
-        type=Path,
-        default=RUNS / task,
-        help="folder that the command compare wrote; default: %(default)s",
-    )
+    add_runs(parser)
     add_seeds(parser)
     if command == "orders":
         parser.add_argument(
@@ -198,6 +202,15 @@ def add_trained(parser: Parser, command: str) -> None:
         )
 
 
+def add_runs(parser: Parser) -> None:
+    """Add where the command compare wrote."""
+    parser.add_argument(
+        "--runs",
+        type=Path,
+        help=f"folder that the command compare wrote; default: {RUNS}/<task of the benchmark>",
+    )
+
+
 def add_seeds(parser: Parser) -> None:
     """Add the seeds."""
     parser.add_argument("--seeds", nargs="+", type=seed, default=[0, 1, 2], help="default: 0 1 2")
@@ -211,6 +224,20 @@ def of_tasks(*tasks: str) -> Sequence[str]:
 def positive(text: str) -> int:
     """Number of at least 1."""
     if int(text) < 1:
+        raise ValueError
+    return int(text)
+
+
+def several(text: str) -> int:
+    """Number of at least 2."""
+    if int(text) < 2:
+        raise ValueError
+    return int(text)
+
+
+def percent(text: str) -> int:
+    """Share of the tokens that a schedule can prune."""
+    if not 0 < int(text) < 100:
         raise ValueError
     return int(text)
 

@@ -13,6 +13,7 @@ from typing import Any
 from mmengine.config import Config
 
 from cropr_mm.budget.families import FAMILIES
+from cropr_mm.datasets import make_demo_data
 from cropr_mm.engine.preflight import SetupError
 from cropr_mm.text_table import format_table
 from experiments.benchmark_tasks import BENCHMARK_TASKS
@@ -69,6 +70,8 @@ def compare_schedules(
     searched = json.loads(report.read_text())
     plans = _plans(searched, task.dense, benchmark)
     trained = stored_runs(runs.absolute(), [benchmark], [PRETRAINING], seeds)
+    for root, look in task.demo_data.items():
+        make_demo_data(root, look)
     folder = out.absolute() / benchmark
     done: dict[tuple[str, str, int], Run] = {}
     for dense in trained:

@@ -60,9 +60,9 @@ def compare(
         Files with all numbers of each benchmark, JSON, beside its table and plot.
 
     Raises:
-        SetupError: If a module or a name is unknown, data or weights are missing, a process fails
-            or a dense model does not converge; the others are kept. Other models that do not
-            converge are part of the report.
+        SetupError: If a module or a name is unknown, a variant does not fit a benchmark, or data or
+            weights are missing, before any training; if a process fails or a dense model does not
+            converge, the others are kept. Other models that do not converge are part of the report.
     """
     variants = list(dict.fromkeys(["dense", *variants]))
     unknown = [name for name in benchmarks if name not in BENCHMARK_TASKS]
@@ -83,13 +83,15 @@ def compare(
     groups = [(benchmark, seed) for benchmark in benchmarks for seed in seeds]
     first = {group: _run(out, *group, PRETRAINING) for group in groups}
     rest = {group: [_run(out, *group, name, *imports) for name in variants] for group in groups}
+    texts = {run: _planned(run) for some in rest.values() for run in some}
     for benchmark in benchmarks:
         for root, look in BENCHMARK_TASKS[benchmark].demo_data.items():
             make_demo_data(root, look)
 
     if records is not None:
-        for runs_of_group in rest.values():
-            _take(runs_of_group, samples, records)
+        for run, text in texts.items():
+            if (why := take_record(run, text, samples, records)) is not None:
+                print(f"{run}: record not taken: {why}")
     here = [group for group, some in rest.items() if any(taken_values(run) is None for run in some)]
     _execute({group: first[group] for group in here}, {group: rest[group] for group in here}, jobs)
     files = []
@@ -114,15 +116,12 @@ def _run(out: Path, benchmark: str, seed: int, name: str, *imports: str) -> Run:
     return Run(benchmark, seed, name, out / benchmark / f"seed{seed}" / name, imports)
 
 
-def _take(runs: Sequence[Run], samples: int, records: Path) -> None:
-    """Take the records of a group's finished runs; say which are not taken, and why."""
-    for run in runs:
-        benchmark = BENCHMARK_TASKS[run.benchmark]
-        dense = run.folder.parent / PRETRAINING
-        start = dense / "train" / f"iter_{benchmark.pretrain_iters}.pth"
-        text = make_config(run, benchmark, start).pretty_text
-        if (why := take_record(run, text, samples, records)) is not None:
-            print(f"{run}: record not taken: {why}")
+def _planned(run: Run) -> str:
+    """Config of a run, as it will be once the dense model is there."""
+    benchmark = BENCHMARK_TASKS[run.benchmark]
+    dense = run.folder.parent / PRETRAINING
+    start = dense / "train" / f"iter_{benchmark.pretrain_iters}.pth"
+    return make_config(run, benchmark, start).pretty_text
 
 
 def _execute(first: Mapping[Group, Run], rest: Mapping[Group, Sequence[Run]], jobs: int) -> None:

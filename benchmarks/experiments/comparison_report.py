@@ -11,6 +11,7 @@ from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from numpy.typing import NDArray
 
+from cropr_mm.engine.preflight import SetupError
 from experiments.benchmark_tasks import BENCHMARK_TASKS
 from experiments.bootstrap import draw_images, paired_interval
 from experiments.run_records import Values, taken_values, write_record
@@ -56,8 +57,9 @@ def summarize(
         results = dict(zip(scored, pool.map(score, scored.values(), repeat(samples)), strict=True))
 
     if records is not None:
-        for made, scores in results.items():
-            write_record(scored[made], scores, records)
+        for made, values in results.items():
+            if taken_values(scored[made]) is None:  # a record that was taken is another machine's
+                write_record(scored[made], values, records)
 
     def stack(name: str, metric: str) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         found = [results[name, seed] for seed in seeds]
@@ -108,8 +110,18 @@ def summarize(
 
 
 def score(run: Run, samples: int) -> Values:
-    """Metrics of one run on all images and on each sample of them."""
+    """Metrics of one run on all images and on each sample of them.
+
+    Raises:
+        SetupError: If a record with another number of samples was taken for it.
+    """
     if (taken := taken_values(run)) is not None:
+        drawn = {len(values) for values in taken.resampled.values()}
+        if drawn != {samples}:
+            raise SetupError(
+                f"{run}: expected {samples} bootstrap samples, got {min(drawn)} by the record that "
+                f"was taken; remove {run.folder}, or give --samples {min(drawn)}"
+            )
         return taken
     task = TASKS[BENCHMARK_TASKS[run.benchmark].task]
     cfg = Config.fromfile(run.config)

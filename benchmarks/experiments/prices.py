@@ -19,7 +19,8 @@ from cropr_mm.engine.preflight import SetupError
 from cropr_mm.text_table import format_table
 from experiments.benchmark_tasks import BENCHMARK_TASKS, BenchmarkTask
 from experiments.bootstrap import paired_interval
-from experiments.comparison_report import Values, score
+from experiments.comparison_report import Values, interval_text, score
+from experiments.inputs import check_inputs
 from experiments.runs import PRETRAINING, Run, execute, execute_test, fit_shortcuts, make_config
 from experiments.scores import TASKS
 from experiments.stored_runs import stored_runs
@@ -97,9 +98,17 @@ def prices(
         File with all numbers, JSON.
 
     Raises:
-        SetupError: If there is no dense model, a process fails or a model does not converge.
+        SetupError: If data, weights or a dense model are missing, an elastic training is asked for
+            a rate that it does not reach, a process fails or a model does not converge.
     """
+    beyond = [rate for rate in rates if rate > _MOST]
+    if beyond and any(WAYS[way].price == "elastic" for way in ways):
+        raise SetupError(
+            f"the elastic training prunes {_MOST} % at most: expected --rates up to that, "
+            f"got {', '.join(map(str, beyond))}"
+        )
     task = BENCHMARK_TASKS[benchmark]
+    check_inputs(benchmark)
     trained = stored_runs(runs.absolute(), [benchmark], [PRETRAINING], seeds)
     for root, look in task.demo_data.items():
         make_demo_data(root, look)
@@ -114,6 +123,8 @@ def prices(
                 if run is None:
                     run = Run(benchmark, seed, f"{WAYS[way].variant}@{rate}", place / str(rate))
                     _execute(run, WAYS[way], task, dense, place)
+                if run.failure:
+                    raise SetupError(f"{run}, {way}: {run.failure}")
                 done[way, rate, seed] = run
                 print(f"{run}, {way}: {run.metrics}")
     record = study_record(
@@ -227,8 +238,6 @@ def table(record: dict[str, Any]) -> str:
     for row in record["rows"]:
         cells = [row["way"], f"{row['rate']} %", f"{row['value']:.1f}"]
         if "minus_dense" in row:
-            low, high = row["minus_dense"]["low"], row["minus_dense"]["high"]
-            cells += [f"{row['minus_dense']['value']:.1f} ({low:.1f} to {high:.1f})"]
-            cells += [f"{row['minutes']:.1f}"]
+            cells += [interval_text(row["minus_dense"], signed=True), f"{row['minutes']:.1f}"]
         rows.append([*cells, *[""] * (5 - len(cells))])
     return format_table(rows)

@@ -18,6 +18,7 @@ from mmengine.config import Config
 from mmengine.runner import find_latest_checkpoint
 from timm.layers import to_2tuple
 
+from cropr_mm.checkpoints.atomic import replacing
 from cropr_mm.engine.preflight import SetupError
 from cropr_mm.layers.arch import resolve_arch
 from cropr_mm.reducers import AttentionRanker, MergingReducer, TokenReducer
@@ -65,7 +66,8 @@ class Run:
         if not self.config.exists():
             raise SetupError(
                 f"expected the models of benchmarks/pruners.py compare, found no {self.config}; "
-                "run it first, or name its folder by --runs"
+                "run it first, without --records and into a new folder, or name its folder by "
+                "--runs"
             )
 
     @property
@@ -306,7 +308,8 @@ def _give_up(run: Run, reason: str) -> None:
 
 
 def _write(run: Run, result: dict[str, Any]) -> None:
-    (run.folder / "result.json").write_text(json.dumps(result, indent=2) + "\n")
+    with replacing(run.folder / "result.json") as temporary:
+        temporary.write_text(json.dumps(result, indent=2) + "\n")
 
 
 def _has_class_token(backbone: Config) -> bool:

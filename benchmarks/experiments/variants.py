@@ -30,8 +30,8 @@ class Variant:
             Where the reducer was replaced: what that one learns by CroprAuxLossHook; None for
             nothing.
         backbone: Further arguments of the encoder.
-        percent: Share of the patch tokens that are pruned; 0 keeps the schedule of the pruned
-            config.
+        percent: Share of the patch tokens that are pruned; 0 takes the benchmark's, and where that
+            has none the schedule of the pruned config.
         after: Block, counted from 1, after which they leave at once; 0 spreads them evenly over all
             blocks.
         taught: Whether the dense model that all start from is also their teacher.

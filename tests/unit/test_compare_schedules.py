@@ -53,6 +53,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str, Config, Any]]
         return module.Values(dict(mIoU=points), dict(mIoU=points + noise), {})
 
     monkeypatch.setattr(module, "check_inputs", lambda benchmark: None)
+    monkeypatch.setattr(module, "make_demo_data", lambda *args: None)
     monkeypatch.setattr(
         module, "execute", lambda run, cfg: note("train", run, cfg, cfg.get("load_from"))
     )

@@ -1,6 +1,7 @@
 """Report of a comparison: paired differences with their signs, table and plot, order of runs."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,9 +12,11 @@ from pycocotools.mask import frPyObjects
 
 from cropr_mm.engine.preflight import SetupError
 from experiments import comparison
+from experiments.bootstrap import draw_images
 from experiments.comparison_plots import draw, draw_curves
-from experiments.comparison_report import format_tables, summarize
+from experiments.comparison_report import format_tables, score, summarize
 from experiments.runs import PRETRAINING, Run
+from experiments.scores import TASKS
 
 SPEED = dict(idle=True, load=0.1, threads=2, images_per_call=8)
 
@@ -73,6 +76,39 @@ def test_differences_are_paired_and_have_the_sign_that_their_names_say(
     behind = (cropr["per_seed"][1] - random["per_seed"][1]) / 2
     assert behind > 0
     assert random["cropr_minus_it"]["value"] == pytest.approx(behind)
+    assert cropr["minus_random"]["value"] == pytest.approx(behind)
+    assert dense["minus_random"]["value"] == pytest.approx(behind - gap)
+
+
+class Frames:
+    """A film of two scenes, each ten frames that look alike."""
+
+    num_images = 20
+    films = (np.arange(20),)
+
+    def __call__(self, images: np.ndarray) -> dict[str, float]:
+        """Share of the second scene, percent."""
+        return {"mIoU": 100 * float((images >= 10).mean())}
+
+    def by_class(self) -> dict[str, float]:
+        """None."""
+        return {}
+
+
+def test_all_models_and_seeds_meet_the_same_blocks_of_frames(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    task = replace(TASKS["seg"], read=lambda cfg, folder: Frames())
+    monkeypatch.setitem(TASKS, "seg", task)
+    found = []
+    for seed in (0, 1):
+        run = Run("camvid_dinov2s", seed, "random", tmp_path / str(seed))
+        run.folder.mkdir()
+        run.config.write_text("default_scope = 'mmseg'\n")
+        found.append(score(run, 200).resampled["mIoU"])
+    blocks = draw_images(20, 200, films=Frames.films)
+    np.testing.assert_allclose(found[0], 100 * (blocks >= 10).mean(axis=1))
+    np.testing.assert_array_equal(*found)
 
 
 def test_the_same_predictions_differ_by_nothing_on_every_sample(
@@ -247,6 +283,14 @@ def test_variants_start_when_their_dense_model_is_there(
     for name in ("dense", "cropr"):
         assert f"digits, seed 1, {name}: left out, no dense model to start from" in said
     assert not (tmp_path / "digits/comparison.json").exists(), "no report of half a comparison"
+
+
+def test_a_variant_that_does_not_fit_is_named_before_any_training(
+    executed: list[str], tmp_path: Path
+) -> None:
+    with pytest.raises(SetupError, match="expected a step after one of blocks 1 to"):
+        comparison.compare(["digits"], ["cropr", "cropr@70b99"], [0], tmp_path)
+    assert executed == []
 
 
 def test_each_pack_gets_numbers_table_and_plot(

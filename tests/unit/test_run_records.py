@@ -6,11 +6,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from cropr_mm.engine.preflight import SetupError
 from experiments.benchmark_tasks import BENCHMARK_TASKS
+from experiments.comparison_report import score
 from experiments.run_records import Values, take_record, taken_values, write_record
 from experiments.runs import Run, make_config
 
-VALUES = Values({"mIoU": 50.0}, {"mIoU": np.linspace(48, 52, 5)}, {"Car": 61.5, "Sky": 38.5})
+SAMPLES = np.linspace(48.1234, 52.4321, 5).round(4)
+VALUES = Values({"mIoU": 50.0}, {"mIoU": SAMPLES}, {"Car": 61.5, "Sky": 38.5})
 RESULT = dict(metrics={"mIoU": 50.0}, seconds_per_iteration=1.5, iterations=90)
 
 
@@ -71,6 +74,55 @@ def test_a_record_of_something_else_is_not_taken(
     assert why in said
     assert taken_values(run) is None
     assert not run.folder.exists()
+
+
+@pytest.mark.parametrize(
+    ("data", "weights"), [("photos/", "weights/"), ("photos", "photos/weights")]
+)
+def test_folders_of_data_may_be_anywhere(
+    data: str, weights: str, records: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, _ = machine(tmp_path / "two", monkeypatch)
+    monkeypatch.setenv("CROPR_DATA_ROOT", f"{tmp_path}/{data}")
+    monkeypatch.setenv("CROPR_WEIGHTS_ROOT", f"{tmp_path}/{weights}")
+    start = run.folder.parent / "pretraining/train/iter_240.pth"
+    text = make_config(run, BENCHMARK_TASKS[run.benchmark], start).pretty_text
+    assert take_record(run, text, 5, records) is None
+    assert taken_values(run) is not None
+
+
+@pytest.mark.parametrize("text", ["{", "{}", "[]", '{"config": [], "result": {}, "whole": {}}'])
+def test_a_damaged_record_is_named(
+    text: str, records: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, config = machine(tmp_path / "two", monkeypatch)
+    (file,) = records.rglob("*.json")
+    file.write_text(text)
+    with pytest.raises(SetupError, match="expected a record of a finished run"):
+        take_record(run, config, 5, records)
+    assert not run.folder.exists()
+
+
+def test_a_record_of_another_training_is_replaced(
+    records: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, text = machine(tmp_path / "two", monkeypatch)
+    run.folder.mkdir(parents=True)
+    run.config.write_text(text.replace("max_iters=90", "max_iters=91"))
+    (run.folder / "result.json").write_text(json.dumps(RESULT | dict(iterations=91)))
+    (file,) = records.rglob("*.json")
+    assert write_record(run, VALUES, records) == file
+    assert json.loads(file.read_text())["result"]["iterations"] == 91
+
+
+def test_other_numbers_of_samples_are_not_mixed(
+    records: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, text = machine(tmp_path / "two", monkeypatch)
+    assert take_record(run, text, 5, records) is None
+    assert score(run, 5).whole == VALUES.whole
+    with pytest.raises(SetupError, match="expected 50 bootstrap samples, got 5"):
+        score(run, 50)
 
 
 def test_a_run_that_was_begun_here_is_finished_here(
