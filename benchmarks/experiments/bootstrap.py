@@ -21,7 +21,7 @@ BLOCK = 10
 
 
 def draw_images(
-    num_images: int, samples: int, seed: int = 0, films: Sequence[NDArray[np.int64]] = ()
+    num_images: int, samples: int, films: Sequence[NDArray[np.int64]] = ()
 ) -> NDArray[np.int64]:
     """Images of each bootstrap sample, drawn with replacement.
 
@@ -32,7 +32,6 @@ def draw_images(
     Args:
         num_images: Images in the test set.
         samples: Bootstrap samples.
-        seed: Seed of the random numbers.
         films: Places of the frames of each film in order, shape (frames,) each, all images in
             total; none where every image stands alone.
 
@@ -45,7 +44,7 @@ def draw_images(
 
     Source: the circular block bootstrap of Politis and Romano (1992), film by film.
     """
-    generator = np.random.default_rng(seed)
+    generator = np.random.default_rng(0)
     if not films:
         return generator.integers(num_images, size=(samples, num_images))
     if not np.array_equal(np.sort(np.concatenate(films)), np.arange(num_images)):

@@ -45,8 +45,9 @@ def run(args: argparse.Namespace) -> None:
             f"expected periods >= 2, frames >= 1 and factor > 0, got {args.periods}, {args.frames} "
             f"and {args.factor}"
         )
-    if sorted(set(args.shares)) != args.shares or len(args.shares) < 2:
-        raise ValueError(f"expected two ascending shares or more, got {args.shares}")
+    in_order = sorted(set(args.shares)) == args.shares and len(args.shares) > 1
+    if not in_order or args.shares[0] < 0 or args.shares[-1] > 1:
+        raise ValueError(f"expected two ascending shares or more in [0, 1], got {args.shares}")
     mode, cfg = Mode(args.dtype, device="cpu"), Config.fromfile(args.config)
     encoder = mode.place(MODELS.build(dict(cfg.model.backbone, init_cfg=None)))
     encoder.switch_to_deploy()
@@ -58,7 +59,8 @@ def run(args: argparse.Namespace) -> None:
     runner, dense = DeadlineRunner(models, deadline), DeadlineReport(deadline)
     played: dict[str, list[tuple[str, float]]] = dict(runner=[], alone=[])
     runner(image)  # times all models
-    loads = args.load or os.cpu_count() or 1
+    runner.report = DeadlineReport(deadline)  # that was no frame of the video
+    loads = (os.cpu_count() or 1) if args.load is None else args.load
     with busy_processes(loads) as switch:
         for period in range(args.periods):
             switch(period % 2 == 1)
