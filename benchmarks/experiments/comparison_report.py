@@ -57,9 +57,9 @@ def summarize(
         results = dict(zip(scored, pool.map(score, scored.values(), repeat(samples)), strict=True))
 
     if records is not None:
-        for made, values in results.items():
+        for made, scores in results.items():
             if taken_values(scored[made]) is None:  # a record that was taken is another machine's
-                write_record(scored[made], values, records)
+                write_record(scored[made], scores, records)
 
     def stack(name: str, metric: str) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         found = [results[name, seed] for seed in seeds]
@@ -116,11 +116,11 @@ def score(run: Run, samples: int) -> Values:
         SetupError: If a record with another number of samples was taken for it.
     """
     if (taken := taken_values(run)) is not None:
-        drawn = {len(values) for values in taken.resampled.values()}
-        if drawn != {samples}:
+        there = min(len(values) for values in taken.resampled.values())
+        if there != samples:
             raise SetupError(
-                f"{run}: expected {samples} bootstrap samples, got {min(drawn)} by the record that "
-                f"was taken; remove {run.folder}, or give --samples {min(drawn)}"
+                f"{run}: expected {samples} bootstrap samples, got {there} by the record that was "
+                f"taken; remove {run.folder}, or give --samples {there}"
             )
         return taken
     task = TASKS[BENCHMARK_TASKS[run.benchmark].task]
