@@ -65,7 +65,13 @@ def prune(
         cfg["schedule"] = dict(type="cropr_mm.KeepRatios", ratio=ratio, blocks=list(blocks))
     if fusion:
         cfg["fusion"] = fusion
-    print(_steps(_build(cfg)))
+    encoder = _build(cfg)
+    if min(encoder.num_keep().values()) == encoder.grid[0] * encoder.grid[1]:
+        raise ValueError(
+            f"expected a larger share, got {pruned:g}: of {encoder.grid[0]} x {encoder.grid[1]} "
+            "tokens no step could drop any, in whole windows where there are some"
+        )
+    print(_steps(encoder))
     return cfg
 
 

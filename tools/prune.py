@@ -7,7 +7,7 @@ import argparse
 from pathlib import Path
 
 from cropr_mm.engine.arguments import add_traceback_option
-from cropr_mm.engine.cfg_options import ConfigOptions
+from cropr_mm.engine.cfg_options import ConfigOptions, add_cfg_options
 
 
 def main() -> None:
@@ -45,6 +45,7 @@ def main() -> None:
         "pruned tokens come back (default: 64; 0 fits none)",
     )
     parser.add_argument("--device", help="where the fit runs (default: a GPU where there is one)")
+    add_cfg_options(parser, "train_dataloader.batch_size=4")
     add_traceback_option(parser)
     args = parser.parse_args()
     if args.reducer_options and args.reducer is None:
@@ -59,7 +60,7 @@ def main() -> None:
         name = f"cropr_mm.{args.reducer.removeprefix('cropr_mm.')}"
         reducer = dict(args.reducer_options or {}, type=name)
     with short_errors(traceback=args.traceback):
-        cfg = load_config(args.config)
+        cfg = load_config(args.config, options=args.cfg_options)
         result = prune_checkpoint(
             cfg, args.checkpoint, args.out, args.pruned, reducer, args.images, args.device
         )

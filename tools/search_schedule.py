@@ -7,9 +7,8 @@ the loss, and chooses. The result is a config that inherits from yours, a report
 import argparse
 from pathlib import Path
 
-from mmengine.config import DictAction
-
 from cropr_mm.engine.arguments import add_traceback_option
+from cropr_mm.engine.cfg_options import add_cfg_options
 
 
 def main() -> None:
@@ -74,7 +73,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=10, metavar="N", help="default: %(default)s")
     parser.add_argument("--device", help="default: a GPU where there is one")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for results")
-    parser.add_argument("--cfg-options", nargs="+", action=DictAction, metavar="KEY=VALUE")
+    add_cfg_options(parser, "train_dataloader.batch_size=4")
     add_traceback_option(parser)
     return parser.parse_args()
 

@@ -1,7 +1,9 @@
 """The search as a program: each part in turn, then what it found."""
 
 import os
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +11,7 @@ import torch
 from mmengine.config import Config
 
 from cropr_mm.backbones.base import ReducingBackbone
-from cropr_mm.budget.choose import find_frontier
+from cropr_mm.budget.choose import Choice, find_frontier
 from cropr_mm.budget.damage import DamageMeter
 from cropr_mm.budget.families import FAMILIES, hand_made
 from cropr_mm.budget.kept import kept
@@ -36,7 +38,7 @@ from cropr_mm.budget.work import Plan
 from cropr_mm.engine.checkpoint_io import existing_checkpoint
 from cropr_mm.engine.console import print_files, show_rounds
 from cropr_mm.engine.outputs import check_writable
-from cropr_mm.engine.preflight import SetupError
+from cropr_mm.engine.preflight import SetupError, torch_device
 from cropr_mm.engine.training_batches import training_batches
 from cropr_mm.profiling.environment import git_commit, machine_name, versions
 
@@ -101,13 +103,20 @@ def search_schedule(
     """
     existing_checkpoint(checkpoint)
     check_writable("--out", out, folder=True)
-    device = settings.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    files = {name: out / file for name, file in _FILES.items()}
+    if files["config"].resolve() == Path(cfg.filename).resolve():
+        raise SetupError(f"{cfg.filename} would be overwritten: expected another --out, got {out}")
+    device = torch_device(settings.device)
     searched = load_searched(cfg, checkpoint, settings.reducer)
     model, backbone = searched.model.to(device), searched.backbone
     batches = training_batches(cfg, model, settings.images)
     half = len(batches) // 2
     if not half:
-        raise SetupError(f"expected --images of two batches at least, got {settings.images}")
+        size = cfg.train_dataloader.batch_size
+        raise SetupError(
+            f"expected --images of two batches of {size} at least, {2 * size}, got "
+            f"{settings.images}"
+        )
     images = torch.randn(settings.batch, backbone.in_channels, *backbone.native_size, device=device)
     about = dict(machine=machine_name(device), versions=versions(), **asdict(settings))
     encoder = dict(cfg.model.backbone, init_cfg=None, **searched.entry)
@@ -117,9 +126,12 @@ def search_schedule(
 
     timed = {key: value for key, value in about.items() if key not in ("images", "reducer")}
     timed |= dict(encoder=encoder, threads=torch.get_num_threads())
-    cost = Cost.from_dict(kept(out / "cost.json", timed, cost_record))
+    record = kept(out / "cost.json", timed, cost_record, lambda cost: not not_idle(cost["load"]))
+    cost = Cost.from_dict(record)
     print(cost.text(settings.batch, settings.form))
     counts = list(cost.model.counts)[::-1]
+    if budget.max_drop is None:  # whether it can be met is known before any damage is
+        pick(find_frontier(backbone, cost.model, counts, {}), budget, cost.dense_ms)
 
     def damage_record() -> list[list[float]]:
         damage = measure_damage(DamageMeter(model, backbone, batches[:half]), counts, show_rounds)
@@ -143,10 +155,23 @@ def search_schedule(
     if searched.own:
         plans["config"] = searched.own
     meter = DamageMeter(model, backbone, batches[half:])
-    candidates, load = try_whole(
-        plans, meter, cost, settings.form, images, settings.rounds, show_rounds
+    trial = partial(
+        try_whole,
+        meter=meter,
+        cost=cost,
+        form=settings.form,
+        images=images,
+        rounds=settings.rounds,
+        show_rounds=show_rounds,
     )
+    candidates, load = trial(plans)
     chosen, is_met = choose(candidates, budget)
+    if not is_met and budget.max_drop is None:
+        faster = next_faster(frontier, candidates, target_ms(budget, candidates["dense"].ms))
+        if faster is not None:
+            print("no plan met the budget as measured; the next faster one is tried")
+            candidates, load = trial({**plans, "found faster": faster.plan})
+            chosen, is_met = choose(candidates, budget)
     print(f"\n{format_candidates(candidates, counts[0], chosen)}", *not_idle(load), sep="\n")
     if not is_met:
         print(f"no plan met the budget as measured; {chosen} comes nearest")
@@ -157,7 +182,6 @@ def search_schedule(
         if name in FAMILIES and name != chosen:
             print(f"loss of {chosen} against {name}: {better_by(candidates[chosen], other)}")
 
-    files = {name: out / file for name, file in _FILES.items()}
     write_config(
         files["config"],
         cfg,
@@ -183,6 +207,26 @@ def search_schedule(
 
 
 _FILES = {"config": "config.py", "report": "report.json", "picture": "frontier.png"}
+
+
+def next_faster(
+    frontier: Sequence[Choice], candidates: Mapping[str, Candidate], target: float
+) -> Choice | None:
+    """The least damaging plan that is in time if it is as much slower than predicted as others.
+
+    Args:
+        frontier: Predicted plans.
+        candidates: Measured ones, none of them in time.
+        target: Milliseconds that are allowed.
+
+    Returns:
+        A plan that was not measured yet; None where there is none.
+    """
+    pruned = [candidate for candidate in candidates.values() if candidate.plan]
+    slower = min(candidate.ms / candidate.predicted_ms for candidate in pruned)
+    measured = [candidate.plan for candidate in pruned]
+    in_time = [c for c in frontier if c.ms * max(slower, 1.0) <= target and c.plan not in measured]
+    return min(in_time, key=lambda choice: choice.damage, default=None)
 
 
 def shares_left(

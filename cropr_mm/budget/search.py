@@ -20,7 +20,6 @@ from cropr_mm.profiling.latency import MAX_LOAD
 ShowRounds = Callable[[str, int], AbstractContextManager[Callable[[int], None]]]
 
 _TRIED = 3  # plans of the frontier that are measured whole
-_SLACK = 0.06  # below the target, from which they are taken
 _CHECKS = 6  # drawn plans that predictions are tried on
 
 
@@ -212,8 +211,7 @@ def pick(frontier: Sequence[Choice], budget: Budget, dense_ms: float) -> list[Ch
             f"{fastest.ms:.1f} ms, {dense_ms / fastest.ms:.2f} times faster than the dense "
             f"encoder's {dense_ms:.1f} ms"
         )
-    near = [choice for choice in within if choice.ms >= (1 - _SLACK) * target] or within
-    return sorted(near, key=lambda choice: choice.damage)[:_TRIED]
+    return sorted(within, key=lambda choice: choice.damage)[:_TRIED]
 
 
 def target_ms(budget: Budget, dense_ms: float) -> float:

@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Mapping
+from inspect import isclass
 from typing import Any, NamedTuple
 
 from mmengine.config import Config
@@ -19,6 +20,7 @@ from cropr_mm.engine.config import require_entries
 from cropr_mm.engine.console import import_quietly
 from cropr_mm.engine.errors import building_errors
 from cropr_mm.engine.preflight import SetupError, check_model
+from cropr_mm.engine.prune_checkpoint import untrained_methods
 from cropr_mm.fusion import ShortcutFusion
 from cropr_mm.pruning import last_layer_fusion, possible_blocks, untrained_method, with_signal
 from cropr_mm.reducers import TokenPruner
@@ -67,7 +69,12 @@ def load_searched(cfg: Config, checkpoint: str, reducer: str | None = None) -> S
         native = only_backbone(build_model(cfg, "meta"))[1]
     kept = _method(entry, native, reducer)
     own = native.num_keep()
-    learned = reducer is None and any(True for _ in native.reducers.parameters())
+    learned = any(True for _ in native.reducers.parameters())
+    if learned and reducer is not None:
+        raise SetupError(
+            f"the steps of this config have learned which tokens to keep: expected no --reducer, "
+            f"or the dense config and its checkpoint, got --reducer {reducer}"
+        )
     sites = list(own) if learned else list(possible_blocks(native.depth, kept["fusion"]))
     total = native.grid[0] * native.grid[1]
     changed = copy.deepcopy(cfg)
@@ -79,7 +86,6 @@ def load_searched(cfg: Config, checkpoint: str, reducer: str | None = None) -> S
     content = as_checkpoint(safe_load(checkpoint), checkpoint)
     weights = content["state_dict"]
     if reducer is not None:
-        weights = {name: w for name, w in weights.items() if ".reducers." not in name}
         _check_taught(model, weights, reducer)
     collapse_queries(weights, model)
     check_model(model, weights, checkpoint, content)
@@ -109,11 +115,20 @@ def _method(entry: Mapping[str, Any], native: ReducingBackbone, name: str | None
             "ShortcutFusion has a fitted map for each step of its schedule: search the dense "
             "config, give what was found ShortcutFusion, and fit that with tools/prune.py"
         )
-    reducer = dict(type=f"cropr_mm.{name}") if name else own or untrained_method(native)
+    if name and MODELS.get(name := f"cropr_mm.{name.removeprefix('cropr_mm.')}") is None:
+        raise SetupError(f"--reducer expects one of {untrained_methods()}, got {name}")
+    reducer = dict(type=name) if name else own or untrained_method(native)
     kind = class_of(reducer, MODELS)
+    reducer = _by_name(reducer)
     if not issubclass(kind, TokenPruner) or kind.num_exit_classes or kind.fixed_slots:
         raise SetupError(
             "expected a method that keeps any number of tokens as they are, such as AttnTopK, "
             f"VariancePruner or Cropr, got {kind.__name__}"
         )
-    return dict(reducer=with_signal(reducer, native), fusion=fusion)
+    return dict(reducer=with_signal(reducer, native), fusion=_by_name(fusion) if fusion else fusion)
+
+
+def _by_name(part: Mapping[str, Any]) -> dict[str, Any]:
+    """Config of a part whose class stands there by name, as it is written into files."""
+    kind = part["type"]
+    return {**part, "type": f"cropr_mm.{kind.__name__}" if isclass(kind) else kind}

@@ -30,6 +30,7 @@ from cropr_mm.engine.preflight import (
     check_mixing,
     check_model_config,
     check_same_classes,
+    check_steps,
     check_targets,
     loading,
     warn_of_idle_rates,
@@ -80,6 +81,8 @@ def build_runner(cfg: Config, splits: Sequence[str], runner_class: type[R]) -> R
         check_hooks(model, runner.hooks)
         warn_of_idle_rates(model, cfg.optim_wrapper)
     built = {split: _build_loop(runner, split) for split in splits}
+    if "train" in splits:
+        check_steps(runner)
     if "train" in splits and runner.val_loop is not None:
         check_best(runner.hooks, runner.val_loop.evaluator.metrics)
     for split, dataset in built.items():

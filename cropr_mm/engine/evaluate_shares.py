@@ -15,7 +15,9 @@ from cropr_mm.backbones.find import find_backbones
 from cropr_mm.engine.build_runner import print_outputs
 from cropr_mm.engine.errors import running_errors
 from cropr_mm.engine.evaluate import as_plain, build_test_runner, prepare_test
+from cropr_mm.engine.first_image import check_first_image
 from cropr_mm.engine.force_share import force_share
+from cropr_mm.engine.preflight import SetupError
 from cropr_mm.engine.runner import ToolRunner, unwrapped_model
 from cropr_mm.hooks.shares import numbers_of, set_share
 from cropr_mm.profiling.environment import machine_name
@@ -43,32 +45,41 @@ def evaluate_shares(
         ``test_progress.json`` in the working folder.
 
     Raises:
-        SetupError: If config, data, checkpoint or shares do not fit.
+        SetupError: If config, data, checkpoint, shares or rounds do not fit.
     """
+    if rounds < 1 or len(set(shares)) < len(shares):
+        raise SetupError(
+            f"expected --rounds of at least 1 and each share once, got {rounds} and "
+            f"{' '.join(map(_name, shares))}"
+        )
     prepare_test(cfg, checkpoint)
     runner = build_test_runner(cfg)
     hook = force_share(runner, shares)
+    check_first_image(runner, "test")
     rows: list[dict[str, Any]] = []
     for share in shares:
         hook.share = share
         with running_errors():
             metrics = runner.test()
         rows.append(dict(progress=share, pruned=_pruned(runner), metrics=dict(metrics)))
+    file = Path(runner.work_dir, "test_progress.json")
+    _write(file, dict(rows=rows))  # if timing fails
     times = _time(runner, shares, rounds)
     for row in rows:
         row["ms_per_image"] = times.median(_name(row["progress"])) / times.items
+    spent = times.as_dict(base=_name(shares[0]))
+    _write(file, dict(rows=rows, times=spent, machine=machine_name(get_device())))
     if is_main_process():
-        file = Path(runner.work_dir, "test_progress.json")
-        record = dict(
-            rows=rows,
-            times=times.as_dict(base=_name(shares[0])),
-            machine=machine_name(get_device()),
-        )
-        file.write_text(json.dumps(record, indent=2, default=as_plain) + "\n")
         idle = "" if times.is_idle else f"\nNOT IDLE, load {times.load:.2f}: times do not count"
         print(f"{_table(rows, times)}{idle}")
         print_outputs(runner, "Tested", {"metrics and times": file})
     return rows
+
+
+def _write(file: Path, record: Mapping[str, Any]) -> None:
+    """Write numbers on the first process."""
+    if is_main_process():
+        file.write_text(json.dumps(record, indent=2, default=as_plain) + "\n")
 
 
 def _pruned(runner: ToolRunner) -> float:

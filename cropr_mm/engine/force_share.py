@@ -2,6 +2,8 @@
 
 from collections.abc import Sequence
 
+from torch import nn
+
 from cropr_mm.engine.preflight import SetupError
 from cropr_mm.engine.runner import ToolRunner, unwrapped_model
 from cropr_mm.hooks.shares import (
@@ -11,6 +13,22 @@ from cropr_mm.hooks.shares import (
     check_share,
     set_share,
 )
+
+
+def check_shares(model: nn.Module, shares: Sequence[float]) -> None:
+    """Find out whether a model can prune by some shares of its full reduction.
+
+    Raises:
+        SetupError: If one is no share, or the model or its schedule does not fit it.
+    """
+    try:
+        for share in shares:
+            check_share(share)
+        if any(share != 1 for share in shares):
+            check_reduces_less(model, "--progress")
+        check_plans(model, shares, "--progress")
+    except ValueError as error:
+        raise SetupError(str(error)) from error
 
 
 def force_share(runner: ToolRunner, shares: Sequence[float]) -> ForcedShareHook:
@@ -23,15 +41,7 @@ def force_share(runner: ToolRunner, shares: Sequence[float]) -> ForcedShareHook:
     Raises:
         SetupError: If the model cannot prune less, or its schedule does not fit at a share.
     """
-    model = unwrapped_model(runner)
-    try:
-        for share in shares:
-            check_share(share)
-        if any(share != 1 for share in shares):
-            check_reduces_less(model, "--progress")
-        check_plans(model, shares, "--progress")
-    except ValueError as error:
-        raise SetupError(str(error)) from error
+    check_shares(unwrapped_model(runner), shares)
     hook = ForcedShareHook(max(shares))
     runner.register_hook(hook)
     set_share(runner, hook.share)

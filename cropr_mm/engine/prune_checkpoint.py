@@ -24,7 +24,7 @@ from cropr_mm.engine.config import require_entries
 from cropr_mm.engine.console import import_quietly
 from cropr_mm.engine.errors import building_errors
 from cropr_mm.engine.outputs import check_writable
-from cropr_mm.engine.preflight import SetupError, check_model
+from cropr_mm.engine.preflight import SetupError, check_model, torch_device
 from cropr_mm.engine.shortcuts import fit_shortcuts, fit_table
 from cropr_mm.engine.training_batches import training_batches
 from cropr_mm.fusion import ShortcutFusion
@@ -107,6 +107,7 @@ def prune_checkpoint(
         CheckpointError: If the file is damaged.
     """
     check_writable("OUT", out, folder=True)
+    device = torch_device(device)
     files = out / "config.py", out / "model.pth"
     if Path(checkpoint).resolve() == files[1].resolve():
         raise SetupError(f"expected another folder for the result, got that of {checkpoint}")
@@ -134,7 +135,7 @@ def prune_checkpoint(
     check_model(dense_model, content["state_dict"], str(checkpoint), content)
     load_state_dict(model, content["state_dict"], strict=False, logger="silent")
     if images:
-        model.to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        model.to(device)
         batches = _training_images(cfg, model, images)
         images = sum(len(batch) for batch in batches)
         print(f"\n{fit_table(fit_shortcuts(only_backbone(model)[1], batches))}\n")
@@ -168,7 +169,10 @@ def _pruned(
     elif not (fitted and MODELS.get(reducer["type"]) is ShortcutPruner):
         _check_method(reducer)
         reducer = with_signal(reducer, encoder)
-    cfg = prune(entry, share, reducer=reducer)
+    try:
+        cfg = prune(entry, share, reducer=reducer)
+    except ValueError as error:
+        raise SetupError(str(error)) from error
     comes_back = fitted and cfg.get("fusion") is not None
     if images and not comes_back:
         raise SetupError(
@@ -194,7 +198,7 @@ def _check_method(cfg: Mapping[str, Any]) -> None:
     """Raise SetupError for what is no method, or one that has to be trained."""
     kind = MODELS.get(cfg["type"])
     if not _is_method(kind):
-        raise SetupError(f"--reducer expects one of {_untrained()}, got {cfg['type']}")
+        raise SetupError(f"--reducer expects one of {untrained_methods()}, got {cfg['type']}")
     if kind is ShortcutPruner:
         raise SetupError(
             "ShortcutPruner is fitted to training images: expected --images above 0 and an "
@@ -207,12 +211,12 @@ def _check_method(cfg: Mapping[str, Any]) -> None:
             trained = _has_parameters(MODELS.build({**cfg, "embed_dim": 64}))
     if trained:
         raise SetupError(
-            f"{kind.__name__} has to be trained: expected one of {_untrained()}; "
+            f"{kind.__name__} has to be trained: expected one of {untrained_methods()}; "
             "tools/train.py --trainable routers trains the modules of Cropr and NonSalient alone"
         )
 
 
-def _untrained() -> str:
+def untrained_methods() -> str:
     """Names of the methods that work without training and without arguments."""
     found = []
     for name, kind in MODELS.module_dict.items():

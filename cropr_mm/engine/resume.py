@@ -116,6 +116,7 @@ def check_resumable(runner: Runner, checkpoint: Mapping[str, Any], label: str) -
     for hook in runner.hooks:
         if isinstance(hook, router_hook.CroprRouterHook):
             _check_share(checkpoint[router_hook.STATE]["progress"], hook.progress, label)
+    _check_elastic(runner, checkpoint.get(elastic_hook.STATE), label)
     _check_steps(runner, checkpoint["meta"], label)
     _check_counts(runner, checkpoint, label)
 
@@ -126,6 +127,26 @@ def _check_share(before: float | None, now: float | None, label: str) -> None:
         was, is_ = ("a curriculum" if p is None else f"--progress {p:g}" for p in (before, now))
         raise SetupError(
             f"{label}: its routers learned with {was}: expected the same to go on, got {is_}"
+        )
+
+
+def _check_elastic(runner: Runner, stored: Mapping[str, Any] | None, label: str) -> None:
+    """Elastic training goes on as one, and draws from the same shares."""
+    hooks = [h for h in runner.hooks if isinstance(h, elastic_hook.CroprElasticHook)]
+    hook = hooks[0] if hooks else None
+    if stored and hook is None:
+        raise SetupError(
+            f"{label} is from an elastic training: expected CroprElasticHook among custom_hooks to "
+            "go on"
+        )
+    if not stored or hook is None:
+        return
+    now = dict(least=hook.least, most=hook.most)
+    before = {name: stored.get(name, value) for name, value in now.items()}
+    if before != now:
+        raise SetupError(
+            f"{label}: its shares were drawn from {before['least']:g} to {before['most']:g}: "
+            f"expected the same to go on, got {now['least']:g} to {now['most']:g}"
         )
 
 

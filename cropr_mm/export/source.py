@@ -17,6 +17,7 @@ from cropr_mm.checkpoints.content import as_checkpoint
 from cropr_mm.checkpoints.queries import collapse_queries
 from cropr_mm.engine.console import import_quietly
 from cropr_mm.engine.errors import building_errors
+from cropr_mm.engine.force_share import check_shares
 from cropr_mm.engine.preflight import SetupError, check_model, check_plans_of
 from cropr_mm.engine.preflight.data import leaves
 from cropr_mm.layers.positions import Positions
@@ -71,6 +72,7 @@ def load_source(
     collapse_queries(weights, model)
     check_model(model, weights, checkpoint, content)
     if progress is not None:
+        check_shares(model, [progress])
         backbone.progress = progress
     if not dense:
         check_plans_of(model, content["meta"], checkpoint)

@@ -83,14 +83,25 @@ class CroprCurriculumHook(Hook):
         """
         check_reduces_less(model, type(self).__name__)
 
-    def before_train(self, runner: Runner) -> None:
-        """Check the model and find the number of steps."""
-        self.check(runner.model)
+    def check_steps(self, runner: Runner) -> None:
+        """Whether the train loop counts what this hook counts.
+
+        Args:
+            runner: Runner with its train loop.
+
+        Raises:
+            ValueError: If the loop has no epochs and ``by_epoch`` is true.
+        """
         if self.by_epoch and isinstance(runner.train_loop, IterBasedTrainLoop):
             raise ValueError(
                 "CroprCurriculumHook(by_epoch=True) expects a train loop of epochs, got "
                 f"{type(runner.train_loop).__name__}; set by_epoch=False"
             )
+
+    def before_train(self, runner: Runner) -> None:
+        """Check the model and find the number of steps."""
+        self.check(runner.model)
+        self.check_steps(runner)
         self._num_steps = runner.max_epochs if self.by_epoch else runner.max_iters
         # Only a training that goes on has steps behind it; others may start from its weights.
         if runner.iter and self._loaded.get("by_epoch") == self.by_epoch:

@@ -82,15 +82,26 @@ class CroprElasticHook(Hook):
         within = [share for share in drawn if self.least <= share <= self.most]
         check_plans(model, [self.least, self.most, *within, *self.val_progress], name)
 
-    def before_train(self, runner: Runner) -> None:
-        """Check model and optimizer wrapper, and take the seed of a training that goes on."""
-        self.check(runner.model)
+    def check_steps(self, runner: Runner) -> None:
+        """Whether every step of the optimizer holds the same shares.
+
+        Args:
+            runner: Runner with its train loop.
+
+        Raises:
+            ValueError: If steps do not hold whole cycles.
+        """
         counts = (runner.cfg.get("optim_wrapper") or {}).get("accumulative_counts", 1)
         if counts > 1 and counts % CYCLE:
             raise ValueError(
                 f"CroprElasticHook expects accumulative_counts of 1 or a multiple of {CYCLE}, so "
                 f"that every step holds the same shares, got {counts}"
             )
+
+    def before_train(self, runner: Runner) -> None:
+        """Check model and optimizer wrapper, and take the seed of a training that goes on."""
+        self.check(runner.model)
+        self.check_steps(runner)
         if runner.iter and self._loaded:
             self.seed = self._loaded["seed"]
 
@@ -133,7 +144,7 @@ class CroprElasticHook(Hook):
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
         """Store what the draws depend on."""
-        checkpoint[STATE] = dict(seed=self.seed)
+        checkpoint[STATE] = dict(seed=self.seed, least=self.least, most=self.most)
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
         """Take the stored state."""

@@ -53,8 +53,8 @@ def check_reduces_less(model: nn.Module, name: str) -> None:
     fixed_slots = sorted({type(reducer).__name__ for reducer in reducers if reducer.fixed_slots})
     if fixed_slots:
         raise ValueError(
-            f"{', '.join(fixed_slots)} has as many slots as the schedule leaves tokens, but "
-            f"{name} leaves more at times: expected a training without it"
+            f"{', '.join(fixed_slots)} has as many slots as the schedule leaves tokens, and cannot "
+            f"leave more: {name} expects a method without slots"
         )
 
 

@@ -126,6 +126,10 @@ def test_fitted_shortcuts_are_not_searched(root: Path, tmp_path: Path, tool: Too
     [
         (["--reducer", "Cropr"], "Cropr learns which tokens to keep"),
         (["--reducer", "ToMe"], "expected a method that keeps any number of tokens as they are"),
+        (["--reducer", "Absent"], "--reducer expects one of ATS, AttnTopK, .* got cropr_mm.Absent"),
+        (["--device", "foo"], "expected a --device that torch can use, got foo"),
+        (["--images", "2"], "expected --images of two batches of 2 at least, 4, got 2"),
+        (["--target-ms", "0.5", "--images", "4"], "no plan reaches 0.5 ms"),
         (["--images", "100"], "expected at least 100 training images, got 4"),
         (["--speedup", "0.5"], "a speed-up above 1"),
     ],
@@ -134,6 +138,23 @@ def test_what_cannot_be_searched_is_named(
     options: list[str], message: str, root: Path, tmp_path: Path, tool: Tool
 ) -> None:
     config, checkpoint = trained(root, tmp_path, "seg", **DENSE)
-    budget = [] if "--speedup" in options else ["--max-drop", "1"]
+    budget = [] if {"--speedup", "--target-ms"} & {*options} else ["--max-drop", "1"]
     with pytest.raises(SystemExit, match=message):
         tool("search_schedule.py", config, checkpoint, *budget, *options, "--out", tmp_path / "o")
+    assert not (tmp_path / "o/damage.json").exists(), "before the longest part"
+
+
+def test_the_searched_config_is_not_overwritten(root: Path, tmp_path: Path, tool: Tool) -> None:
+    config, checkpoint = trained(root, tmp_path, "seg", **DENSE)
+    config = config.rename(config.with_name("config.py"))
+    with pytest.raises(
+        SystemExit, match=r"config\.py would be overwritten: expected another --out"
+    ):
+        tool("search_schedule.py", config, checkpoint, "--speedup", 2, "--out", config.parent)
+
+
+def test_another_method_in_learned_steps_is_refused(root: Path, tmp_path: Path, tool: Tool) -> None:
+    config, checkpoint = trained(root, tmp_path, "seg", model__backbone__reducer=CROPR)
+    options = ("--speedup", 2, "--reducer", "AttnTopK", "--out", tmp_path / "o")
+    with pytest.raises(SystemExit, match="or the dense config and its checkpoint"):
+        tool("search_schedule.py", config, checkpoint, *options)

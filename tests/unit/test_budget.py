@@ -3,6 +3,7 @@
 import itertools
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,8 +14,9 @@ from cropr_mm.budget.choose import Choice, find_frontier
 from cropr_mm.budget.cost import CostModel, fit_cost
 from cropr_mm.budget.damage import interval
 from cropr_mm.budget.families import hand_made
+from cropr_mm.budget.kept import kept
 from cropr_mm.budget.ladder import drawn, probes, token_counts
-from cropr_mm.budget.run import choose
+from cropr_mm.budget.run import choose, next_faster
 from cropr_mm.budget.search import Budget, Candidate, measure_cost, pick
 from cropr_mm.budget.work import Plan, segments, with_plan, work_of
 from cropr_mm.engine.preflight import SetupError
@@ -190,6 +192,46 @@ def test_a_budget_that_was_missed_is_said_and_the_nearest_plan_taken() -> None:
     assert choose(tried, Budget(speedup=2.0)) == ("c", False)
     assert choose(tried, Budget(max_drop=0.05)) == ("a", False), "the least damaging one"
     assert choose(tried, Budget(max_drop=0.35)) == ("b", True), "a does not make it faster"
+
+
+def test_plans_next_to_the_target_are_tried_and_after_a_miss_a_faster_one() -> None:
+    frontier = [Choice(10.0 - i, 0.1 * i, {0: 64 - 8 * i} if i else {}) for i in range(7)]
+    best = pick(frontier, Budget(target_ms=8.0), 10.0)
+    assert [choice.ms for choice in best] == [8.0, 7.0, 6.0]
+    losses = np.ones(2)
+    tried = {
+        str(choice.ms): Candidate(choice.plan, choice.ms, 1.5 * choice.ms, losses, 0.0, (0.0, 0.0))
+        for choice in [frontier[0], *best]
+    }
+    found = next_faster(frontier, tried, 8.0)
+    assert found is not None
+    assert found.ms == 5.0, "7.5 ms, if it is as slow as the others"
+    assert next_faster(frontier, tried, 5.9) is None
+
+
+def test_damage_that_falls_with_fewer_tokens_is_noise() -> None:
+    counts = [64, 32, 16, 8]
+    damage = {(b, n): 1.0 + b for b in range(4) for n in counts[1:]}
+    damage[3, 8] = 0.1  # less than for 32 tokens
+    last = find_frontier(encoder(), COST, counts, damage)[-1]
+    assert last.damage == 1.0, "one step after the first block, to any count"
+
+
+def test_what_was_measured_is_kept_where_it_counts(tmp_path: Path) -> None:
+    file, calls = tmp_path / "cost.json", []
+
+    def measure() -> dict[str, float]:
+        calls.append(1)
+        return dict(load=0.5 if len(calls) == 1 else 0.0)
+
+    key = dict(encoder=dict(type=CroprViT))  # a config may name a class
+    for _ in range(3):
+        kept(file, key, measure, lambda result: result["load"] < 0.2)
+    assert len(calls) == 2, "not that of the busy machine, then once"
+    for text in ("{", "{}", "[]"):
+        file.write_text(text)
+        with pytest.raises(SetupError, match="is damaged: expected what an earlier search"):
+            kept(file, key, measure)
 
 
 @pytest.mark.parametrize("given", [{}, dict(speedup=2.0, max_drop=0.1), dict(speedup=0.9)])

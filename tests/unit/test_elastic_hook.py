@@ -9,7 +9,8 @@ from mmengine.evaluator import BaseMetric, Evaluator
 from mmengine.runner import Runner
 from reducing_runner import EPOCHS, ITERS, LOADER, Model, make_runner, seen
 
-from cropr_mm.engine.preflight import SetupError, check_hooks
+from cropr_mm.engine.preflight import SetupError, check_hooks, check_steps
+from cropr_mm.engine.resume import check_resumable
 from cropr_mm.hooks.curriculum_hook import CroprCurriculumHook
 from cropr_mm.hooks.elastic_hook import CroprElasticHook, share_at
 
@@ -87,7 +88,7 @@ def test_resumed_training_draws_as_it_would_have(tmp_path: Path) -> None:
     whole.train()
     file = tmp_path / "whole/iter_4.pth"
     state = torch.load(file, weights_only=False)["cropr_elastic"]
-    assert state == dict(seed=3)
+    assert state == dict(seed=3, least=0.0, most=1.0)
     # The seed is the training's, whatever the config says by now.
     part = make_runner(tmp_path / "part", ELASTIC, ITERS, load_from=str(file), resume=True)
     part.train()
@@ -138,8 +139,26 @@ def test_steps_of_other_lengths_are_refused(tmp_path: Path) -> None:
     runner = make_runner(
         *(tmp_path, ELASTIC, EPOCHS), optim_wrapper=wrapper, cfg=dict(optim_wrapper=wrapper)
     )
-    with pytest.raises(ValueError, match=r"accumulative_counts of 1 or a multiple of 3.*got 2"):
+    message = r"accumulative_counts of 1 or a multiple of 3.*got 2"
+    with pytest.raises(SetupError, match=message):
+        check_steps(runner)
+    with pytest.raises(ValueError, match=message):
         runner.train()
+
+
+@pytest.mark.parametrize(
+    ("hook", "message"),
+    [
+        (dict(ELASTIC, least=0.5), "drawn from 0 to 1: expected the same to go on, got 0.5 to 1"),
+        (dict(type="CheckpointHook"), "expected CroprElasticHook among custom_hooks to go on"),
+    ],
+)
+def test_another_kind_of_training_does_not_go_on(hook: dict, message: str, tmp_path: Path) -> None:
+    runner = make_runner(tmp_path, hook, ITERS)
+    parts: dict = dict(state_dict={}, message_hub={}, optimizer={})
+    stored = dict(parts, meta={}, cropr_elastic=dict(seed=0, least=0.0, most=1.0))
+    with pytest.raises(SetupError, match=message):
+        check_resumable(runner, stored, "iter_4.pth")
 
 
 def test_a_curriculum_beside_it_is_refused() -> None:

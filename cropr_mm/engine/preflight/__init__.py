@@ -5,10 +5,10 @@ from cropr_mm.engine.preflight.class_folders import check_class_folders, check_s
 from cropr_mm.engine.preflight.class_weights import check_class_weights
 from cropr_mm.engine.preflight.data import check_data, check_length, loading
 from cropr_mm.engine.preflight.deployed import check_plans_of
-from cropr_mm.engine.preflight.device import check_device
+from cropr_mm.engine.preflight.device import check_device, torch_device
 from cropr_mm.engine.preflight.errors import SetupError
 from cropr_mm.engine.preflight.heads import check_channels, check_labels, check_model_config
-from cropr_mm.engine.preflight.hooks import check_best, check_hooks, check_targets
+from cropr_mm.engine.preflight.hooks import check_best, check_hooks, check_steps, check_targets
 from cropr_mm.engine.preflight.ignored_labels import check_ignored
 from cropr_mm.engine.preflight.image_files import check_files
 from cropr_mm.engine.preflight.label_maps import check_label_maps
@@ -53,7 +53,9 @@ __all__ = [
     "check_pixels",
     "check_plans_of",
     "check_same_classes",
+    "check_steps",
     "check_targets",
     "loading",
+    "torch_device",
     "warn_of_idle_rates",
 ]

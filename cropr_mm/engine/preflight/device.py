@@ -71,6 +71,25 @@ def check_device() -> None:
         raise SetupError(f"a GPU is there, but {problem}; --device cpu uses the CPU all the same")
 
 
+def torch_device(name: str | None) -> str:
+    """Name of a device that torch can use.
+
+    Args:
+        name: As torch has it, such as 'cuda:1'; None for a GPU where there is one.
+
+    Raises:
+        SetupError: If torch knows or finds no such device.
+    """
+    if name is None:
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        torch.empty(0, device=name)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise SetupError(f"expected a --device that torch can use, got {name}: {reason}") from error
+    return name
+
+
 def _has_cuda_ops() -> bool | None:
     try:
         from mmcv.ops import get_compiling_cuda_version

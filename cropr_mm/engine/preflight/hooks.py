@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from mmengine.hooks import Hook
+from mmengine.runner import Runner
 from torch import nn
 
 from cropr_mm.backbones.find import auxiliary_reducers, find_backbones
@@ -66,6 +67,23 @@ def check_hooks(model: nn.Module, hooks: Sequence[Hook]) -> None:
         if isinstance(hook, _CHECKING):
             try:
                 hook.check(model)
+            except ValueError as error:
+                raise SetupError(str(error)) from error
+
+
+def check_steps(runner: Runner) -> None:
+    """Check what counts steps against loop and optimizer wrapper of a training.
+
+    Args:
+        runner: Runner with its train loop.
+
+    Raises:
+        SetupError: If a curriculum or elastic training does not fit them.
+    """
+    for hook in runner.hooks:
+        if isinstance(hook, CroprCurriculumHook | CroprElasticHook):
+            try:
+                hook.check_steps(runner)
             except ValueError as error:
                 raise SetupError(str(error)) from error
 

@@ -1,5 +1,6 @@
 """Meet a deadline for each frame of a video with several rates of one model."""
 
+import math
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Mapping
@@ -109,22 +110,28 @@ class DeadlineRunner:
 
     def __call__(self, frame: Any) -> Any:
         """Result of a frame; the first also times all models."""
+        arrived = self.clock()
         if not self._usual_ms:
             self._usual_ms = self._calibrate(frame)
         name = self.choose()
         start = self.clock()
         result = self.models[name](frame)
-        spent = 1e3 * (self.clock() - start)
-        self._slowdowns.append(spent / self._usual_ms[name])
-        self.report.add(name, spent)
+        end = self.clock()
+        self._slowdowns.append(1e3 * (end - start) / self._usual_ms[name])
+        self.report.add(name, 1e3 * (end - arrived))
         return result
 
     def choose(self) -> str:
-        """The model for the next frame: the fastest where none is expected to be in time."""
+        """The model for the next frame: the fastest where none is expected to be in time.
+
+        Before the first frame, when no times are known, that is the last one.
+        """
         expected = max(self._slowdowns, default=1.0)
         allowed = self.margin * self.report.deadline_ms
         fits = [name for name, ms in self._usual_ms.items() if ms * expected <= allowed]
-        return fits[0] if fits else [*self.models][-1]
+        if fits:
+            return fits[0]
+        return min(reversed(self.models), key=lambda name: self._usual_ms.get(name, math.inf))
 
     def _calibrate(self, frame: Any) -> dict[str, float]:
         """Milliseconds of each model, the median of calls in turn after one that does not count."""
