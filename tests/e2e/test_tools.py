@@ -287,7 +287,7 @@ def test_two_processes_train_together(root: Path) -> None:
                 model__backbone__schedule__rate=8,
                 custom_hooks=[dict(type="cropr_mm.CroprCurriculumHook", by_epoch=False)],
             ),
-            "SiT has as many slots as the schedule leaves tokens, and cannot leave more: CroprCurriculumHook",
+            "and cannot leave more: CroprCurriculumHook expects a method without slots",
         ),
         (
             dict(custom_hooks__0__target__num_classes=5),
