@@ -110,15 +110,15 @@ def add_compare(parser: Parser) -> None:
     parser.add_argument("--out", type=Path, help=f"folder; default: {RUNS}/<task>")
     parser.add_argument(
         "--jobs",
-        type=positive,
+        type=number(1),
         default=os.cpu_count() or 1,
         help="runs at once (default: the cores, %(default)s)",
     )
     parser.add_argument(
-        "--samples", type=several, default=500, help="bootstrap samples (default: %(default)s)"
+        "--samples", type=number(2), default=500, help="bootstrap samples (default: %(default)s)"
     )
     parser.add_argument(
-        "--rounds", type=positive, default=30, help="timed calls of each encoder (%(default)s)"
+        "--rounds", type=number(1), default=30, help="timed calls of each encoder (%(default)s)"
     )
     parser.add_argument("--compile", action="store_true", help="time compiled encoders too")
     parser.add_argument(
@@ -147,11 +147,13 @@ def add_prices(parser: Parser) -> None:
         metavar="WAY",
         help=f"out of {'; '.join(WAYS)} (default: those without the word query)",
     )
-    parser.add_argument("--rates", nargs="+", type=percent, default=[50, 87], metavar="PERCENT")
+    parser.add_argument(
+        "--rates", nargs="+", type=number(1, 99), default=[50, 87], metavar="PERCENT"
+    )
     add_seeds(parser)
     add_runs(parser)
     parser.add_argument("--out", type=Path, default=Path("work_dirs/prices"), help="folder")
-    parser.add_argument("--samples", type=several, default=500, help="bootstrap samples")
+    parser.add_argument("--samples", type=number(2), default=500, help="bootstrap samples")
 
 
 def add_schedules(parser: Parser) -> None:
@@ -164,7 +166,7 @@ def add_schedules(parser: Parser) -> None:
     add_seeds(parser)
     add_runs(parser)
     parser.add_argument("--out", type=Path, default=Path("work_dirs/schedules"), help="folder")
-    parser.add_argument("--samples", type=several, default=500, help="bootstrap samples")
+    parser.add_argument("--samples", type=number(2), default=500, help="bootstrap samples")
 
 
 def add_lora(parser: Parser) -> None:
@@ -172,10 +174,10 @@ def add_lora(parser: Parser) -> None:
     pretrained = [name for name in BENCHMARK_TASKS if name.endswith("_dinov2s")]
     parser.add_argument("--benchmark", choices=pretrained, default="camvid_dinov2s")
     parser.add_argument("--ways", nargs="+", choices=TRAININGS, default=list(TRAININGS))
-    parser.add_argument("--iterations", type=positive, help="default: those of the dense model")
+    parser.add_argument("--iterations", type=number(1), help="default: those of the dense model")
     add_seeds(parser)
     parser.add_argument("--out", type=Path, default=Path("work_dirs/lora"), help="folder")
-    parser.add_argument("--samples", type=several, default=500, help="bootstrap samples")
+    parser.add_argument("--samples", type=number(2), default=500, help="bootstrap samples")
 
 
 def add_trained(parser: Parser, command: str) -> None:
@@ -213,7 +215,9 @@ def add_runs(parser: Parser) -> None:
 
 def add_seeds(parser: Parser) -> None:
     """Add the seeds."""
-    parser.add_argument("--seeds", nargs="+", type=seed, default=[0, 1, 2], help="default: 0 1 2")
+    parser.add_argument(
+        "--seeds", nargs="+", type=number(0), default=[0, 1, 2], help="default: 0 1 2"
+    )
 
 
 def of_tasks(*tasks: str) -> Sequence[str]:
@@ -221,32 +225,17 @@ def of_tasks(*tasks: str) -> Sequence[str]:
     return [name for name, benchmark in BENCHMARK_TASKS.items() if benchmark.task in tasks]
 
 
-def positive(text: str) -> int:
-    """Number of at least 1."""
-    if int(text) < 1:
-        raise ValueError
-    return int(text)
+def number(low: int, high: int | None = None) -> Callable[[str], int]:
+    """Reader of whole numbers from ``low`` to ``high``, both included; None for no end."""
 
+    def read(text: str) -> int:
+        if int(text) < low or (high is not None and int(text) > high):
+            raise ValueError
+        return int(text)
 
-def several(text: str) -> int:
-    """Number of at least 2."""
-    if int(text) < 2:
-        raise ValueError
-    return int(text)
-
-
-def percent(text: str) -> int:
-    """Share of the tokens that a schedule can prune."""
-    if not 0 < int(text) < 100:
-        raise ValueError
-    return int(text)
-
-
-def seed(text: str) -> int:
-    """Number of at least 0."""
-    if int(text) < 0:
-        raise ValueError
-    return int(text)
+    # argparse says "invalid NAME value".
+    read.__name__ = f"number >= {low}" if high is None else f"number from {low} to {high}"
+    return read
 
 
 if __name__ == "__main__":

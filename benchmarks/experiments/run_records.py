@@ -41,14 +41,14 @@ def write_record(run: Run, values: Values, folder: Path) -> Path:
         SetupError: If the file that is there is damaged.
     """
     file, text = _file(run, folder), run.config.read_text()
-    samples = _samples(_plain(values))
-    if not file.exists() or _difference(run, text, samples, file) is not None:
+    plain = _plain(values)
+    if not file.exists() or _difference(_read(file), run, text, _samples(plain)) is not None:
         record = dict(
             machine=machine_name("cpu"),
             versions=versions(),
             config=_neutral(run, text).splitlines(),
             result=run.result,
-            **_plain(values),
+            **plain,
         )
         file.parent.mkdir(parents=True, exist_ok=True)
         with replacing(file) as temporary:
@@ -74,9 +74,9 @@ def take_record(run: Run, text: str, samples: int, folder: Path) -> str | None:
     file = _file(run, folder)
     if not file.exists() or run.config.exists():
         return None
-    if (why := _difference(run, text, samples, file)) is not None:
-        return why
     record = _read(file)
+    if (why := _difference(record, run, text, samples)) is not None:
+        return f"{file} {why}"
     run.folder.mkdir(parents=True, exist_ok=True)
     values = {key: record[key] for key in Values._fields}
     (run.folder / "values.json").write_text(json.dumps(values))
@@ -95,28 +95,26 @@ def taken_values(run: Run) -> Values | None:
     return Values(values["whole"], resampled, values["by_class"])
 
 
-def _difference(run: Run, text: str, samples: int, file: Path) -> str | None:
+def _difference(record: Mapping[str, Any], run: Run, text: str, samples: int) -> str | None:
     """What a record has other than this config and number of samples; None where nothing."""
-    record = _read(file)
     if (drawn := _samples(record)) != samples:
-        return f"{file} has {drawn} bootstrap samples, not {samples}"
+        return f"has {drawn} bootstrap samples, not {samples}"
     there, here = "\n".join(record["config"]), _neutral(run, text)
     if _joined(there) == _joined(here):
         return None
     # Written anew, both have their line breaks in the same places.
     lines = [Config.fromstring(config, ".py").pretty_text.splitlines() for config in (there, here)]
     changes = [line for line in difflib.ndiff(*lines) if line[0] in "-+"]
-    return f"{file} is of another config: {'; '.join(changes[:2])}"
+    return f"is of another config: {'; '.join(changes[:2])}"
 
 
 def _read(file: Path) -> dict[str, Any]:
     """A record with all its parts."""
     try:
         record = json.loads(file.read_text())
-        missing = {"config", "result", *Values._fields} - set(record)
-        if not missing and record["resampled"]:
+        if {"config", "result", *Values._fields} <= set(record) and _samples(record):
             return record
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, AttributeError):
         pass
     raise SetupError(f"{file}: expected a record of a finished run, got a damaged one; remove it")
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from cropr_mm.backbones.base import ReducingBackbone
-from cropr_mm.engine.preflight import SetupError
+from cropr_mm.engine.preflight import SetupError, as_setup_error
 from cropr_mm.inspection.recorder import check_drops
 from experiments.runs import Run
 
@@ -34,10 +34,8 @@ def check_run_drops(run: Run, backbone: ReducingBackbone) -> None:
     Raises:
         SetupError: If it does.
     """
-    try:
+    with as_setup_error():
         check_drops(backbone, f"{run}: a count of patches that are left")
-    except ValueError as error:
-        raise SetupError(str(error)) from error
 
 
 def failures(runs: Sequence[Run]) -> dict[str, str]:
