@@ -17,7 +17,7 @@ from cropr_mm.engine.first_image import check_first_image
 from cropr_mm.engine.force_share import force_share
 from cropr_mm.engine.options import add_hook, dump_predictions, show_predictions
 from cropr_mm.engine.outputs import check_writable
-from cropr_mm.engine.preflight import SetupError, check_device
+from cropr_mm.engine.preflight import as_setup_error, check_device
 from cropr_mm.engine.runner import ToolRunner
 from cropr_mm.engine.tta import enable_tta
 from cropr_mm.hooks.benchmark_hook import CroprBenchmarkHook
@@ -120,10 +120,8 @@ def _check_hooks(runner: ToolRunner) -> None:
     """What is to be found out in a test can be, which would otherwise fail at its end."""
     for hook in runner.hooks:
         if isinstance(hook, CroprBenchmarkHook | PruneAuditHook):
-            try:
+            with as_setup_error():
                 hook.check(runner)
-            except ValueError as error:
-                raise SetupError(str(error)) from error
 
 
 def as_plain(value: Any) -> Any:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from torch import nn
 
-from cropr_mm.engine.preflight import SetupError
+from cropr_mm.engine.preflight import as_setup_error
 from cropr_mm.engine.runner import ToolRunner, unwrapped_model
 from cropr_mm.hooks.shares import (
     ForcedShareHook,
@@ -21,14 +21,12 @@ def check_shares(model: nn.Module, shares: Sequence[float]) -> None:
     Raises:
         SetupError: If one is no share, or the model or its schedule does not fit it.
     """
-    try:
+    with as_setup_error():
         for share in shares:
             check_share(share)
         if any(share != 1 for share in shares):
             check_reduces_less(model, "--progress")
         check_plans(model, shares, "--progress")
-    except ValueError as error:
-        raise SetupError(str(error)) from error
 
 
 def force_share(runner: ToolRunner, shares: Sequence[float]) -> ForcedShareHook:

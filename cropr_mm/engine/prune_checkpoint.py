@@ -24,7 +24,7 @@ from cropr_mm.engine.config import require_entries
 from cropr_mm.engine.console import import_quietly
 from cropr_mm.engine.errors import building_errors
 from cropr_mm.engine.outputs import check_writable
-from cropr_mm.engine.preflight import SetupError, check_model, torch_device
+from cropr_mm.engine.preflight import SetupError, as_setup_error, check_model, torch_device
 from cropr_mm.engine.shortcuts import fit_shortcuts, fit_table
 from cropr_mm.engine.training_batches import training_batches
 from cropr_mm.fusion import ShortcutFusion
@@ -169,10 +169,8 @@ def _pruned(
     elif not (fitted and MODELS.get(reducer["type"]) is ShortcutPruner):
         _check_method(reducer)
         reducer = with_signal(reducer, encoder)
-    try:
+    with as_setup_error():
         cfg = prune(entry, share, reducer=reducer)
-    except ValueError as error:
-        raise SetupError(str(error)) from error
     comes_back = fitted and cfg.get("fusion") is not None
     if images and not comes_back:
         raise SetupError(

@@ -16,10 +16,10 @@ from cropr_mm.checkpoints.content import as_checkpoint
 from cropr_mm.checkpoints.load import check_names, check_shapes
 from cropr_mm.checkpoints.queries import has_deployed_query
 from cropr_mm.checkpoints.values import check_values
+from cropr_mm.engine.force_share import check_shares
 from cropr_mm.engine.outputs import check_writable
 from cropr_mm.engine.preflight.adapters import check_adapters
 from cropr_mm.engine.preflight.deployed import PLANS, plans_of
-from cropr_mm.hooks.shares import check_reduces_less, check_share
 
 
 class Deployed(NamedTuple):
@@ -82,9 +82,7 @@ def deploy_checkpoint(
         raise ValueError(
             f"expected a cropr_mm.CroprViT, CroprPVT or CroprCvT in {cfg.model.type}, found none"
         )
-    if progress != 1:
-        check_share(progress)
-        check_reduces_less(model, "--progress")
+    check_shares(model, [progress])
     for encoder in encoders.values():
         encoder.progress = progress
     plans = plans_of(model)  # before anything is read

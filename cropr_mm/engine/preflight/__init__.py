@@ -6,7 +6,7 @@ from cropr_mm.engine.preflight.class_weights import check_class_weights
 from cropr_mm.engine.preflight.data import check_data, check_length, loading
 from cropr_mm.engine.preflight.deployed import check_plans_of
 from cropr_mm.engine.preflight.device import check_device, torch_device
-from cropr_mm.engine.preflight.errors import SetupError
+from cropr_mm.engine.preflight.errors import SetupError, as_setup_error
 from cropr_mm.engine.preflight.heads import check_channels, check_labels, check_model_config
 from cropr_mm.engine.preflight.hooks import check_best, check_hooks, check_steps, check_targets
 from cropr_mm.engine.preflight.ignored_labels import check_ignored
@@ -27,6 +27,7 @@ from cropr_mm.engine.preflight.rates import warn_of_idle_rates
 
 __all__ = [
     "SetupError",
+    "as_setup_error",
     "check_adapters",
     "check_best",
     "check_channels",

@@ -8,7 +8,7 @@ from mmengine.runner import Runner
 from torch import nn
 
 from cropr_mm.backbones.find import auxiliary_reducers, find_backbones
-from cropr_mm.engine.preflight.errors import SetupError
+from cropr_mm.engine.preflight.errors import SetupError, as_setup_error
 from cropr_mm.engine.preflight.mask_queries import check_annealing
 from cropr_mm.hooks.aux_loss_hook import CroprAuxLossHook
 from cropr_mm.hooks.curriculum_hook import CroprCurriculumHook
@@ -65,10 +65,8 @@ def check_hooks(model: nn.Module, hooks: Sequence[Hook]) -> None:
     check_annealing(model, hooks)
     for hook in hooks:
         if isinstance(hook, _CHECKING):
-            try:
+            with as_setup_error():
                 hook.check(model)
-            except ValueError as error:
-                raise SetupError(str(error)) from error
 
 
 def check_steps(runner: Runner) -> None:
@@ -82,10 +80,8 @@ def check_steps(runner: Runner) -> None:
     """
     for hook in runner.hooks:
         if isinstance(hook, CroprCurriculumHook | CroprElasticHook):
-            try:
+            with as_setup_error():
                 hook.check_steps(runner)
-            except ValueError as error:
-                raise SetupError(str(error)) from error
 
 
 def check_best(hooks: Sequence[Hook], metrics: Sequence[Any]) -> None:
@@ -137,10 +133,8 @@ def check_targets(
     targets = {}
     for hook in hooks:
         if isinstance(hook, CroprAuxLossHook):
-            try:
+            with as_setup_error():
                 target = hook.make_target(model, dataset)
-            except ValueError as error:
-                raise SetupError(str(error)) from error
             targets[f"{type(target).__name__} of {type(hook).__name__}"] = target
     return targets
 
