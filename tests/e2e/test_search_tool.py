@@ -13,6 +13,7 @@ from tiny_tasks import write_config
 
 from cropr_mm.backbones.cropr_vit import CroprViT
 from cropr_mm.backbones.find import only_backbone
+from cropr_mm.budget import search
 from cropr_mm.budget.cost import CostModel
 from cropr_mm.budget.work import Plan, work_of
 from cropr_mm.build import build_model
@@ -142,6 +143,33 @@ def test_what_cannot_be_searched_is_named(
     with pytest.raises(SystemExit, match=message):
         tool("search_schedule.py", config, checkpoint, *budget, *options, "--out", tmp_path / "o")
     assert not (tmp_path / "o/damage.json").exists(), "before the longest part"
+
+
+@pytest.mark.parametrize(("slower", "said"), [(1.5, "found faster *"), (9.0, "comes nearest")])
+def test_a_faster_plan_is_tried_where_predictions_were_too_good(
+    slower: float,
+    said: str,
+    root: Path,
+    tmp_path: Path,
+    tool: Tool,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    counted = search.time_plans
+
+    def time_plans(backbone: CroprViT, plans: dict[str, Plan], *args: Any) -> Latencies:
+        found = counted(backbone, plans, *args)
+        for name in plans:
+            if "dense" in plans and name != "dense":  # when plans are tried whole
+                found.times[name] = tuple(slower * ms for ms in found.times[name])
+        return found
+
+    monkeypatch.setattr(search, "time_plans", time_plans)
+    config, checkpoint = trained(root, tmp_path, "seg", **DENSE)
+    options = ("--speedup", 1.3, "--images", 4, "--rounds", 1, "--out", tmp_path / "o")
+    printed = tool("search_schedule.py", config, checkpoint, *options)
+    assert said in printed
+    report = json.loads((tmp_path / "o/report.json").read_text())
+    assert report["met"] is (slower < 2)
 
 
 def test_the_searched_config_is_not_overwritten(root: Path, tmp_path: Path, tool: Tool) -> None:
