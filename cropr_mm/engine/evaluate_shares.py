@@ -64,7 +64,7 @@ def evaluate_shares(
         rows.append(dict(progress=share, pruned=_pruned(runner), metrics=dict(metrics)))
     file = Path(runner.work_dir, "test_progress.json")
     _write(file, dict(rows=rows))  # if timing fails
-    times = _time(runner, shares, rounds)
+    times = time_shares(runner, shares, rounds)
     for row in rows:
         row["ms_per_image"] = times.median(_name(row["progress"])) / times.items
     spent = times.as_dict(base=_name(shares[0]))
@@ -89,7 +89,7 @@ def _pruned(runner: ToolRunner) -> float:
     return 1 - left / (backbone.grid[0] * backbone.grid[1])
 
 
-def _time(runner: ToolRunner, shares: Sequence[float], rounds: int) -> Latencies:
+def time_shares(runner: ToolRunner, shares: Sequence[float], rounds: int) -> Latencies:
     """Times of the model's test step on one batch, all shares in turn."""
     loader = runner.test_dataloader
     count = min(loader.batch_sampler.batch_size, len(loader.dataset))

@@ -99,7 +99,9 @@ def test_a_pruned_config_is_fitted_and_then_trained(
             ("--reducer", "ShortcutPruner", "--images", 0),
             "fitted to .* expected --images above",
         ),
-        (("--pruned", 1), r"expected pruned in \(0, 1\)"),
+        (("--pruned", 1), r"^error: expected pruned in \(0, 1\), [^()]* got 1\.0$"),
+        (("--device", "foo"), "expected a --device that torch can use, got foo"),
+        (("--cfg-options", "model.nonsense=1"), "nonsense"),
         (("--reducer", "AttnTopK", "--reducer-options", "signal=rows"), "got 'rows'"),
     ],
 )
@@ -222,6 +224,9 @@ def test_shares_are_tested_in_one_table(
     assert score(tmp_path) == rows[2]["metrics"][SCORE]
     for wrong in ((0.5, 2), (-1,)):
         with pytest.raises(SystemExit, match=r"expected --progress in \[0, 1\], got"):
+            tool("test.py", *args, "--progress", *wrong)
+    for wrong in ((0.5, 0.5), (0, 1, "--rounds", 0)):
+        with pytest.raises(SystemExit, match="--rounds of at least 1 and each share once, got"):
             tool("test.py", *args, "--progress", *wrong)
 
 

@@ -341,6 +341,8 @@ def test_bad_input_is_named_in_one_line(
         "det",
         model__backbone__reducer=dict(type="cropr_mm.RandomPruner", _delete_=True),
     )
+    parts = [f"model__backbone__{part}" for part in ("reducer", "schedule", "fusion")]
+    unpruned = trained(root, tmp_path, "seg", **dict.fromkeys(parts), custom_hooks=[])
     merger = trained(
         root,
         tmp_path,
@@ -363,6 +365,10 @@ def test_bad_input_is_named_in_one_line(
         ((*good, out, *encoder, "--images", tmp_path / "empty"), "found none in"),
         ((*good, out, *encoder, "--img-size", 60, 64), "multiples of the patch size 8, got 60x64"),
         ((*good, out, *encoder, "--progress", 2), r"in \[0, 1\], got 2"),
+        (
+            (*unpruned, out, *encoder, "--progress", 0.5),
+            "--progress expects a model with a backbone",
+        ),
         ((*good, out, *encoder, "--progress", 1, "--dense"), "--dense or --progress, got both"),
         ((*good, out, *encoder, "--evaluate", 2), "an encoder alone has no metric"),
         ((*good, out, *encoder, "--check", "tensorrt"), "expected --format onnx, got torch"),

@@ -308,6 +308,18 @@ def test_bad_config_is_named(
     assert str(end.value).startswith("error: ")
 
 
+def test_a_refused_training_leaves_the_earlier_one_where_it_is(
+    root: Path, tool: Callable[..., str], tmp_path: Path
+) -> None:
+    (tmp_path / "iter_1.pth").touch()
+    loss = dict(type="cropr_mm.CroprAuxLossHook", target=dict(type="cropr_mm.MultiLabelTarget"))
+    hooks = [loss, dict(type="cropr_mm.CroprElasticHook")]
+    config = write_config(root, "det", custom_hooks=hooks, optim_wrapper__accumulative_counts=2)
+    with pytest.raises(SystemExit, match="accumulative_counts of 1 or a multiple of 3"):
+        tool("train.py", config, "--work-dir", tmp_path)
+    assert (tmp_path / "iter_1.pth").exists()
+
+
 def test_evaluator_of_another_data_set_is_named_before_training(
     root: Path, tool: Callable[..., str]
 ) -> None:

@@ -1,5 +1,6 @@
 """One model trains at changing shares of its reduction, and goes on exactly after a break."""
 
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ from mmengine.evaluator import BaseMetric, Evaluator
 from mmengine.runner import Runner
 from reducing_runner import EPOCHS, ITERS, LOADER, Model, make_runner, seen
 
+from cropr_mm.engine.evaluate_shares import time_shares
 from cropr_mm.engine.preflight import SetupError, check_hooks, check_steps
 from cropr_mm.engine.resume import check_resumable
 from cropr_mm.hooks.curriculum_hook import CroprCurriculumHook
@@ -172,3 +174,13 @@ def test_tests_prune_fully(tmp_path: Path) -> None:
     runner.model.backbone.progress = 0.25
     runner.test()
     assert seen(runner, "predict") == [1, 1]
+
+
+def test_each_share_is_timed_as_itself(tmp_path: Path) -> None:
+    test = dict(test_dataloader=LOADER, test_cfg=dict(), test_evaluator=Evaluator([]))
+    runner = make_runner(tmp_path, ELASTIC, ITERS, **test)
+    times = time_shares(runner, [0.0, 0.5, 1.0], rounds=4)
+    assert {name: len(values) for name, values in times.times.items()} == {"0": 4, "0.5": 4, "1": 4}
+    counts = Counter(seen(runner, "predict"))
+    assert set(counts) == {0.0, 0.5, 1.0}
+    assert min(counts.values()) >= 4

@@ -100,6 +100,7 @@ def test_the_flagship_config_is_pruned_in_whole_windows() -> None:
         (dict(type=torch.nn.Linear), dict(num_classes=3), "that can reduce tokens"),
         (dict(WINDOWS, global_block_indexes=[0]), dict(num_classes=3), "global_block_indexes"),
         (GLOBAL, dict(pruned=0.99, num_classes=3), "expected to keep"),
+        (dict(WINDOWS, window_size=8), dict(num_classes=3), "expected a larger share, got 0.5"),
     ],
 )
 def test_bad_input_is_named(backbone: dict, arguments: dict, message: str) -> None:
