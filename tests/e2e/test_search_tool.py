@@ -15,6 +15,7 @@ from cropr_mm.backbones.cropr_vit import CroprViT
 from cropr_mm.backbones.find import only_backbone
 from cropr_mm.budget import search
 from cropr_mm.budget.cost import CostModel
+from cropr_mm.budget.damage import DamageMeter
 from cropr_mm.budget.work import Plan, work_of
 from cropr_mm.build import build_model
 from cropr_mm.profiling.latency import Latencies
@@ -70,6 +71,28 @@ def test_found_config_is_tested_with_the_dense_checkpoint(
     assert again.count("taken from") == 2, "costs and damages serve the next budget"
     tested = tool("test.py", out / "config.py", checkpoint, "--work-dir", tmp_path / "test")
     assert metric in tested
+
+
+def test_the_trial_has_images_of_its_own(
+    root: Path, tmp_path: Path, tool: Tool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config, checkpoint = trained(root, tmp_path, "seg", **DENSE)
+    used: list[set[str]] = []
+
+    class Recording(DamageMeter):
+        """Notes the files of its images."""
+
+        def __init__(self, *args: Any) -> None:
+            super().__init__(*args)
+            used.append({s.img_path for batch in self.batches for s in batch["data_samples"]})
+
+    monkeypatch.setattr("cropr_mm.budget.run.DamageMeter", Recording)
+    budget = ("--max-drop", 100, "--images", 4, "--rounds", 1)
+    tool("search_schedule.py", config, checkpoint, *budget, "--out", tmp_path / "found")
+    damage, trial = used
+    assert damage
+    assert trial
+    assert not damage & trial
 
 
 @pytest.mark.parametrize(
