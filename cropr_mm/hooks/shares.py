@@ -4,28 +4,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from torch import nn
 
 from cropr_mm.backbones.find import find_backbones
-
-
-class ForcedShareHook(Hook):
-    """Tests at one share, whatever a curriculum says.
-
-    Args:
-        share: Share of the full reduction, in [0, 1]; may be changed between tests.
-    """
-
-    priority = "LOWEST"
-
-    def __init__(self, share: float) -> None:
-        self.share = share
-
-    def before_test(self, runner: Runner) -> None:
-        """Set the share, after all other hooks."""
-        set_share(runner, self.share)
 
 
 def check_share(share: float) -> None:

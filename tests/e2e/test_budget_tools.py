@@ -251,6 +251,8 @@ def test_a_deployed_share_is_that_of_its_schedule(
     assert score(tmp_path) == expected
     with pytest.raises(SystemExit, match=OTHER_SHARE):
         tool("test.py", config, deployed, *work)
+    with pytest.raises(SystemExit, match=r"at --progress 0.25: .*half.pth was deployed with"):
+        tool("test.py", config, deployed, "--progress", 0.5, 0.25, *work)
 
 
 def test_another_share_than_the_deployed_one_is_not_exported(
