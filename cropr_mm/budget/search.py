@@ -1,7 +1,6 @@
 """From a trained model and a budget to a schedule."""
 
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -12,12 +11,10 @@ from cropr_mm.budget.choose import Choice
 from cropr_mm.budget.cost import CostModel, fit_cost
 from cropr_mm.budget.damage import DamageMeter, Losses, interval
 from cropr_mm.budget.ladder import drawn, probes, token_counts
-from cropr_mm.budget.timing import time_plans
+from cropr_mm.budget.timing import ShowRounds, time_plans
 from cropr_mm.budget.work import Plan, work_of
 from cropr_mm.engine.preflight import SetupError
 from cropr_mm.profiling.latency import MAX_LOAD
-
-ShowRounds = Callable[[str, int], AbstractContextManager[Callable[[int], None]]]
 
 _TRIED = 3  # plans of the frontier that are measured whole
 _CHECKS = 6  # drawn plans that predictions are tried on
@@ -139,8 +136,7 @@ def measure_cost(
     fitted, tried = probes(sites, counts), drawn(sites, counts, _CHECKS)
     plans = {f"fit {i}": plan for i, plan in enumerate(fitted)}
     plans |= {f"check {i}": plan for i, plan in enumerate(tried)}
-    with show_rounds(f"times of {len(plans)} plans", rounds) as on_round:
-        latencies = time_plans(backbone, plans, form, images, rounds, on_round)
+    latencies = time_plans(backbone, plans, form, images, rounds, show_rounds)
     works = {name: work_of(backbone, plan) for name, plan in plans.items()}
     known = [name for name in plans if name.startswith("fit")]
     model = fit_cost([works[n] for n in known], [latencies.median(n) for n in known], counts)
@@ -244,8 +240,7 @@ def try_whole(
         The candidates by name, and how many cores other processes kept busy meanwhile.
     """
     plans = {"dense": {}, **plans}
-    with show_rounds(f"times of {len(plans)} candidates", rounds) as on_round:
-        latencies = time_plans(meter.backbone, plans, form, images, rounds, on_round)
+    latencies = time_plans(meter.backbone, plans, form, images, rounds, show_rounds)
     found = {}
     for name, plan in plans.items():
         losses = meter.losses(plan)

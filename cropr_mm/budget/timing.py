@@ -1,6 +1,7 @@
 """Encoders of several plans timed in turn, in the form that will be deployed."""
 
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -14,6 +15,8 @@ from cropr_mm.export.forms import FORMATS, ExportedForm
 from cropr_mm.profiling.latency import Latencies, measure
 
 FORMS = ("eager", "compile", *FORMATS)
+ShowRounds = Callable[[str, int], AbstractContextManager[Callable[[int], None]]]
+"""Such as :func:`cropr_mm.engine.console.show_rounds`."""
 
 
 def time_plans(
@@ -22,7 +25,7 @@ def time_plans(
     form: str,
     images: Tensor,
     rounds: int,
-    on_round: Callable[[int], object] | None = None,
+    show_rounds: ShowRounds,
 ) -> Latencies:
     """Times of one call of the encoder under each plan.
 
@@ -34,7 +37,7 @@ def time_plans(
         form: One of :data:`FORMS`.
         images: A batch, shape (B, 3, H, W), on the device that counts.
         rounds: Timed calls of each.
-        on_round: Called after each round with the number of rounds done.
+        show_rounds: Shows how many plans have their form, then how many rounds are done.
 
     Raises:
         SetupError: If the method has no form in that runtime, or images are not on the CPU.
@@ -43,13 +46,15 @@ def time_plans(
     if form in FORMATS and images.device.type != "cpu":
         raise SetupError(f"{form} is timed on the CPU: expected --device cpu, got {images.device}")
     with TemporaryDirectory() as folder, torch.inference_mode(form == "eager"), torch.no_grad():
-        calls = {
-            name: _call(with_plan(backbone, plan), form, images, Path(folder, name))
-            for name, plan in plans.items()
-        }
-        return measure(
-            calls, rounds=rounds, items=len(images), device=images.device, on_round=on_round
-        )
+        calls = {}
+        with show_rounds(f"{len(plans)} encoders, {form}", len(plans)) as on_plan:
+            for done, (name, plan) in enumerate(plans.items(), start=1):
+                calls[name] = _call(with_plan(backbone, plan), form, images, Path(folder, name))
+                on_plan(done)
+        with show_rounds(f"times of {len(plans)} encoders", rounds) as on_round:
+            return measure(
+                calls, rounds=rounds, items=len(images), device=images.device, on_round=on_round
+            )
 
 
 def _call(encoder: CroprViT, form: str, images: Tensor, folder: Path) -> Callable[[], object]:
@@ -57,6 +62,7 @@ def _call(encoder: CroprViT, form: str, images: Tensor, folder: Path) -> Callabl
         return lambda: encoder(images)
     if form == "compile":
         compiled = torch.compile(encoder, dynamic=False)
+        compiled(images)  # compiles
         return lambda: compiled(images)
     exported = ExportedForm(encoder, form, folder)
     return lambda: exported(images)

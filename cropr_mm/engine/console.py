@@ -121,7 +121,7 @@ def ignore_noise() -> None:
 
 @contextmanager
 def show_rounds(title: str, rounds: int) -> Iterator[Callable[[int], None]]:
-    """Show on a terminal how many rounds of timing are done, and when the last one will be.
+    """Show on a terminal how many rounds (files, steps) are done, and when the last one will be.
 
     Drawn between rounds only: no thread runs beside what is timed. Gone after the last one.
 
@@ -132,7 +132,6 @@ def show_rounds(title: str, rounds: int) -> Iterator[Callable[[int], None]]:
     columns = (
         TextColumn("{task.description}", table_column=short),
         MofNCompleteColumn(),
-        TextColumn("rounds,", table_column=Column(no_wrap=True)),
         TimeRemainingColumn(),
         TextColumn("left", table_column=Column(no_wrap=True)),
     )
@@ -145,7 +144,7 @@ def show_rounds(title: str, rounds: int) -> Iterator[Callable[[int], None]]:
         expand=True,
         disable=not console.is_terminal,
     ) as progress:
-        task = progress.add_task(f"first calls of {title}", total=rounds)
+        task = progress.add_task(f"starting {title}", total=rounds)
         progress.refresh()
 
         def on_round(done: int) -> None:

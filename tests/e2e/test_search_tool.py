@@ -16,6 +16,7 @@ from cropr_mm.backbones.find import only_backbone
 from cropr_mm.budget import search
 from cropr_mm.budget.cost import CostModel
 from cropr_mm.budget.damage import DamageMeter
+from cropr_mm.budget.timing import ShowRounds
 from cropr_mm.budget.work import Plan, work_of
 from cropr_mm.build import build_model
 from cropr_mm.profiling.latency import Latencies
@@ -32,7 +33,7 @@ def _known_times(monkeypatch: pytest.MonkeyPatch) -> None:
 
     def time_plans(
         backbone: CroprViT, plans: dict[str, Plan], form: str, images: torch.Tensor, rounds: int,
-        on_round: Callable[[int], None],
+        show_rounds: ShowRounds,
     ) -> Latencies:  # fmt: skip
         times = {n: (COST.predict(work_of(backbone, plan)),) * rounds for n, plan in plans.items()}
         return Latencies(times, items=1, load=0.0, threads=1, device="cpu")

@@ -1,6 +1,7 @@
 """Operations that have a form in exported graphs choose there what they choose in PyTorch."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -113,6 +114,14 @@ def test_plans_of_a_search_are_timed_in_the_runtime_that_will_run() -> None:
         schedule=dict(type="cropr_mm.ExplicitTokens", num_keep={0: 16}),
     ).eval()
     plans: dict[str, Plan] = {"dense": {}, "half": {0: 8}}
-    times = time_plans(encoder, plans, "onnx", torch.randn(1, 3, 32, 32), rounds=2)
+    shown: dict[str, list[int]] = {}
+
+    @contextmanager
+    def show_rounds(title: str, rounds: int) -> Iterator[Callable[[int], None]]:
+        assert rounds == 2
+        yield shown.setdefault(title, []).append
+
+    times = time_plans(encoder, plans, "onnx", torch.randn(1, 3, 32, 32), 2, show_rounds)
+    assert shown == {"2 encoders, onnx": [1, 2], "times of 2 encoders": [1, 2]}
     assert {name: len(found) for name, found in times.times.items()} == {"dense": 2, "half": 2}
     assert isinstance(encoder(torch.randn(1, 3, 32, 32))[0], Tensor)
