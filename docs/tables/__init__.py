@@ -32,6 +32,7 @@ TABLES: dict[str, Callable[..., str]] = {
     "hybrid_costs": configs.hybrid_costs,
     "hybrids": training.hybrids,
     "image_sizes": speed.image_sizes,
+    "leads": comparisons.leads,
     "losses": comparisons.losses,
     "memory_of_detector": training.memory_of_detector,
     "memory_of_recipes": training.memory_of_recipes,

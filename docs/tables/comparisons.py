@@ -80,6 +80,26 @@ def losses(*entries: str) -> str:
     return markdown(head, rows)
 
 
+def leads(*entries: str) -> str:
+    """What Cropr has more than each other pruner, in several comparisons.
+
+    Args:
+        entries: 'head of the column|comparison|what follows the names of variants there' each.
+    """
+    columns = [entry.split("|") for entry in entries]
+    texts: dict[str, list[str]] = {}
+    for _, name, suffix in columns:
+        (summary,) = record(name).values()
+        for variant, scores in summary["variants"].items():
+            lead = scores[summary["metrics"][-1]].get("cropr_minus_it")
+            if variant != "dense" and lead is not None:
+                texts.setdefault(variant.removesuffix(suffix), []).append(
+                    interval_text(lead, signed=True)
+                )
+    head = ["Cropr minus", *(column[0] for column in columns)]
+    return markdown(head, [[variant, *row] for variant, row in texts.items()])
+
+
 def by_class(name: str, *names: str) -> str:
     """Main metric of each class, mean of the seeds."""
     (summary,) = record(name).values()
