@@ -12,6 +12,7 @@ from cropr_mm.backbones.cropr_vit import CroprViT
 from cropr_mm.budget.work import Plan, with_plan
 from cropr_mm.engine.preflight import SetupError
 from cropr_mm.export.forms import FORMATS, ExportedForm
+from cropr_mm.profiling.compiled import Compiled
 from cropr_mm.profiling.latency import Latencies, measure
 
 FORMS = ("eager", "compile", *FORMATS)
@@ -61,7 +62,7 @@ def _call(encoder: CroprViT, form: str, images: Tensor, folder: Path) -> Callabl
     if form == "eager":
         return lambda: encoder(images)
     if form == "compile":
-        compiled = torch.compile(encoder, dynamic=False)
+        compiled = Compiled(encoder)
         compiled(images)  # compiles
         return lambda: compiled(images)
     exported = ExportedForm(encoder, form, folder)

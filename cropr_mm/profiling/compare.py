@@ -11,6 +11,7 @@ import torch._dynamo
 import torch._inductor.config
 from torch import Tensor, nn
 
+from cropr_mm.profiling.compiled import Compiled
 from cropr_mm.profiling.environment import peak_memory, synchronize
 from cropr_mm.profiling.floor import Floor, measure_with_floors
 from cropr_mm.profiling.latency import Latencies, Ratio
@@ -18,8 +19,6 @@ from cropr_mm.profiling.matmuls import Matmuls, record_matmuls
 from cropr_mm.profiling.out_of_memory import attempt
 from cropr_mm.profiling.packed_weights import packed_matmuls
 from cropr_mm.profiling.run_mode import Mode
-
-_COMPILED_FORMS = 64  # of one function; torch keeps 8 by default, one per shape
 
 
 @dataclass(frozen=True)
@@ -146,7 +145,7 @@ def encoder_entry(
         mode: See :class:`Entry`.
         compile: Whether to run it under ``torch.compile``, whole and for static shapes.
     """
-    call = _Compiled(module) if compile else module
+    call = Compiled(module) if compile else module
     return Entry(call, encoder, lambda images: images, mode, compile and _freezes())
 
 
@@ -161,7 +160,7 @@ def model_entry(model: nn.Module, encoder: nn.Module, mode: Mode, compile: bool 
     """
     twin = copy.copy(model)
     twin._modules = dict(model._modules)
-    twin.backbone = _Compiled(encoder) if compile else encoder
+    twin.backbone = Compiled(encoder) if compile else encoder
 
     def images(batch: Any) -> Tensor:
         return model.data_preprocessor(batch)["inputs"]
@@ -237,29 +236,3 @@ def _try(entry: Entry, batch: Any) -> None:
 def _freezes() -> bool:
     """Whether compilation freezes weights, see :func:`.run_mode.freeze_weights`."""
     return torch._inductor.config.freezing
-
-
-class _Compiled(nn.Module):
-    """A module under ``torch.compile`` that shares no compiled forms with others.
-
-    torch keeps them by code object and looks neither at the kernel of attention nor at what is
-    frozen, so models of one class would get each other's.
-    """
-
-    def __init__(self, module: nn.Module) -> None:
-        super().__init__()
-        self.module = module
-
-        def forward(*args: Any) -> Any:
-            return module(*args)
-
-        forward.__code__ = forward.__code__.replace(co_name=f"forward_{id(self)}")
-        settings = torch._dynamo.config
-        for limit in ("recompile_limit", "cache_size_limit"):  # the second before torch 2.6
-            if hasattr(settings, limit):
-                setattr(settings, limit, max(_COMPILED_FORMS, getattr(settings, limit)))
-        # On a GPU the mode replays CUDA graphs, so that small batches do not wait for launches.
-        self.run = torch.compile(forward, fullgraph=True, dynamic=False, mode="reduce-overhead")
-
-    def forward(self, *args: Any) -> Any:
-        return self.run(*args)

@@ -125,3 +125,25 @@ def test_plans_of_a_search_are_timed_in_the_runtime_that_will_run() -> None:
     assert shown == {"2 encoders, onnx": [1, 2], "times of 2 encoders": [1, 2]}
     assert {name: len(found) for name, found in times.times.items()} == {"dense": 2, "half": 2}
     assert isinstance(encoder(torch.randn(1, 3, 32, 32))[0], Tensor)
+
+
+def test_every_plan_of_a_search_is_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
+    graphs: list[object] = []
+
+    def count(graph: torch.fx.GraphModule, inputs: object, **options: object) -> object:
+        graphs.append(graph)
+        return graph.forward
+
+    compiler = torch.compile
+    monkeypatch.setattr(
+        torch, "compile", lambda fn, mode, **options: compiler(fn, backend=count, **options)
+    )
+    encoder = CroprViT(
+        arch=dict(embed_dim=16, depth=3, num_heads=2, patch_size=8, img_size=32),
+        reducer=dict(type="cropr_mm.VariancePruner"),
+        schedule=dict(type="cropr_mm.ExplicitTokens", num_keep={0: 16}),
+    ).eval()
+    plans: dict[str, Plan] = {str(n): {0: n} for n in range(2, 14)}  # torch keeps 8 by default
+    show = contextmanager(lambda title, rounds: iter([lambda done: None]))
+    time_plans(encoder, plans, "compile", torch.randn(1, 3, 32, 32), 1, show)
+    assert len(graphs) == len(plans)
