@@ -33,7 +33,8 @@ class CroprElasticHook(Hook):
     Args:
         least: Least share, in [0, 1).
         most: Most, in (least, 1].
-        val_progress: Shares to validate at, ascending, in [0, 1].
+        val_progress: Shares to validate at, ascending, in [least, most]; None for five of them,
+            evenly spread.
         seed: Of the draws, at least 0.
 
     Raises:
@@ -51,14 +52,19 @@ class CroprElasticHook(Hook):
         self,
         least: float = 0.0,
         most: float = 1.0,
-        val_progress: Sequence[float] = (0.0, 0.25, 0.5, 0.75, 1.0),
+        val_progress: Sequence[float] | None = None,
         seed: int = 0,
     ) -> None:
         if not 0 <= least < most <= 1:
             raise ValueError(f"expected 0 <= least < most <= 1, got {least} and {most}")
-        shares = list(val_progress)
-        if not shares or shares != sorted(set(shares)) or shares[0] < 0 or shares[-1] > 1:
-            raise ValueError(f"expected ascending val_progress in [0, 1], got {shares}")
+        if val_progress is None:
+            shares = [least + part * (most - least) for part in (0.0, 0.25, 0.5, 0.75, 1.0)]
+        else:
+            shares = list(val_progress)
+        if not shares or shares != sorted(set(shares)) or shares[0] < least or shares[-1] > most:
+            raise ValueError(
+                f"expected ascending val_progress in [{least:g}, {most:g}], got {shares}"
+            )
         if not isinstance(seed, int) or seed < 0:
             raise ValueError(f"expected a seed of at least 0, got {seed!r}")
         self.least, self.most, self.seed = least, most, seed
@@ -139,8 +145,8 @@ class CroprElasticHook(Hook):
         set_share(runner, self._progress)
 
     def before_test(self, runner: Runner) -> None:
-        """Set the full reduction."""
-        set_share(runner, 1.0)
+        """Set the most that was trained."""
+        set_share(runner, self.most)
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
         """Store what the draws depend on."""

@@ -106,6 +106,7 @@ def test_resumed_training_draws_as_it_would_have(tmp_path: Path) -> None:
         (dict(least=0.5, most=0.5), "0 <= least < most <= 1, got 0.5 and 0.5"),
         (dict(most=1.5), "got 0.0 and 1.5"),
         (dict(val_progress=()), "ascending val_progress"),
+        (dict(most=0.5, val_progress=(0.5, 1.0)), r"val_progress in \[0, 0.5\], got \[0.5, 1.0\]"),
         (dict(val_progress=(1.0, 0.5)), "ascending val_progress"),
         (dict(seed=-1), "a seed of at least 0, got -1"),
     ],
