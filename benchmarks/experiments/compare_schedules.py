@@ -68,6 +68,12 @@ def compare_schedules(
     check_inputs(benchmark)
     task = BENCHMARK_TASKS[benchmark]
     searched = json.loads(report.read_text())
+    missing = {"method", "load", "budget", "candidates", "cost"} - set(searched)
+    if missing:
+        raise SetupError(
+            f"expected a report of this version of tools/search_schedule.py, got {report} "
+            f"without {', '.join(sorted(missing))}: search again"
+        )
     plans = _plans(searched, task.dense, benchmark)
     trained = stored_runs(runs.absolute(), [benchmark], [PRETRAINING], seeds)
     for root, look in task.demo_data.items():
