@@ -13,11 +13,12 @@ from mmengine.config import Config
 
 from cropr_mm.budget.choose import Choice
 from cropr_mm.budget.damage import MIN_BATCHES, Losses, interval
-from cropr_mm.budget.search import Candidate, Cost
+from cropr_mm.budget.search import Budget, Candidate, Cost
 from cropr_mm.text_table import format_table
 
 _ABOUT = """# A schedule found by tools/search_schedule.py: {ms:.1f} ms a call (dense {dense:.1f}),
-# loss {growth:+.1%} on training images. Machine, form and alternatives are in report.json.
+# loss {growth:+.1%} on training images. The budget ({budget}) was {met}.
+# Machine, form and alternatives are in report.json.
 """
 _CONFIG = """_base_ = {base!r}
 work_dir = {work_dir!r}
@@ -72,6 +73,8 @@ def write_config(
     entry: Mapping[str, Any],
     shares: Mapping[int, float],
     inherit: bool,
+    budget: Budget,
+    is_met: bool,
 ) -> None:
     """Write a config that prunes by a found plan.
 
@@ -84,8 +87,16 @@ def write_config(
         shares: Share of the patch tokens that is left after each block with a step.
         inherit: Whether the user's file says all of ``cfg``, so that the new one can inherit from
             it; otherwise the new one is complete.
+        budget: What was asked for.
+        is_met: Whether the plan meets it as measured.
     """
-    about = _ABOUT.format(ms=found.ms, dense=dense_ms, growth=found.growth)
+    about = _ABOUT.format(
+        ms=found.ms,
+        dense=dense_ms,
+        growth=found.growth,
+        budget=budget,
+        met="met" if is_met else "NOT met",
+    )
     schedule = dict(type="cropr_mm.ExplicitShares", share=dict(shares))
     parts = {**entry, "schedule": schedule}
     backbone, work_dir = cfg.model.backbone, str(file.parent)

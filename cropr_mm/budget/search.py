@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from statistics import median
 from typing import Any, NamedTuple
 
 import torch
@@ -47,6 +48,14 @@ class Budget:
         if min(given.values()) <= 0 or (self.speedup is not None and self.speedup <= 1):
             raise ValueError(f"expected a positive budget, a speed-up above 1, got {given}")
 
+    def __str__(self) -> str:
+        (text,) = (
+            f"--{name.replace('_', '-')} {value:g}"
+            for name, value in vars(self).items()
+            if value is not None
+        )
+        return text
+
 
 class Cost(NamedTuple):
     """Fitted cost, and how well it predicts.
@@ -76,11 +85,11 @@ class Cost(NamedTuple):
 
     def text(self, batch: int, form: str) -> str:
         """What was measured, in lines."""
-        errors = sorted(self.errors)
+        errors = self.errors
         lines = [
             f"dense encoder  {self.dense_ms:.1f} ms a call of {batch} images, {form}",
             f"cost model     errors on {len(errors)} plans it was not fitted to: median "
-            f"{errors[len(errors) // 2]:.1%}, largest {errors[-1]:.1%}",
+            f"{median(errors):.1%}, largest {max(errors):.1%}",
         ]
         return "\n".join([*lines, *not_idle(self.load)])
 

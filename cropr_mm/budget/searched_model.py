@@ -100,9 +100,9 @@ def _check_taught(model: nn.Module, weights: Mapping[str, Tensor], reducer: str)
     """Refuse a method that has weights of its own where the file has none."""
     if any(".reducers." in name for name in model.state_dict().keys() - weights.keys()):
         raise SetupError(
-            f"{reducer} learns which tokens to keep, and the checkpoint has no weights of it: "
-            "train a config with it and search that, or search with a method that needs no "
-            "training, such as AttnTopK"
+            f"{reducer} has weights of its own, which the checkpoint lacks: train a config with it "
+            "(ShortcutPruner is fitted by tools/prune.py) and search that, or search with a method "
+            "that needs no training, such as AttnTopK"
         )
 
 

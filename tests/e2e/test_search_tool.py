@@ -149,7 +149,7 @@ def test_fitted_shortcuts_are_not_searched(root: Path, tmp_path: Path, tool: Too
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--reducer", "Cropr"], "Cropr learns which tokens to keep"),
+        (["--reducer", "Cropr"], "Cropr has weights of its own, which the checkpoint lacks"),
         (["--reducer", "ToMe"], "expected a method that keeps any number of tokens as they are"),
         (["--reducer", "Absent"], "--reducer expects one of ATS, AttnTopK, .* got cropr_mm.Absent"),
         (["--device", "foo"], "expected a --device that torch can use, got foo"),
@@ -169,7 +169,7 @@ def test_what_cannot_be_searched_is_named(
     assert not (tmp_path / "o/damage.json").exists(), "before the longest part"
 
 
-@pytest.mark.parametrize(("slower", "said"), [(1.5, "found faster *"), (9.0, "comes nearest")])
+@pytest.mark.parametrize(("slower", "said"), [(1.5, "found again *"), (9.0, "comes nearest")])
 def test_a_faster_plan_is_tried_where_predictions_were_too_good(
     slower: float,
     said: str,

@@ -16,7 +16,7 @@ from cropr_mm.budget.damage import interval
 from cropr_mm.budget.families import hand_made
 from cropr_mm.budget.kept import kept
 from cropr_mm.budget.ladder import drawn, probes, token_counts
-from cropr_mm.budget.run import choose, next_faster
+from cropr_mm.budget.run import choose, next_faster, next_gentler
 from cropr_mm.budget.search import Budget, Candidate, measure_cost, pick
 from cropr_mm.budget.work import Plan, segments, with_plan, work_of
 from cropr_mm.engine.preflight import SetupError
@@ -190,7 +190,7 @@ def test_a_budget_that_was_missed_is_said_and_the_nearest_plan_taken() -> None:
         for name, ms, growth in [("dense", 10, 0), ("a", 12, 0.1), ("b", 8, 0.3), ("c", 7, 0.4)]
     }
     assert choose(tried, Budget(speedup=2.0)) == ("c", False)
-    assert choose(tried, Budget(max_drop=0.05)) == ("a", False), "the least damaging one"
+    assert choose(tried, Budget(max_drop=0.05)) == ("b", False), "a does not make it faster"
     assert choose(tried, Budget(max_drop=0.35)) == ("b", True), "a does not make it faster"
 
 
@@ -207,6 +207,20 @@ def test_plans_next_to_the_target_are_tried_and_after_a_miss_a_faster_one() -> N
     assert found is not None
     assert found.ms == 5.0, "7.5 ms, if it is as slow as the others"
     assert next_faster(frontier, tried, 5.9) is None
+
+
+def test_after_too_much_damage_a_gentler_plan_is_tried() -> None:
+    frontier = [Choice(10.0 - i, 0.1 * i, {0: 64 - 8 * i} if i else {}) for i in range(7)]
+    best = pick(frontier, Budget(max_drop=0.5), 10.0)
+    losses = np.ones(2)
+    tried = {
+        str(c.ms): Candidate(c.plan, c.ms, c.ms, losses, 2 * c.damage, (0.0, 0.0))
+        for c in [frontier[0], *best]
+    }
+    found = next_gentler(frontier, tried, 0.5)
+    assert found is not None
+    assert found.damage == pytest.approx(0.2), "0.4, if it costs twice as much as predicted"
+    assert next_gentler(frontier, tried, 0.1) is None
 
 
 def test_damage_that_falls_with_fewer_tokens_is_noise() -> None:
